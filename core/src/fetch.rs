@@ -1,0 +1,380 @@
+//! [`Fetcher`]: a request in, the answer's bytes out; and [`FetchCx`], all that a fetch may ask of the crawl.
+
+use std::future::Future;
+use std::net::IpAddr;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant, SystemTime};
+
+use async_trait::async_trait;
+use url::Url;
+
+use crate::rt::{PhaseTimer, Runtime, SliceClock, Wheel};
+use crate::{Accept, Error, ErrorKind, Head, Limits, Request, Response};
+
+/// Brings the answer to a request. [`HttpFetcher`](crate::http::HttpFetcher) is the one that ships.
+///
+/// A function or closure `Fn(Request) -> impl Future<Output = Result<Response, Error>>` is a fetcher.
+///
+/// # Contract
+/// * One call is one attempt at one hop: a redirect is returned, not followed, unless
+///   [`FetchCx::follows_redirects`] says so. Retries and rates are the crawl's.
+/// * No sleeping: a fetch holds permits while it runs.
+/// * Each wait is bounded by [`FetchCx::timeout`] with the phase's deadline; the total deadline is the crawl's.
+///
+/// # Cancel safety
+/// The future may be dropped at any await; it must then leave no connection behind that somebody else could be given.
+///
+/// # Panics
+/// A panic fails its URL with `fetcher.panic` and nothing else.
+#[async_trait]
+pub trait Fetcher: Send + Sync + 'static {
+    /// Fetches one hop.
+    ///
+    /// # Errors
+    /// Any; its [`kind`](Error::kind) decides about a retry.
+    async fn fetch(&self, request: &Request, cx: &FetchCx) -> Result<Response, Error>;
+
+    /// Finds the address of an origin before the first of its URLs is admitted, so that a slow name server holds no
+    /// permit. `Ok(None)`: there is nothing to find (a proxy does it, or the fetcher needs no address).
+    ///
+    /// # Errors
+    /// Those of name resolution; all waiting URLs of the origin are then judged by it.
+    async fn resolve(&self, _target: &Url, _cx: &FetchCx) -> Result<Option<IpAddr>, Error> {
+        Ok(None)
+    }
+}
+
+#[async_trait]
+impl<F, Fut> Fetcher for F
+where
+    F: Fn(Request) -> Fut + Send + Sync + 'static,
+    Fut: Future<Output = Result<Response, Error>> + Send + 'static,
+{
+    async fn fetch(&self, request: &Request, _cx: &FetchCx) -> Result<Response, Error> {
+        self(request.clone()).await
+    }
+}
+
+/// The phases of a fetch, in their order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Phase {
+    /// Admitted, not yet begun: our own lag.
+    Local,
+    /// Name to addresses.
+    Dns,
+    /// TCP connection, and the tunnel where there is a proxy.
+    Connect,
+    /// TLS handshake.
+    Tls,
+    /// Request sent, waiting for the first byte; the rest of the head.
+    FirstByte,
+    /// Body.
+    Body,
+}
+
+/// How long each part of a URL's life took; `None` where it did not happen.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Timings {
+    /// From submission to the start of the last attempt: queue, politeness, back-off.
+    pub queue: Option<Duration>,
+    /// From admission to the first poll: what our own loop added.
+    pub local: Option<Duration>,
+    /// Name resolution.
+    pub dns: Option<Duration>,
+    /// Connection, all of a proxy's part included.
+    pub connect: Option<Duration>,
+    /// TLS handshake.
+    pub tls: Option<Duration>,
+    /// From the request being sent to the complete head.
+    pub first_byte: Option<Duration>,
+    /// From the head to the last byte of the body.
+    pub body: Option<Duration>,
+    /// The last attempt as a whole.
+    pub total: Option<Duration>,
+}
+
+impl Timings {
+    fn slot(&mut self, phase: Phase) -> &mut Option<Duration> {
+        match phase {
+            Phase::Local => &mut self.local,
+            Phase::Dns => &mut self.dns,
+            Phase::Connect => &mut self.connect,
+            Phase::Tls => &mut self.tls,
+            Phase::FirstByte => &mut self.first_byte,
+            Phase::Body => &mut self.body,
+        }
+    }
+}
+
+/// The bytes of bodies that are in memory now, over the whole crawl.
+///
+/// For now it grants everything; the engine reads it and stops admitting above the byte budget.
+#[derive(Debug, Default)]
+pub struct Ledger {
+    bytes: AtomicU64,
+}
+
+impl Ledger {
+    /// Bytes booked now.
+    pub fn bytes(&self) -> u64 {
+        self.bytes.load(Ordering::Relaxed)
+    }
+}
+
+/// Bytes booked against a [`Ledger`]; given back on drop.
+#[derive(Debug)]
+pub struct Booking {
+    ledger: Arc<Ledger>,
+    bytes: u64,
+}
+
+impl Booking {
+    fn new(ledger: Arc<Ledger>) -> Self {
+        Self { ledger, bytes: 0 }
+    }
+
+    /// Bytes booked by this one.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    fn grow(&mut self, bytes: u64) {
+        self.bytes += bytes;
+        self.ledger.bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+}
+
+impl Drop for Booking {
+    fn drop(&mut self) {
+        self.ledger.bytes.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}
+
+type AcceptFn = Arc<dyn Fn(&Head) -> Accept + Send + Sync>;
+
+/// All that a fetch may ask of the crawl: clock, deadlines, limits, byte booking, phases.
+///
+/// A fetcher that is used without a crawl is given [`FetchCx::detached`]; a test fetcher ignores it.
+pub struct FetchCx {
+    runtime: Runtime,
+    wheel: Option<Wheel>,
+    slice: Option<Arc<SliceClock>>,
+    limits: Arc<Limits>,
+    accept: Option<AcceptFn>,
+    job: u64,
+    attempt: u32,
+    started: Instant,
+    state: Mutex<State>,
+}
+
+struct State {
+    timings: Timings,
+    phase: Option<(Phase, Instant)>,
+    booking: Option<Booking>,
+}
+
+impl FetchCx {
+    /// A context for a fetcher that is used without a crawl: default limits, timers of the runtime, redirects followed.
+    ///
+    /// ```no_run
+    /// # async fn example(runtime: tidegate::rt::Runtime, fetcher: impl tidegate::Fetcher) -> Result<(), tidegate::Error> {
+    /// use tidegate::{FetchCx, Request};
+    /// let response = fetcher.fetch(&Request::get("http://127.0.0.1:8080/"), &FetchCx::detached(&runtime)).await?;
+    /// println!("{}", response.head.status);
+    /// # Ok(()) }
+    /// ```
+    pub fn detached(runtime: &Runtime) -> Self {
+        Self::new(runtime.clone(), Arc::new(Limits::listed()), 0, 1, Arc::new(Ledger::default()))
+    }
+
+    pub(crate) fn new(runtime: Runtime, limits: Arc<Limits>, job: u64, attempt: u32, ledger: Arc<Ledger>) -> Self {
+        let started = runtime.now();
+        Self {
+            runtime,
+            wheel: None,
+            slice: None,
+            limits,
+            accept: None,
+            job,
+            attempt,
+            started,
+            state: Mutex::new(State { timings: Timings::default(), phase: None, booking: Some(Booking::new(ledger)) }),
+        }
+    }
+
+    /// Replaces the limits, for a detached context.
+    #[must_use]
+    pub fn with_limits(mut self, limits: Limits) -> Self {
+        self.limits = Arc::new(limits);
+        self
+    }
+
+    #[must_use]
+    pub(crate) fn in_loop(mut self, wheel: Wheel, slice: Arc<SliceClock>) -> Self {
+        self.wheel = Some(wheel);
+        self.slice = Some(slice);
+        self
+    }
+
+    #[must_use]
+    pub(crate) fn accepting(mut self, accept: AcceptFn) -> Self {
+        self.accept = Some(accept);
+        self
+    }
+
+    fn state(&self) -> std::sync::MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The runtime that the fetch runs on.
+    pub fn runtime(&self) -> &Runtime {
+        &self.runtime
+    }
+
+    /// The clock.
+    pub fn now(&self) -> Instant {
+        self.runtime.now()
+    }
+
+    /// The clock on the wall.
+    pub fn wall_clock(&self) -> SystemTime {
+        self.runtime.wall_clock()
+    }
+
+    /// The number of the job in its crawl; 0 when detached.
+    pub fn job(&self) -> u64 {
+        self.job
+    }
+
+    /// The attempt, from 1.
+    pub fn attempt(&self) -> u32 {
+        self.attempt
+    }
+
+    /// When this attempt began.
+    pub fn started(&self) -> Instant {
+        self.started
+    }
+
+    /// The bounds of this request, its overrides applied.
+    pub fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    /// Whether the fetcher follows redirects by itself: only where there is no crawl to re-admit the target.
+    pub fn follows_redirects(&self) -> bool {
+        self.accept.is_none()
+    }
+
+    /// Asks the parser whether it wants the body.
+    pub fn accept(&self, head: &Head) -> Accept {
+        self.accept.as_ref().map_or(Accept::Body, |accept| accept(head))
+    }
+
+    /// Says that `phase` begins, and so that the one before it ended.
+    pub fn phase(&self, phase: Phase) {
+        let now = self.now();
+        let mut state = self.state();
+        Self::end_phase(&mut state, now);
+        state.phase = Some((phase, now));
+    }
+
+    fn end_phase(state: &mut State, now: Instant) {
+        if let Some((phase, since)) = state.phase.take() {
+            let slot = state.timings.slot(phase);
+            *slot = Some(slot.unwrap_or_default() + now.saturating_duration_since(since));
+        }
+    }
+
+    /// Says that the attempt ended; gives what was measured.
+    pub fn finish(&self) -> Timings {
+        let now = self.now();
+        let mut state = self.state();
+        Self::end_phase(&mut state, now);
+        state.timings.total = Some(now.saturating_duration_since(self.started));
+        state.timings
+    }
+
+    pub(crate) fn set_local(&self, local: Duration) {
+        self.state().timings.local = Some(local);
+    }
+
+    /// A future that is ready once `limit` has passed from now, by the clock and not by the timer's word.
+    pub fn deadline(&self, limit: Duration) -> PhaseTimer {
+        let at = self.now() + limit;
+        match &self.wheel {
+            Some(wheel) => wheel.timer(at),
+            None => PhaseTimer::from_sleep(self.runtime.clone(), at),
+        }
+    }
+
+    /// Runs `work` under a deadline. The work is polled before the deadline is judged.
+    ///
+    /// # Errors
+    /// An error of `kind` when the deadline is over; `attempted` says what was being done.
+    ///
+    /// # Cancel safety
+    /// As that of `work`, which is dropped when the deadline is over.
+    pub async fn timeout<F: Future>(
+        &self,
+        limit: Duration,
+        kind: ErrorKind,
+        attempted: &str,
+        work: F,
+    ) -> Result<F::Output, Error> {
+        let mut work = std::pin::pin!(work);
+        let mut timer = None;
+        std::future::poll_fn(|cx| {
+            if let Poll::Ready(out) = work.as_mut().poll(cx) {
+                return Poll::Ready(Ok(out));
+            }
+            // Made on the first wait only: most work under a deadline is ready at once.
+            match Pin::new(timer.get_or_insert_with(|| self.deadline(limit))).poll(cx) {
+                Poll::Ready(()) => Poll::Ready(Err(Error::new(kind, format!("{attempted} within {limit:?}")))),
+                Poll::Pending => Poll::Pending,
+            }
+        })
+        .await
+    }
+
+    /// Books bytes of a body before they are kept. Grants everything for now.
+    #[allow(clippy::unused_async, reason = "it waits once the ledger refuses")]
+    pub async fn book(&self, bytes: u64) {
+        if let Some(booking) = self.state().booking.as_mut() {
+            booking.grow(bytes);
+        }
+    }
+
+    pub(crate) fn take_booking(&self) -> Option<Booking> {
+        self.state().booking.take()
+    }
+
+    /// Whether the loop wants its thread back: a fetch that has more to read then calls [`yield_now`](Self::yield_now).
+    pub fn slice_is_over(&self) -> bool {
+        self.slice.as_ref().is_some_and(|slice| slice.is_over(self.now()))
+    }
+
+    /// Gives the thread back; the fetch is polled again in the next slice, before others.
+    pub async fn yield_now(&self) {
+        let mut yielded = false;
+        std::future::poll_fn(|cx: &mut Context<'_>| {
+            if std::mem::replace(&mut yielded, true) {
+                return Poll::Ready(());
+            }
+            cx.waker().wake_by_ref();
+            Poll::Pending
+        })
+        .await;
+    }
+}
+
+impl std::fmt::Debug for FetchCx {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("FetchCx").field("job", &self.job).field("attempt", &self.attempt).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,93 @@
+//! A stream of requests as a frontier: nothing is deduplicated, what a parser finds is appended.
+
+use std::collections::{HashMap, VecDeque};
+use std::num::NonZeroU32;
+use std::pin::Pin;
+use std::task::Poll;
+use std::time::SystemTime;
+
+use async_trait::async_trait;
+use futures::Stream;
+
+use super::{Added, Frontier, FrontierError, LeaseId, Leased, Verdict};
+use crate::Request;
+use crate::hash::KeyedState;
+
+/// Requests from any `Stream<Item = Request>`, taken as there is room for them and not before.
+///
+/// ```
+/// use tidegate::{Request, StreamFrontier};
+/// let urls = ["http://a.test/1", "http://a.test/2"];
+/// let frontier = StreamFrontier::new(futures::stream::iter(urls.map(Request::get)));
+/// ```
+pub struct StreamFrontier {
+    stream: Option<Pin<Box<dyn Stream<Item = Request> + Send>>>,
+    added: VecDeque<Request>,
+    leased: HashMap<LeaseId, Request, KeyedState>,
+    next: u64,
+}
+
+impl StreamFrontier {
+    /// A frontier of what `stream` yields.
+    pub fn new(stream: impl Stream<Item = Request> + Send + 'static) -> Self {
+        Self {
+            stream: Some(Box::pin(stream)),
+            added: VecDeque::new(),
+            leased: HashMap::with_hasher(KeyedState::new(0)),
+            next: 0,
+        }
+    }
+
+    fn give(&mut self, request: Request, leased: &mut Leased) {
+        self.next += 1;
+        self.leased.insert(LeaseId(self.next), request.clone());
+        leased.requests.push((LeaseId(self.next), request));
+    }
+}
+
+#[async_trait]
+impl Frontier for StreamFrontier {
+    async fn lease(&mut self, want: NonZeroU32, _now: SystemTime) -> Result<Leased, FrontierError> {
+        let mut leased = Leased::default();
+        std::future::poll_fn(|cx| {
+            while leased.requests.len() < want.get() as usize {
+                if let Some(request) = self.added.pop_front() {
+                    self.give(request, &mut leased);
+                    continue;
+                }
+                let Some(stream) = &mut self.stream else { break };
+                match stream.as_mut().poll_next(cx) {
+                    Poll::Ready(Some(request)) => self.give(request, &mut leased),
+                    Poll::Ready(None) => self.stream = None,
+                    Poll::Pending if leased.requests.is_empty() => return Poll::Pending,
+                    Poll::Pending => break,
+                }
+            }
+            Poll::Ready(())
+        })
+        .await;
+        leased.drained = self.stream.is_none() && self.added.is_empty();
+        Ok(leased)
+    }
+
+    async fn settle(&mut self, done: &mut Vec<(LeaseId, Verdict)>) -> Result<(), FrontierError> {
+        for (id, verdict) in done.drain(..) {
+            if let (Some(request), Verdict::Return) = (self.leased.remove(&id), verdict) {
+                self.added.push_back(request);
+            }
+        }
+        Ok(())
+    }
+
+    async fn add(&mut self, found: &mut Vec<Request>) -> Result<Added, FrontierError> {
+        let new = found.len() as u64;
+        self.added.extend(found.drain(..));
+        Ok(Added::new(new, 0))
+    }
+}
+
+impl std::fmt::Debug for StreamFrontier {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("StreamFrontier").field("ended", &self.stream.is_none()).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,531 @@
+//! What is asked for: [`Request`], its identity for deduplication, and the canonical form of URLs.
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, Method};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::value::RawValue;
+use url::Url;
+
+use crate::{Error, ErrorKind, Limits};
+
+/// The largest [`Request::with_data`], in bytes of JSON, so that requests stay cheap on disk and in brokers.
+pub const MAX_DATA: usize = 4096;
+
+/// A request for one URL, and what the crawl knows about it.
+///
+/// Small: less than 200 bytes plus the URL until headers, a body or overrides are set. The URL is kept as text and
+/// parsed late; a URL that cannot be parsed is not refused here but settles with
+/// [`ErrorKind::UrlInvalid`], so that one bad line of a list is one failed record.
+///
+/// ```
+/// use tidegate::Request;
+///
+/// let request = Request::get("https://shop.test/p/1").with_label("product").with_priority(10);
+/// assert_eq!(request.label(), Some("product"));
+/// ```
+#[derive(Clone, Debug)]
+pub struct Request {
+    method: Method,
+    url: Box<str>,
+    id: Option<Box<str>>,
+    label: Option<Arc<str>>,
+    data: Option<Box<RawValue>>,
+    parent: Option<Arc<str>>,
+    not_before: Option<SystemTime>,
+    priority: i32,
+    depth: u32,
+    more: Option<Box<More>>,
+}
+
+/// The rare parts, apart so that the common request stays small.
+#[derive(Clone, Debug, Default)]
+struct More {
+    headers: HeaderMap,
+    body: Bytes,
+    dedupe_key: Option<Box<str>>,
+    overrides: Overrides,
+}
+
+/// Settings of one request that replace those of the crawl; `None` leaves the crawl's.
+///
+/// ```
+/// use std::time::Duration;
+/// use tidegate::{Overrides, Request};
+///
+/// let mut overrides = Overrides::default();
+/// overrides.total_timeout = Some(Duration::from_secs(5));
+/// let request = Request::get("http://a.test/").with_overrides(overrides);
+/// assert_eq!(request.overrides().expect("just set").total_timeout, Some(Duration::from_secs(5)));
+/// ```
+#[derive(Clone, Debug, Default, PartialEq)]
+#[non_exhaustive]
+pub struct Overrides {
+    /// Deadline for the connection, over all addresses.
+    pub connect_timeout: Option<std::time::Duration>,
+    /// Deadline from the request being sent to the first byte of the answer.
+    pub first_byte_timeout: Option<std::time::Duration>,
+    /// Deadline between two bytes of the body.
+    pub idle_timeout: Option<std::time::Duration>,
+    /// Deadline for the attempt as a whole.
+    pub total_timeout: Option<std::time::Duration>,
+    /// URL of the proxy to use.
+    pub proxy: Option<Box<str>>,
+    /// Redirects to follow; 0 makes the redirect the answer.
+    pub max_redirects: Option<u32>,
+    /// Tries after the first.
+    pub max_retries: Option<u32>,
+    /// Largest body, decoded, in bytes.
+    pub max_body: Option<u64>,
+    /// Where the body goes instead of into memory.
+    pub save_to: Option<std::path::PathBuf>,
+}
+
+impl Overrides {
+    /// The limits of `base` with these settings laid over them.
+    pub fn apply(&self, base: &Limits) -> Limits {
+        let mut limits = base.clone();
+        let d = &mut limits.deadlines;
+        d.connect = self.connect_timeout.unwrap_or(d.connect);
+        d.first_byte = self.first_byte_timeout.unwrap_or(d.first_byte);
+        d.idle = self.idle_timeout.unwrap_or(d.idle);
+        d.total = self.total_timeout.unwrap_or(d.total);
+        limits.redirects = self.max_redirects.unwrap_or(limits.redirects);
+        if let Some(max) = self.max_body {
+            limits.body_wire = max;
+            limits.body_decoded = max;
+        }
+        limits
+    }
+}
+
+impl Request {
+    /// A request with any method.
+    pub fn new(method: Method, url: impl Into<String>) -> Self {
+        Self {
+            method,
+            url: url.into().into_boxed_str(),
+            id: None,
+            label: None,
+            data: None,
+            parent: None,
+            not_before: None,
+            priority: 0,
+            depth: 0,
+            more: None,
+        }
+    }
+
+    /// A GET request.
+    pub fn get(url: impl Into<String>) -> Self {
+        Self::new(Method::GET, url)
+    }
+
+    /// A HEAD request.
+    pub fn head(url: impl Into<String>) -> Self {
+        Self::new(Method::HEAD, url)
+    }
+
+    /// A POST request with a body; set its Content-Type with [`with_header`](Self::with_header).
+    pub fn post(url: impl Into<String>, body: impl Into<Bytes>) -> Self {
+        Self::new(Method::POST, url).with_body(body)
+    }
+
+    /// Replaces the method.
+    #[must_use]
+    pub fn with_method(mut self, method: Method) -> Self {
+        self.method = method;
+        self
+    }
+
+    /// Replaces the URL, which may be relative to the page where a parser follows it.
+    #[must_use]
+    pub fn with_url(mut self, url: impl Into<String>) -> Self {
+        self.url = url.into().into_boxed_str();
+        self
+    }
+
+    /// A name of the caller's own, given back in [`Settled`](crate::Settled).
+    #[must_use]
+    pub fn with_id(mut self, id: impl Into<String>) -> Self {
+        self.id = Some(id.into().into_boxed_str());
+        self
+    }
+
+    /// The label that selects the parser (see [`Builder::route`](crate::Builder::route)).
+    #[must_use]
+    pub fn with_label(mut self, label: impl Into<Arc<str>>) -> Self {
+        self.label = Some(label.into());
+        self
+    }
+
+    /// Data for the parser of the answer, serialised so that it survives a disk, a broker and a process.
+    ///
+    /// # Errors
+    /// [`ErrorKind::DataInvalid`] where it cannot be serialised or is larger than [`MAX_DATA`].
+    ///
+    /// ```
+    /// # fn main() -> Result<(), tidegate::Error> {
+    /// let request = tidegate::Request::get("http://a.test/").with_data(&("shoes", 3))?;
+    /// assert_eq!(request.data::<(String, u32)>()?, ("shoes".into(), 3));
+    /// # Ok(()) }
+    /// ```
+    pub fn with_data<T: Serialize + ?Sized>(mut self, data: &T) -> Result<Self, Error> {
+        let raw = serde_json::value::to_raw_value(data)
+            .map_err(|e| Error::new(ErrorKind::DataInvalid, "serialise request data").with_source(e))?;
+        if raw.get().len() > MAX_DATA {
+            let attempted = format!("carry {} bytes of request data, more than {MAX_DATA}", raw.get().len());
+            return Err(Error::new(ErrorKind::DataInvalid, attempted));
+        }
+        self.data = Some(raw);
+        Ok(self)
+    }
+
+    /// Higher goes first among the requests of one host; 0 by default.
+    #[must_use]
+    pub fn with_priority(mut self, priority: i32) -> Self {
+        self.priority = priority;
+        self
+    }
+
+    /// Links between this URL and its seed; set by the crawl.
+    #[must_use]
+    pub fn with_depth(mut self, depth: u32) -> Self {
+        self.depth = depth;
+        self
+    }
+
+    /// The URL of the page that led here; set by the crawl.
+    #[must_use]
+    pub fn with_parent(mut self, parent: impl Into<Arc<str>>) -> Self {
+        self.parent = Some(parent.into());
+        self
+    }
+
+    /// Not to be started before this time.
+    #[must_use]
+    pub fn with_not_before(mut self, time: SystemTime) -> Self {
+        self.not_before = Some(time);
+        self
+    }
+
+    /// Replaces the identity that deduplication uses; by default method, canonical URL and a hash of the body.
+    #[must_use]
+    pub fn with_dedupe_key(mut self, key: impl Into<String>) -> Self {
+        self.more_mut().dedupe_key = Some(key.into().into_boxed_str());
+        self
+    }
+
+    /// Adds a header; a second one of the same name is kept beside the first.
+    #[must_use]
+    pub fn with_header(mut self, name: HeaderName, value: HeaderValue) -> Self {
+        self.more_mut().headers.append(name, value);
+        self
+    }
+
+    /// Replaces the body.
+    #[must_use]
+    pub fn with_body(mut self, body: impl Into<Bytes>) -> Self {
+        self.more_mut().body = body.into();
+        self
+    }
+
+    /// Replaces the overrides.
+    #[must_use]
+    pub fn with_overrides(mut self, overrides: Overrides) -> Self {
+        self.more_mut().overrides = overrides;
+        self
+    }
+
+    /// The body of the answer goes to this file (written whole, then renamed) instead of into memory.
+    #[must_use]
+    pub fn save_to(mut self, path: impl Into<std::path::PathBuf>) -> Self {
+        self.more_mut().overrides.save_to = Some(path.into());
+        self
+    }
+
+    fn more_mut(&mut self) -> &mut More {
+        self.more.get_or_insert_default()
+    }
+
+    /// The method.
+    pub fn method(&self) -> &Method {
+        &self.method
+    }
+
+    /// The URL as it was given. It may contain userinfo; do not log it.
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// The caller's name for it.
+    pub fn id(&self) -> Option<&str> {
+        self.id.as_deref()
+    }
+
+    /// The label that selects the parser.
+    pub fn label(&self) -> Option<&str> {
+        self.label.as_deref()
+    }
+
+    /// The data that came with it.
+    ///
+    /// # Errors
+    /// [`ErrorKind::DataInvalid`] where there is none or it is of another shape.
+    pub fn data<T: DeserializeOwned>(&self) -> Result<T, Error> {
+        let raw = self.data.as_deref().map_or("null", RawValue::get);
+        serde_json::from_str(raw).map_err(|e| Error::new(ErrorKind::DataInvalid, "read request data").with_source(e))
+    }
+
+    /// The data as JSON text.
+    pub fn raw_data(&self) -> Option<&RawValue> {
+        self.data.as_deref()
+    }
+
+    /// The priority; higher goes first.
+    pub fn priority(&self) -> i32 {
+        self.priority
+    }
+
+    /// Links between this URL and its seed.
+    pub fn depth(&self) -> u32 {
+        self.depth
+    }
+
+    /// The URL of the page that led here.
+    pub fn parent(&self) -> Option<&str> {
+        self.parent.as_deref()
+    }
+
+    /// The earliest start.
+    pub fn not_before(&self) -> Option<SystemTime> {
+        self.not_before
+    }
+
+    /// The headers that were set; `None` when there are none.
+    pub fn headers(&self) -> Option<&HeaderMap> {
+        self.more.as_ref().map(|m| &m.headers).filter(|h| !h.is_empty())
+    }
+
+    /// The body; empty when there is none.
+    pub fn body(&self) -> Bytes {
+        self.more.as_ref().map(|m| m.body.clone()).unwrap_or_default()
+    }
+
+    /// The overrides, where any were set.
+    pub fn overrides(&self) -> Option<&Overrides> {
+        self.more.as_ref().map(|m| &m.overrides)
+    }
+
+    /// The URL, parsed and in canonical form.
+    ///
+    /// # Errors
+    /// [`ErrorKind::UrlInvalid`], [`ErrorKind::UrlScheme`].
+    pub fn target(&self) -> Result<Url, Error> {
+        parse_target(&self.url)
+    }
+
+    /// The bytes whose hash is the identity of this request for deduplication.
+    pub fn identity(&self) -> Vec<u8> {
+        if let Some(key) = self.more.as_ref().and_then(|m| m.dedupe_key.as_deref()) {
+            return key.as_bytes().to_vec();
+        }
+        let url = self.target().map_or_else(|_| self.url.to_string(), String::from);
+        let mut identity = Vec::with_capacity(url.len() + 24);
+        if self.method != Method::GET {
+            identity.extend_from_slice(self.method.as_str().as_bytes());
+            identity.push(b' ');
+        }
+        identity.extend_from_slice(url.as_bytes());
+        if let Some(more) = self.more.as_ref().filter(|m| !m.body.is_empty()) {
+            identity.push(b' ');
+            identity.extend_from_slice(&xxhash_rust::xxh3::xxh3_128(&more.body).to_le_bytes());
+        }
+        identity
+    }
+}
+
+impl From<&str> for Request {
+    fn from(url: &str) -> Self {
+        Self::get(url)
+    }
+}
+
+impl From<String> for Request {
+    fn from(url: String) -> Self {
+        Self::get(url)
+    }
+}
+
+impl From<&String> for Request {
+    fn from(url: &String) -> Self {
+        Self::get(url.as_str())
+    }
+}
+
+impl From<Url> for Request {
+    fn from(url: Url) -> Self {
+        Self::get(url)
+    }
+}
+
+/// Parses a URL and brings it into canonical form: what the WHATWG parser does, without the fragment, with
+/// percent-encodings in upper case and unreserved characters (RFC 3986, 6.2.2.2) decoded.
+///
+/// Idempotent, and never changes the origin.
+///
+/// # Errors
+/// [`ErrorKind::UrlInvalid`] where it cannot be parsed, has no host or is longer than 16 KiB;
+/// [`ErrorKind::UrlScheme`] for anything but http and https.
+///
+/// ```
+/// let url = tidegate::parse_target("HTTP://Example.ORG:80/%7euser/a%2fb?q=1#top")?;
+/// assert_eq!(url.as_str(), "http://example.org/~user/a%2Fb?q=1");
+/// # Ok::<(), tidegate::Error>(())
+/// ```
+pub fn parse_target(text: &str) -> Result<Url, Error> {
+    if text.len() > Limits::URL {
+        return Err(Error::new(ErrorKind::UrlInvalid, format!("use a URL of {} bytes", text.len())));
+    }
+    let url = Url::parse(text).map_err(|e| {
+        Error::new(ErrorKind::UrlInvalid, format!("parse the URL {:?}", shorten(without_userinfo(text).as_ref())))
+            .with_source(e)
+    })?;
+    canonical(url)
+}
+
+/// As [`parse_target`], for a URL that is parsed already.
+///
+/// # Errors
+/// As [`parse_target`].
+pub fn canonical(mut url: Url) -> Result<Url, Error> {
+    if !matches!(url.scheme(), "http" | "https") {
+        let attempted = format!("fetch a URL of scheme {:?}; only http and https are supported", url.scheme());
+        return Err(Error::new(ErrorKind::UrlScheme, attempted).with_url(url.as_str()));
+    }
+    url.set_fragment(None);
+    if url.path().contains('%') {
+        let path = normalise_percent(url.path());
+        if path != url.path() {
+            url.set_path(&path);
+        }
+    }
+    if let Some(query) = url.query().filter(|q| q.contains('%')) {
+        let normal = normalise_percent(query);
+        if normal != query {
+            url.set_query(Some(&normal));
+        }
+    }
+    Ok(url)
+}
+
+fn normalise_percent(text: &str) -> String {
+    let hex = |b: Option<&u8>| b.and_then(|b| char::from(*b).to_digit(16)).map(|d| d as u8);
+    let bytes = text.as_bytes();
+    let mut out = String::with_capacity(text.len());
+    let mut rest = 0;
+    let mut i = 0;
+    while i < bytes.len() {
+        let (b'%', Some(high), Some(low)) = (bytes[i], hex(bytes.get(i + 1)), hex(bytes.get(i + 2))) else {
+            i += 1;
+            continue;
+        };
+        out.push_str(&text[rest..i]);
+        let byte = high * 16 + low;
+        // A dot is left alone: decoding it could make a dot segment.
+        if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'~') {
+            out.push(char::from(byte));
+        } else {
+            out.push('%');
+            out.push_str(&text[i + 1..i + 3].to_ascii_uppercase());
+        }
+        i += 3;
+        rest = i;
+    }
+    out.push_str(&text[rest..]);
+    out
+}
+
+/// `url` without `user:password@`, also where it cannot be parsed.
+pub(crate) fn without_userinfo(url: &str) -> std::borrow::Cow<'_, str> {
+    let Some(start) = url.find("//").map(|i| i + 2) else { return url.into() };
+    let end = url[start..].find(['/', '\\', '?', '#']).map_or(url.len(), |i| start + i);
+    match url[start..end].rfind('@') {
+        Some(at) => format!("{}{}", &url[..start], &url[start + at + 1..]).into(),
+        None => url.into(),
+    }
+}
+
+fn shorten(text: &str) -> String {
+    text.chars().take(200).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn small_until_headers_are_set() {
+        assert!(size_of::<Request>() <= 200, "{} bytes", size_of::<Request>());
+    }
+
+    #[test]
+    fn identity_tells_bodies_and_methods_apart() {
+        let get = Request::get("http://a.test/#x");
+        assert_eq!(get.identity(), Request::get("HTTP://A.test").identity());
+        assert_ne!(get.identity(), Request::head("http://a.test/").identity());
+        let post = |body: &'static str| Request::post("http://a.test/", body).identity();
+        assert_ne!(post("page=1"), post("page=2"));
+        assert_eq!(get.clone().with_dedupe_key("k").identity(), b"k");
+    }
+
+    #[test]
+    fn data_larger_than_the_limit_is_refused() {
+        let exact = "x".repeat(MAX_DATA - 2);
+        assert!(Request::get("http://a.test/").with_data(&exact).is_ok());
+        let over = Request::get("http://a.test/").with_data(&format!("{exact}x"));
+        assert_eq!(over.expect_err("one byte too many").kind(), ErrorKind::DataInvalid);
+    }
+
+    // C7
+    #[test]
+    fn userinfo_is_removed_even_from_what_cannot_be_parsed() {
+        assert_eq!(without_userinfo("http://u:p@ss@h/a@b"), "http://h/a@b");
+        assert_eq!(without_userinfo("http://h/a@b"), "http://h/a@b");
+        let error = parse_target("http://u:hunter2@[::/").expect_err("no such address");
+        assert!(!format!("{error:?}{error}").contains("hunter2"));
+    }
+
+    // C11
+    #[test]
+    fn odd_targets_are_typed_errors() {
+        for (text, kind) in [
+            ("", ErrorKind::UrlInvalid),
+            ("/relative", ErrorKind::UrlInvalid),
+            ("http://", ErrorKind::UrlInvalid),
+            ("http://a b/", ErrorKind::UrlInvalid),
+            ("file:///etc/passwd", ErrorKind::UrlScheme),
+            ("javascript:alert(1)", ErrorKind::UrlScheme),
+        ] {
+            assert_eq!(parse_target(text).expect_err(text).kind(), kind, "{text}");
+        }
+        assert!(parse_target(&format!("http://a.test/{}", "x".repeat(70_000))).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn canonical_is_idempotent_and_keeps_the_origin(path in "[ -~é]{0,40}", query in "[ -~]{0,20}") {
+            let text = format!("http://u@Host.test:8080/{path}?{query}");
+            if let Ok(url) = parse_target(&text) {
+                let again = parse_target(url.as_str()).expect("canonical parses");
+                prop_assert_eq!(&again, &url);
+                prop_assert_eq!(url.origin(), Url::parse("http://host.test:8080").expect("literal").origin());
+            }
+        }
+    }
+}

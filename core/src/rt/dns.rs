@@ -1,0 +1,155 @@
+//! A cache in front of a resolver: clamped lifetimes, negative entries, one lookup a name at a time, bounded.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use futures::FutureExt;
+use futures::future::Shared;
+
+use super::{Addrs, BoxFuture, Name, Resolve, ResolveError, Runtime};
+use crate::hash::KeyedState;
+
+/// Bounds of a [`CachedResolver`].
+///
+/// ```
+/// assert_eq!(tidegate::rt::DnsLimits::default().entries, 100_000);
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct DnsLimits {
+    /// Names kept: 100,000. Above it expired ones go first, then arbitrary ones.
+    pub entries: usize,
+    /// An answer is kept at least this long: 10 s, whatever its TTL.
+    pub min_ttl: Duration,
+    /// And at most this long: 1 h.
+    pub max_ttl: Duration,
+    /// Where the resolver knows no TTL: 60 s.
+    pub unknown_ttl: Duration,
+    /// "No such name" is kept this long: 30 s. Other failures are not kept.
+    pub negative_ttl: Duration,
+    /// Addresses kept of one answer: 16.
+    pub addrs: usize,
+}
+
+impl Default for DnsLimits {
+    fn default() -> Self {
+        Self {
+            entries: 100_000,
+            min_ttl: Duration::from_secs(10),
+            max_ttl: Duration::from_secs(3600),
+            unknown_ttl: Duration::from_secs(60),
+            negative_ttl: Duration::from_secs(30),
+            addrs: 16,
+        }
+    }
+}
+
+type Answer = Result<Arc<Addrs>, ResolveError>;
+
+/// Caches the answers of a runtime's resolver. Clones share the cache.
+#[derive(Clone)]
+pub struct CachedResolver {
+    runtime: Runtime,
+    resolver: Arc<dyn Resolve>,
+    limits: DnsLimits,
+    cache: Arc<Mutex<HashMap<Name, Entry, KeyedState>>>,
+}
+
+enum Entry {
+    Known { answer: Answer, until: Instant },
+    Asked(Shared<BoxFuture<'static, Answer>>),
+}
+
+impl CachedResolver {
+    /// An empty cache in front of the runtime's resolver. `seed` keys its hash.
+    pub fn new(runtime: &Runtime, limits: DnsLimits, seed: u64) -> Self {
+        Self {
+            runtime: runtime.clone(),
+            resolver: Arc::clone(runtime.resolver()),
+            limits,
+            cache: Arc::new(Mutex::new(HashMap::with_hasher(KeyedState::new(seed)))),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<Name, Entry, KeyedState>> {
+        self.cache.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The answer that is known now, without asking anybody.
+    pub fn cached(&self, name: &Name) -> Option<Result<Arc<Addrs>, ResolveError>> {
+        match self.lock().get(name)? {
+            Entry::Known { answer, until } if *until > self.runtime.now() => Some(answer.clone()),
+            _ => None,
+        }
+    }
+
+    /// The addresses of `name`, from the cache or from the resolver; callers that ask at the same time share a lookup.
+    ///
+    /// # Errors
+    /// Those of the resolver.
+    ///
+    /// # Cancel safety
+    /// The lookup goes on for the others, and is asked anew when nobody is left.
+    pub async fn resolve(&self, name: &Name) -> Result<Arc<Addrs>, ResolveError> {
+        if let Some(answer) = self.cached(name) {
+            return answer;
+        }
+        let lookup = self.ask(name);
+        let answer = lookup.await;
+        self.keep(name, &answer);
+        answer
+    }
+
+    fn ask(&self, name: &Name) -> Shared<BoxFuture<'static, Answer>> {
+        let mut cache = self.lock();
+        if let Some(Entry::Asked(lookup)) = cache.get(name) {
+            // A lookup that all its callers gave up is alone in the cache; it may be stuck, so it is asked anew.
+            if lookup.strong_count().is_some_and(|n| n > 1) {
+                return lookup.clone();
+            }
+        }
+        self.make_room(&mut cache);
+        let answer = self.resolver.resolve(name);
+        let most = self.limits.addrs;
+        let lookup = async move {
+            let mut addrs = answer.await?;
+            addrs.addrs.truncate(most);
+            Ok(Arc::new(addrs))
+        };
+        let lookup = (Box::pin(lookup) as BoxFuture<'static, Answer>).shared();
+        cache.insert(name.clone(), Entry::Asked(lookup.clone()));
+        lookup
+    }
+
+    fn keep(&self, name: &Name, answer: &Answer) {
+        let ttl = match answer {
+            Ok(addrs) => addrs.ttl.unwrap_or(self.limits.unknown_ttl).clamp(self.limits.min_ttl, self.limits.max_ttl),
+            Err(ResolveError::NotFound(_)) => self.limits.negative_ttl,
+            Err(_) => {
+                self.lock().remove(name);
+                return;
+            }
+        };
+        let until = self.runtime.now() + ttl;
+        self.lock().insert(name.clone(), Entry::Known { answer: answer.clone(), until });
+    }
+
+    fn make_room(&self, cache: &mut HashMap<Name, Entry, KeyedState>) {
+        if cache.len() < self.limits.entries {
+            return;
+        }
+        let now = self.runtime.now();
+        cache.retain(|_, entry| !matches!(entry, Entry::Known { until, .. } if *until <= now));
+        while cache.len() >= self.limits.entries {
+            let Some(any) = cache.keys().next().cloned() else { return };
+            cache.remove(&any);
+        }
+    }
+}
+
+impl std::fmt::Debug for CachedResolver {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("CachedResolver").field("limits", &self.limits).finish_non_exhaustive()
+    }
+}

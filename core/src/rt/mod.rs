@@ -1,0 +1,175 @@
+//! The seam: everything that tidegate asks of an executor, as five parts that can be replaced one by one.
+//!
+//! An adapter implements [`Timer`], [`Spawn`], [`TcpConnect`] and [`Resolve`]; [`Offload`] has two implementations
+//! here, [`ThreadPool`] and [`Inline`]. Everything else (channels, timeouts, cancellation, panic handling) is built once,
+//! in this crate, so that every runtime behaves the same.
+
+mod dns;
+mod net;
+mod offload;
+mod resolve;
+mod slice;
+mod spawn;
+mod timer;
+mod wheel;
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::{Instant, SystemTime};
+
+pub use self::dns::{CachedResolver, DnsLimits};
+pub use self::net::{Io, TcpConn, TcpConnect, TcpOptions, start_connect};
+pub use self::offload::{Inline, Job, Offload, Place, Rejected, ThreadPool};
+pub use self::resolve::{Addrs, Name, Resolve, ResolveError, SystemResolver};
+pub use self::slice::SliceClock;
+pub use self::spawn::Spawn;
+pub use self::timer::{Sleep, Timer};
+pub use self::wheel::{PhaseTimer, Wheel};
+
+/// A boxed future that may move between threads.
+pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// An executor, as tidegate sees it: a cheap handle to five parts.
+///
+/// Comes from an adapter (`tidegate_tokio::current()`, `tidegate_smol::runtime()`); a part is replaced by `with_*`:
+///
+/// ```
+/// use tidegate::rt::{Runtime, ThreadPool};
+/// fn four_parser_threads(runtime: Runtime) -> Runtime {
+///     runtime.with_offload(ThreadPool::new(std::num::NonZeroUsize::MIN.saturating_add(3)))
+/// }
+/// ```
+#[derive(Clone)]
+pub struct Runtime(Arc<Parts>);
+
+#[derive(Clone)]
+struct Parts {
+    name: &'static str,
+    timer: Arc<dyn Timer>,
+    spawn: Arc<dyn Spawn>,
+    tcp: Arc<dyn TcpConnect>,
+    resolve: Arc<dyn Resolve>,
+    offload: Arc<dyn Offload>,
+}
+
+impl Runtime {
+    /// A runtime of these parts, with [`ThreadPool::default`] for CPU work. `name` appears in reports.
+    pub fn new(
+        name: &'static str,
+        timer: impl Timer,
+        spawn: impl Spawn,
+        tcp: impl TcpConnect,
+        resolve: impl Resolve,
+    ) -> Self {
+        Self(Arc::new(Parts {
+            name,
+            timer: Arc::new(timer),
+            spawn: Arc::new(spawn),
+            tcp: Arc::new(tcp),
+            resolve: Arc::new(resolve),
+            offload: Arc::new(ThreadPool::default()),
+        }))
+    }
+
+    fn with(mut self, change: impl FnOnce(&mut Parts)) -> Self {
+        change(Arc::make_mut(&mut self.0));
+        self
+    }
+
+    /// Replaces the clock.
+    #[must_use]
+    pub fn with_timer(self, timer: impl Timer) -> Self {
+        self.with(|parts| parts.timer = Arc::new(timer))
+    }
+
+    /// Replaces the way tasks are started.
+    #[must_use]
+    pub fn with_spawn(self, spawn: impl Spawn) -> Self {
+        self.with(|parts| parts.spawn = Arc::new(spawn))
+    }
+
+    /// Replaces the way connections are made.
+    #[must_use]
+    pub fn with_tcp(self, tcp: impl TcpConnect) -> Self {
+        self.with(|parts| parts.tcp = Arc::new(tcp))
+    }
+
+    /// Replaces name resolution.
+    #[must_use]
+    pub fn with_resolve(self, resolve: impl Resolve) -> Self {
+        self.with(|parts| parts.resolve = Arc::new(resolve))
+    }
+
+    /// Replaces where CPU work runs.
+    #[must_use]
+    pub fn with_offload(self, offload: impl Offload) -> Self {
+        self.with(|parts| parts.offload = Arc::new(offload))
+    }
+
+    /// The name of the executor: `tokio`, `smol`.
+    pub fn name(&self) -> &'static str {
+        self.0.name
+    }
+
+    /// The clock.
+    pub fn timer(&self) -> &dyn Timer {
+        &*self.0.timer
+    }
+
+    /// The way tasks are started.
+    pub fn spawner(&self) -> &dyn Spawn {
+        &*self.0.spawn
+    }
+
+    /// The way connections are made.
+    pub fn tcp(&self) -> &dyn TcpConnect {
+        &*self.0.tcp
+    }
+
+    /// Name resolution, not cached; see [`CachedResolver`].
+    pub fn resolver(&self) -> &Arc<dyn Resolve> {
+        &self.0.resolve
+    }
+
+    /// Where CPU work runs.
+    pub fn offload(&self) -> &Arc<dyn Offload> {
+        &self.0.offload
+    }
+
+    /// The time, by the monotonic clock of this runtime.
+    pub fn now(&self) -> Instant {
+        self.0.timer.now()
+    }
+
+    /// The time, by the clock on the wall.
+    pub fn wall_clock(&self) -> SystemTime {
+        self.0.timer.wall_clock()
+    }
+
+    /// Starts a task and forgets it. A panic in it is contained by the executor.
+    pub fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        self.0.spawn.spawn(Box::pin(task));
+    }
+
+    /// A future that is ready at `deadline`.
+    pub fn sleep_until(&self, deadline: Instant) -> Pin<Box<dyn Sleep>> {
+        self.0.timer.sleep_until(deadline)
+    }
+}
+
+impl fmt::Debug for Runtime {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Runtime").field("name", &self.0.name).finish_non_exhaustive()
+    }
+}
+
+const _: fn() = || {
+    fn send_sync<T: Send + Sync>() {}
+    send_sync::<Runtime>();
+    send_sync::<Wheel>();
+    send_sync::<CachedResolver>();
+    fn object_safe(_: &dyn Timer, _: &dyn Spawn, _: &dyn TcpConnect, _: &dyn Resolve, _: &dyn Offload, _: &dyn Io) {}
+    let _ = object_safe;
+};

@@ -1,0 +1,136 @@
+//! Reaching one address over TCP.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::time::Duration;
+
+use super::BoxFuture;
+
+/// A byte stream: hyper's I/O traits, boxed once a connection.
+pub trait Io: hyper::rt::Read + hyper::rt::Write + Send + Unpin + 'static {}
+
+impl<T: hyper::rt::Read + hyper::rt::Write + Send + Unpin + 'static> Io for T {}
+
+/// A TCP connection that was made.
+#[non_exhaustive]
+pub struct TcpConn {
+    /// The stream.
+    pub io: Box<dyn Io>,
+    /// Our end.
+    pub local: SocketAddr,
+    /// The other end: the address that was asked for.
+    pub peer: SocketAddr,
+}
+
+impl TcpConn {
+    /// A connection over `io`.
+    pub fn new(io: impl Io, local: SocketAddr, peer: SocketAddr) -> Self {
+        Self { io: Box::new(io), local, peer }
+    }
+}
+
+impl std::fmt::Debug for TcpConn {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("TcpConn").field("local", &self.local).field("peer", &self.peer).finish_non_exhaustive()
+    }
+}
+
+/// What is set on a socket before it is connected.
+///
+/// ```
+/// use tidegate::rt::TcpOptions;
+/// let mut options = TcpOptions::default();
+/// options.local_address = Some("127.0.0.2".parse()?);
+/// assert!(options.nodelay);
+/// # Ok::<(), std::net::AddrParseError>(())
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub struct TcpOptions {
+    /// Source address. Bound without a port where the system can (`IP_BIND_ADDRESS_NO_PORT`), so that each destination
+    /// has the whole range of ports.
+    pub local_address: Option<IpAddr>,
+    /// `TCP_NODELAY`; on.
+    pub nodelay: bool,
+    /// Idle time before keep-alive probes; off by default.
+    pub keepalive: Option<Duration>,
+    /// `TCP_USER_TIMEOUT` (Linux): how long sent bytes may stay unacknowledged; the system's by default.
+    pub user_timeout: Option<Duration>,
+    /// Receive buffer in bytes; the system's by default.
+    pub recv_buffer: Option<u32>,
+    /// Send buffer in bytes; the system's by default.
+    pub send_buffer: Option<u32>,
+}
+
+impl Default for TcpOptions {
+    fn default() -> Self {
+        Self {
+            local_address: None,
+            nodelay: true,
+            keepalive: None,
+            user_timeout: None,
+            recv_buffer: None,
+            send_buffer: None,
+        }
+    }
+}
+
+/// Makes TCP connections: one address, no lookup, no deadline.
+///
+/// # Errors
+/// As the system gives them: `ConnectionRefused`, `EMFILE`; core tells them apart.
+///
+/// # Cancel safety
+/// Dropping the future closes the socket.
+///
+/// # Implementing
+/// [`start_connect`] makes the socket and starts connecting; register it, wait until it is writable, and ask
+/// `take_error`.
+pub trait TcpConnect: Send + Sync + 'static {
+    /// Connects to `addr`.
+    fn connect(&self, addr: SocketAddr, options: &TcpOptions) -> BoxFuture<'static, io::Result<TcpConn>>;
+}
+
+/// Makes a non-blocking socket with these options and starts to connect it. It is connected when it becomes writable
+/// and `take_error` says `None`.
+///
+/// # Errors
+/// Those of `socket`, `setsockopt`, `bind` and `connect`; "in progress" is none.
+///
+/// ```
+/// # fn main() -> std::io::Result<()> {
+/// let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
+/// let stream = tidegate::rt::start_connect(listener.local_addr()?, &Default::default())?;
+/// assert!(stream.take_error()?.is_none());
+/// # Ok(()) }
+/// ```
+pub fn start_connect(addr: SocketAddr, options: &TcpOptions) -> io::Result<TcpStream> {
+    let socket =
+        socket2::Socket::new(socket2::Domain::for_address(addr), socket2::Type::STREAM, Some(socket2::Protocol::TCP))?;
+    socket.set_nonblocking(true)?;
+    socket.set_tcp_nodelay(options.nodelay)?;
+    if let Some(idle) = options.keepalive {
+        socket.set_tcp_keepalive(&socket2::TcpKeepalive::new().with_time(idle))?;
+    }
+    if let Some(bytes) = options.recv_buffer {
+        socket.set_recv_buffer_size(bytes as usize)?;
+    }
+    if let Some(bytes) = options.send_buffer {
+        socket.set_send_buffer_size(bytes as usize)?;
+    }
+    #[cfg(target_os = "linux")]
+    socket.set_tcp_user_timeout(options.user_timeout)?;
+    if let Some(local) = options.local_address.filter(|local| local.is_ipv4() == addr.is_ipv4()) {
+        #[cfg(target_os = "linux")]
+        nix::sys::socket::setsockopt(&socket, nix::sys::socket::sockopt::IpBindAddressNoPort, &true)?;
+        socket.bind(&SocketAddr::new(local, 0).into())?;
+    }
+    match socket.connect(&addr.into()) {
+        Ok(()) => {}
+        Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
+        #[cfg(unix)]
+        Err(e) if e.raw_os_error() == Some(nix::errno::Errno::EINPROGRESS as i32) => {}
+        Err(e) => return Err(e),
+    }
+    Ok(socket.into())
+}

@@ -1,0 +1,274 @@
+//! CPU work off the loop: a bounded pool of threads, or inline.
+
+use std::collections::VecDeque;
+use std::num::NonZeroUsize;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread;
+
+/// A piece of CPU work.
+pub type Job = Box<dyn FnOnce() + Send + 'static>;
+
+/// Runs CPU work off the loop.
+///
+/// # Contract
+/// * `submit` never blocks; above the capacity it gives the job back.
+/// * A job that panics takes neither the pool nor another job down.
+/// * Jobs that are submitted from a job make progress.
+pub trait Offload: Send + Sync + 'static {
+    /// Starts a job, or gives it back where [`capacity`](Self::capacity) are under way already or the pool has ended.
+    ///
+    /// # Errors
+    /// [`Rejected`], with the job.
+    fn submit(&self, job: Job) -> Result<(), Rejected>;
+
+    /// Jobs that may be waiting or running at a time: the parse permits of a crawl.
+    fn capacity(&self) -> NonZeroUsize;
+
+    /// Whether `submit` runs the job itself before it returns.
+    fn place(&self) -> Place;
+}
+
+/// Where an [`Offload`] runs its jobs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Place {
+    /// On the thread that submits, before `submit` returns.
+    Inline,
+    /// Elsewhere.
+    Offload,
+}
+
+/// A job that was not taken.
+pub struct Rejected(pub Job);
+
+impl std::fmt::Debug for Rejected {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Rejected")
+    }
+}
+
+/// Runs each job at once on the thread that submits it: for parsing that takes microseconds. A parser that takes
+/// 10 ms on each of 1,000 pages that arrive together stops the loop for 10 s.
+///
+/// ```
+/// use tidegate::rt::{Inline, Offload, Place};
+/// assert_eq!(Inline::new().place(), Place::Inline);
+/// ```
+#[derive(Clone, Copy, Debug, Default)]
+#[non_exhaustive]
+pub struct Inline;
+
+impl Inline {
+    /// Inline work.
+    pub fn new() -> Self {
+        Self
+    }
+}
+
+impl Offload for Inline {
+    fn submit(&self, job: Job) -> Result<(), Rejected> {
+        // The panic was reported by the hook; jobs carry their own result out.
+        let _ = catch_unwind(AssertUnwindSafe(job));
+        Ok(())
+    }
+
+    fn capacity(&self) -> NonZeroUsize {
+        NonZeroUsize::MIN
+    }
+
+    fn place(&self) -> Place {
+        Place::Inline
+    }
+}
+
+/// A fixed number of threads behind a bounded queue.
+///
+/// The threads start with the first job, at a lower scheduling priority (nice 10, Linux) so that the loop's thread goes
+/// first, and end when the pool is dropped. By default one thread a core less one, at least one, and as many jobs waiting
+/// as threads.
+///
+/// ```
+/// use std::num::NonZeroUsize;
+/// use tidegate::rt::{Offload, ThreadPool};
+///
+/// let pool = ThreadPool::new(NonZeroUsize::MIN);
+/// let (sender, receiver) = std::sync::mpsc::channel();
+/// pool.submit(Box::new(move || sender.send(6 * 7).expect("receiver lives"))).expect("room for one");
+/// assert_eq!(receiver.recv(), Ok(42));
+/// ```
+pub struct ThreadPool {
+    shared: Arc<Shared>,
+    threads: NonZeroUsize,
+    queue: usize,
+}
+
+struct Shared {
+    state: Mutex<State>,
+    work: Condvar,
+}
+
+struct State {
+    jobs: VecDeque<Job>,
+    /// Waiting and running.
+    under_way: usize,
+    started: usize,
+    closed: bool,
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl ThreadPool {
+    /// Stack of a thread in bytes: 2 MiB.
+    pub const STACK: usize = 2 << 20;
+
+    /// A pool of so many threads.
+    pub fn new(threads: NonZeroUsize) -> Self {
+        let state = State { jobs: VecDeque::new(), under_way: 0, started: 0, closed: false };
+        let shared = Arc::new(Shared { state: Mutex::new(state), work: Condvar::new() });
+        Self { shared, threads, queue: threads.get() }
+    }
+
+    /// Sets how many jobs may wait while all threads are busy.
+    #[must_use]
+    pub fn with_queue(mut self, jobs: usize) -> Self {
+        self.queue = jobs;
+        self
+    }
+
+    fn start_thread(&self) -> std::io::Result<()> {
+        let shared = Arc::clone(&self.shared);
+        thread::Builder::new()
+            .name("tidegate-work".into())
+            .stack_size(Self::STACK)
+            .spawn(move || {
+                lower_priority();
+                run(&shared);
+            })
+            .map(drop)
+    }
+}
+
+impl Default for ThreadPool {
+    fn default() -> Self {
+        let cores = thread::available_parallelism().map_or(1, NonZeroUsize::get);
+        Self::new(NonZeroUsize::new(cores.saturating_sub(1)).unwrap_or(NonZeroUsize::MIN))
+    }
+}
+
+fn run(shared: &Shared) {
+    loop {
+        let mut state = shared.lock();
+        let job = loop {
+            if let Some(job) = state.jobs.pop_front() {
+                break job;
+            }
+            if state.closed {
+                return;
+            }
+            state = shared.work.wait(state).unwrap_or_else(PoisonError::into_inner);
+        };
+        drop(state);
+        // Jobs carry their own result out; what is left to do is to keep the thread.
+        let _ = catch_unwind(AssertUnwindSafe(job));
+        shared.lock().under_way -= 1;
+    }
+}
+
+#[cfg(target_os = "linux")]
+fn lower_priority() {
+    // On Linux the nice value belongs to the thread. It is a courtesy, so a refusal is not an error.
+    let _ = rustix::process::setpriority_process(Some(rustix::thread::gettid()), 10);
+}
+
+#[cfg(not(target_os = "linux"))]
+fn lower_priority() {}
+
+impl Offload for ThreadPool {
+    fn submit(&self, job: Job) -> Result<(), Rejected> {
+        let mut state = self.shared.lock();
+        if state.closed || state.under_way >= self.capacity().get() {
+            return Err(Rejected(job));
+        }
+        if state.started < self.threads.get() && state.under_way >= state.started {
+            match self.start_thread() {
+                Ok(()) => state.started += 1,
+                Err(_) if state.started > 0 => {}
+                Err(_) => return Err(Rejected(job)),
+            }
+        }
+        state.under_way += 1;
+        state.jobs.push_back(job);
+        drop(state);
+        self.shared.work.notify_one();
+        Ok(())
+    }
+
+    fn capacity(&self) -> NonZeroUsize {
+        self.threads.saturating_add(self.queue)
+    }
+
+    fn place(&self) -> Place {
+        Place::Offload
+    }
+}
+
+impl Drop for ThreadPool {
+    fn drop(&mut self) {
+        self.shared.lock().closed = true;
+        self.shared.work.notify_all();
+    }
+}
+
+impl std::fmt::Debug for ThreadPool {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ThreadPool").field("threads", &self.threads).field("queue", &self.queue).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::channel;
+
+    use super::*;
+
+    // I1, I7
+    #[test]
+    fn a_panic_keeps_the_thread_and_the_capacity() {
+        let pool = ThreadPool::new(NonZeroUsize::MIN).with_queue(1);
+        for round in 0..3 {
+            let (sender, receiver) = channel();
+            let (release, held) = channel::<()>();
+            pool.submit(Box::new(move || {
+                let _ = held.recv();
+                drop(sender);
+                std::panic::resume_unwind(Box::new("contained"));
+            }))
+            .expect("a thread is free");
+            pool.submit(Box::new(|| {})).expect("one may wait");
+            assert!(pool.submit(Box::new(|| {})).is_err(), "round {round}: above the capacity");
+            drop(release);
+            assert!(receiver.recv().is_err());
+            while pool.shared.lock().under_way > 0 {
+                thread::yield_now();
+            }
+            assert_eq!(pool.shared.lock().started, 1);
+        }
+    }
+
+    #[test]
+    fn a_dropped_pool_still_runs_what_it_took() {
+        let (sender, receiver) = channel();
+        let pool = ThreadPool::new(NonZeroUsize::MIN).with_queue(8);
+        for n in 0..8 {
+            let sender = sender.clone();
+            pool.submit(Box::new(move || sender.send(n).expect("receiver lives"))).expect("room for nine");
+        }
+        drop((pool, sender));
+        assert_eq!(receiver.iter().collect::<Vec<_>>(), [0, 1, 2, 3, 4, 5, 6, 7]);
+    }
+}

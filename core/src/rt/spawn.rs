@@ -1,0 +1,23 @@
+//! Starting tasks, and giving the thread back.
+
+use std::num::NonZeroUsize;
+
+use super::BoxFuture;
+
+/// Starts tasks on the executor.
+///
+/// # Contract
+/// * A task runs although nobody keeps a handle to it. One that panics takes nothing else down.
+/// * After the executor has shut down, a task is dropped, not leaked.
+/// * [`yield_now`](Self::yield_now): I/O and timers are looked at before the caller goes on. A bare self-wake is not
+///   enough on any executor known: Tokio polls it up to 61 times, async-executor 200 times, before it looks at a timer.
+pub trait Spawn: Send + Sync + 'static {
+    /// Starts a task and forgets it. Callable from any thread.
+    fn spawn(&self, task: BoxFuture<'static, ()>);
+
+    /// A future that is ready after I/O and timers were looked at.
+    fn yield_now(&self) -> BoxFuture<'static, ()>;
+
+    /// How many threads poll tasks: the number of fetch loops that are worth having.
+    fn parallelism(&self) -> NonZeroUsize;
+}

@@ -1,0 +1,292 @@
+//! A coarse timer wheel for phase deadlines: tens of thousands of them cost the runtime one timer.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
+
+use super::{Runtime, Sleep};
+
+const SLOTS: usize = 512;
+
+/// A hashed timer wheel. Adding, extending and dropping a timer are O(1); extending moves nothing, because an entry is
+/// put further on only when its slot comes round. Timers fire up to one [`TICK`](Self::TICK) late, never early.
+///
+/// The fetch loop that owns it calls [`advance`](Self::advance); see there.
+#[derive(Clone)]
+pub struct Wheel(Arc<Shared>);
+
+struct Shared {
+    origin: Instant,
+    runtime: Runtime,
+    state: Mutex<State>,
+}
+
+struct State {
+    slots: Vec<Vec<u32>>,
+    entries: Vec<Entry>,
+    free: Vec<u32>,
+    /// The first tick that has not been looked at.
+    tick: u64,
+    live: usize,
+}
+
+struct Entry {
+    deadline: u64,
+    waker: Option<Waker>,
+    phase: Life,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Life {
+    Armed,
+    /// Dropped by its owner while a slot still names it.
+    Dropped,
+    Fired,
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The tick at whose end `at` is over.
+    fn tick_of(&self, at: Instant) -> u64 {
+        let since = at.saturating_duration_since(self.origin).as_nanos();
+        u64::try_from(since.div_ceil(Wheel::TICK.as_nanos())).unwrap_or(u64::MAX)
+    }
+}
+
+impl Wheel {
+    /// The resolution.
+    pub const TICK: Duration = Duration::from_millis(8);
+
+    /// An empty wheel by the clock of `runtime`.
+    pub fn new(runtime: &Runtime) -> Self {
+        Self(Arc::new(Shared {
+            origin: runtime.now(),
+            runtime: runtime.clone(),
+            state: Mutex::new(State {
+                slots: (0..SLOTS).map(|_| Vec::new()).collect(),
+                entries: Vec::new(),
+                free: Vec::new(),
+                tick: 0,
+                live: 0,
+            }),
+        }))
+    }
+
+    /// A timer for `at`.
+    pub fn timer(&self, at: Instant) -> PhaseTimer {
+        PhaseTimer(Kind::Wheel { wheel: self.clone(), at, entry: None })
+    }
+
+    /// Fires what is due at `now` and says when to call again; `None` while no timer is armed.
+    pub fn advance(&self, now: Instant) -> Option<Instant> {
+        let mut due = Vec::new();
+        let mut state = self.0.lock();
+        let elapsed = now.saturating_duration_since(self.0.origin).as_nanos() / Self::TICK.as_nanos();
+        let until = u64::try_from(elapsed).unwrap_or(u64::MAX);
+        if state.live == 0 && state.slots.iter().all(Vec::is_empty) {
+            state.tick = state.tick.max(until);
+            return None;
+        }
+        // After a long gap each slot is looked at once.
+        let first = state.tick.max(until.saturating_sub(SLOTS as u64 - 1));
+        for tick in first..=until {
+            state.turn(tick, until, &mut due);
+        }
+        state.tick = state.tick.max(until + 1);
+        let next = state.next_tick();
+        drop(state);
+        due.into_iter().for_each(Waker::wake);
+        next.map(|tick| self.0.origin + Self::TICK * u32::try_from(tick).unwrap_or(u32::MAX))
+    }
+
+    /// Timers that are armed.
+    pub fn len(&self) -> usize {
+        self.0.lock().live
+    }
+
+    /// Whether no timer is armed.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+impl State {
+    fn insert(&mut self, deadline: u64, waker: Waker) -> u32 {
+        let entry = Entry { deadline, waker: Some(waker), phase: Life::Armed };
+        let index = match self.free.pop() {
+            Some(index) => {
+                self.entries[index as usize] = entry;
+                index
+            }
+            None => {
+                self.entries.push(entry);
+                u32::try_from(self.entries.len() - 1).expect("fewer than 2^32 timers")
+            }
+        };
+        self.live += 1;
+        self.place(index, deadline);
+        index
+    }
+
+    fn place(&mut self, index: u32, deadline: u64) {
+        let slot = deadline.max(self.tick) % SLOTS as u64;
+        self.slots[slot as usize].push(index);
+    }
+
+    fn turn(&mut self, tick: u64, until: u64, due: &mut Vec<Waker>) {
+        let slot = (tick % SLOTS as u64) as usize;
+        let mut names = std::mem::take(&mut self.slots[slot]);
+        names.retain(|&index| {
+            let entry = &mut self.entries[index as usize];
+            if entry.phase == Life::Dropped {
+                self.free.push(index);
+                return false;
+            }
+            if entry.deadline <= until {
+                entry.phase = Life::Fired;
+                self.live -= 1;
+                due.extend(entry.waker.take());
+                return false;
+            }
+            if entry.deadline % SLOTS as u64 == slot as u64 {
+                return true;
+            }
+            let target = (entry.deadline % SLOTS as u64) as usize;
+            self.slots[target].push(index);
+            false
+        });
+        let moved = std::mem::replace(&mut self.slots[slot], names);
+        self.slots[slot].extend(moved);
+    }
+
+    fn next_tick(&self) -> Option<u64> {
+        (self.tick..self.tick + SLOTS as u64).find(|tick| !self.slots[(tick % SLOTS as u64) as usize].is_empty())
+    }
+
+    fn release(&mut self, index: u32) {
+        let entry = &mut self.entries[index as usize];
+        entry.waker = None;
+        match entry.phase {
+            Life::Armed => {
+                entry.phase = Life::Dropped;
+                self.live -= 1;
+            }
+            Life::Fired => self.free.push(index),
+            Life::Dropped => {}
+        }
+    }
+}
+
+impl std::fmt::Debug for Wheel {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Wheel").field("armed", &self.len()).finish_non_exhaustive()
+    }
+}
+
+/// A deadline: ready once the clock says so, and never before.
+pub struct PhaseTimer(Kind);
+
+enum Kind {
+    Wheel { wheel: Wheel, at: Instant, entry: Option<u32> },
+    Sleep { runtime: Runtime, at: Instant, sleep: Option<Pin<Box<dyn Sleep>>> },
+}
+
+impl PhaseTimer {
+    /// A deadline on a timer of the runtime's own.
+    pub fn from_sleep(runtime: Runtime, at: Instant) -> Self {
+        Self(Kind::Sleep { runtime, at, sleep: None })
+    }
+
+    /// When it is over.
+    pub fn deadline(&self) -> Instant {
+        match &self.0 {
+            Kind::Wheel { at, .. } | Kind::Sleep { at, .. } => *at,
+        }
+    }
+
+    /// Sets another deadline. A later one costs nothing on a wheel.
+    pub fn reset(&mut self, to: Instant) {
+        match &mut self.0 {
+            Kind::Wheel { wheel, at, entry } => {
+                let later = to >= *at;
+                *at = to;
+                let Some(index) = *entry else { return };
+                let tick = wheel.0.tick_of(to);
+                let mut state = wheel.0.lock();
+                if later && state.entries[index as usize].phase == Life::Armed {
+                    state.entries[index as usize].deadline = tick;
+                } else {
+                    // Armed anew at the next poll: the slot that names it would come too late, or has passed.
+                    state.release(index);
+                    *entry = None;
+                }
+            }
+            Kind::Sleep { at, sleep, .. } => {
+                *at = to;
+                if let Some(sleep) = sleep {
+                    sleep.as_mut().reset(to);
+                }
+            }
+        }
+    }
+}
+
+impl Future for PhaseTimer {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        match &mut self.0 {
+            Kind::Wheel { wheel, at, entry } => {
+                let Some(index) = *entry else {
+                    if wheel.0.runtime.now() >= *at {
+                        return Poll::Ready(());
+                    }
+                    let tick = wheel.0.tick_of(*at);
+                    *entry = Some(wheel.0.lock().insert(tick, cx.waker().clone()));
+                    return Poll::Pending;
+                };
+                let mut state = wheel.0.lock();
+                let known = &mut state.entries[index as usize];
+                if known.phase == Life::Fired {
+                    return Poll::Ready(());
+                }
+                match &mut known.waker {
+                    Some(waker) => waker.clone_from(cx.waker()),
+                    none => *none = Some(cx.waker().clone()),
+                }
+                Poll::Pending
+            }
+            Kind::Sleep { runtime, at, sleep } => {
+                let sleep = sleep.get_or_insert_with(|| runtime.sleep_until(*at));
+                loop {
+                    if sleep.as_mut().poll(cx).is_pending() {
+                        return Poll::Pending;
+                    }
+                    if runtime.now() >= *at {
+                        return Poll::Ready(());
+                    }
+                    sleep.as_mut().reset(*at);
+                }
+            }
+        }
+    }
+}
+
+impl Drop for PhaseTimer {
+    fn drop(&mut self) {
+        if let Kind::Wheel { wheel, entry: Some(index), .. } = &self.0 {
+            wheel.0.lock().release(*index);
+        }
+    }
+}
+
+impl std::fmt::Debug for PhaseTimer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("PhaseTimer").field("deadline", &self.deadline()).finish_non_exhaustive()
+    }
+}
