@@ -5,14 +5,19 @@ mod fetch;
 pub mod frontier;
 mod hash;
 mod host;
+#[cfg(feature = "http")]
+pub mod http;
 mod limits;
 mod page;
 mod parser;
+pub mod redirect;
 mod request;
 mod response;
 pub mod rt;
 mod settled;
 pub mod sink;
+#[cfg(feature = "tls")]
+pub mod tls;
 
 pub use self::error::{Error, ErrorKind, RetryTime};
 pub use self::fetch::{Booking, FetchCx, Fetcher, Ledger, Phase, Timings};
