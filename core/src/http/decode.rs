@@ -376,7 +376,8 @@ mod tests {
         fn any_chain_round_trips(data in proptest::collection::vec(any::<u8>(), 0..5000),
                                  chain in proptest::collection::vec(proptest::sample::select(&ALL[..]), 1..=3)) {
             let wire = chain.iter().fold(data.clone(), |data, coding| encode(coding, &data));
-            prop_assert_eq!(decode(&chain, wire).as_deref(), Ok(&data[..]));
+            let decoded = decode(&chain, wire);
+            prop_assert_eq!(decoded.as_deref(), Ok(&data[..]));
         }
 
         #[test]
