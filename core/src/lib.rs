@@ -1,5 +1,8 @@
 //! The core of tidegate, a library to build scrapers on.
 
+mod defaults;
+mod drive;
+pub mod engine;
 mod error;
 mod fetch;
 pub mod frontier;
@@ -13,12 +16,17 @@ mod parser;
 pub mod redirect;
 mod request;
 mod response;
+pub mod robots;
 pub mod rt;
 mod settled;
 pub mod sink;
 #[cfg(feature = "tls")]
 pub mod tls;
 
+pub use self::drive::{
+    Builder, Crawl, FinishReason, Handle, HostSnapshot, Item, Items, LagSnapshot, Profile, Report, Scope, Snapshot,
+};
+pub use self::engine::Shutdown;
 pub use self::error::{Error, ErrorKind, RetryTime};
 pub use self::fetch::{Booking, FetchCx, Fetcher, Ledger, Phase, Timings};
 pub use self::frontier::{
