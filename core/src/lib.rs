@@ -8,6 +8,8 @@ mod fetch;
 pub mod frontier;
 mod hash;
 mod host;
+#[cfg(feature = "http")]
+pub mod http;
 mod limits;
 mod page;
 mod parser;
@@ -18,6 +20,8 @@ pub mod robots;
 pub mod rt;
 mod settled;
 pub mod sink;
+#[cfg(feature = "tls")]
+pub mod tls;
 
 pub use self::drive::{
     Builder, Crawl, FinishReason, Handle, HostSnapshot, Item, Items, LagSnapshot, Profile, Report, Scope, Snapshot,
