@@ -118,9 +118,8 @@ pub fn yield_now_lets_io_run(runtime: Runtime) {
     });
 }
 
-/// Not for a runtime that the test does not own.
+/// For a runtime that ends with its last clone.
 // K5, K6
-#[allow(dead_code, reason = "only the file about ends uses it")]
 pub fn tasks_are_dropped_with_the_runtime(runtime: Runtime) {
     let (sender, receiver) = channel::<()>();
     let addr = net::echo();
