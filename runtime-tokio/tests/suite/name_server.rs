@@ -1,7 +1,7 @@
 //! A name server on loopback, and what an adapter's resolver must make of its answers.
 
 use std::io::{Read as _, Write as _};
-use std::net::{IpAddr, Ipv4Addr, TcpListener, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, TcpListener, TcpStream, UdpSocket};
 use std::sync::{Arc, Mutex};
 use std::thread;
 
@@ -38,17 +38,8 @@ pub(crate) fn start() -> NameServer {
     let seen = Arc::clone(&asked);
     thread::spawn(move || {
         for stream in tcp.incoming() {
-            let (mut stream, mut len) = (stream.expect("a connection"), [0; 2]);
-            while stream.read_exact(&mut len).is_ok() {
-                let mut query = vec![0; u16::from_be_bytes(len).into()];
-                stream.read_exact(&mut query).expect("the rest");
-                let reply = reply(&query, false, &seen).expect("an answer");
-                let len = u16::try_from(reply.len()).expect("short").to_be_bytes();
-                // Two parts, so that the reader must wait for the second.
-                if stream.write_all(&len).and_then(|()| stream.write_all(&reply)).is_err() {
-                    break;
-                }
-            }
+            let seen = Arc::clone(&seen);
+            thread::spawn(move || serve_tcp(stream.expect("a connection"), &seen));
         }
     });
 
@@ -60,6 +51,20 @@ pub(crate) fn start() -> NameServer {
     server.connections = connections.into();
     let search = vec![DnsName::from_ascii("search.test.").expect("a name")];
     NameServer { config: ResolverConfig::from_parts(None, search, vec![server]), asked }
+}
+
+fn serve_tcp(mut stream: TcpStream, asked: &Mutex<Vec<String>>) {
+    let mut len = [0; 2];
+    while stream.read_exact(&mut len).is_ok() {
+        let mut query = vec![0; u16::from_be_bytes(len).into()];
+        stream.read_exact(&mut query).expect("the rest");
+        let reply = reply(&query, false, asked).expect("an answer");
+        let len = u16::try_from(reply.len()).expect("short").to_be_bytes();
+        // Two parts, so that the reader must wait for the second.
+        if stream.write_all(&len).and_then(|()| stream.write_all(&reply)).is_err() {
+            break;
+        }
+    }
 }
 
 fn reply(query: &[u8], by_udp: bool, asked: &Mutex<Vec<String>>) -> Option<Vec<u8>> {
