@@ -7,7 +7,7 @@ use std::time::Duration;
 use tidegate::rt::{Name, Runtime};
 
 /// Starts, uses and drops a runtime so often, and compares what is there after the first time and after the last.
-pub fn starts_and_stops(times: usize, make: impl Fn() -> Runtime) {
+pub(crate) fn starts_and_stops(times: usize, make: impl Fn() -> Runtime) {
     cycle(&make);
     // Threads end by themselves; what one of them held is gone before it is.
     let ended = || threads().iter().all(|name| !name.starts_with("tidegate"));
