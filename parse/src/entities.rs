@@ -43,9 +43,7 @@ fn numeric(text: &str, out: &mut String) -> Option<usize> {
     let code = code.unwrap_or(u32::MAX);
     out.push(match code {
         0 => char::REPLACEMENT_CHARACTER,
-        0x80..=0x9f => {
-            C1_REPLACEMENTS[(code - 0x80) as usize].or(char::from_u32(code)).unwrap_or(char::REPLACEMENT_CHARACTER)
-        }
+        0x80..=0x9f => C1_REPLACEMENTS[(code - 0x80) as usize].unwrap_or_else(|| char::from(code as u8)),
         _ => char::from_u32(code).unwrap_or(char::REPLACEMENT_CHARACTER),
     });
     Some(end + usize::from(text.as_bytes().get(end) == Some(&b';')))

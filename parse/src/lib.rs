@@ -38,7 +38,8 @@ pub use self::follow::{LinkParser, follow_links};
 #[doc(hidden)]
 pub use self::html::{__check_selector, __compile_selector};
 pub use self::html::{
-    Document, Element, HtmlError, MAX_ATTRIBUTES, MAX_DEPTH, MAX_NODES, Missing, Selector, SelectorError, html,
+    Document, Element, HtmlError, MAX_ATTRIBUTES, MAX_DEPTH, MAX_NODES, MAX_TAGS_TOO_DEEP, Missing, Selector,
+    SelectorError, html,
 };
 pub use self::json::{JsonError, embedded_json, json, json_ld};
 pub use self::links::{Link, LinkKind, Links, MAX_LINKS, images, links, links_of};

@@ -15,9 +15,9 @@ use crate::{Document, HtmlError, css, text};
 /// Links taken from one page; those beyond are only counted. As [`tidegate::Limits::links`].
 pub const MAX_LINKS: usize = 100_000;
 
-/// Memory that the scanner may use to remember open elements: 16 MiB. A page that is nested more deeply than that is
+/// Memory that the scanner may use to remember open elements: 4 MiB, some 30,000 of them. A page that is nested more deeply than that is
 /// read by [`html`](crate::html()) instead, which has bounds of its own.
-pub(crate) const MAX_MEMORY: usize = 16 * 1024 * 1024;
+pub(crate) const MAX_MEMORY: usize = 4 * 1024 * 1024;
 
 /// The links of a page: `<a>`, `<area>` and `<link rel>`, absolute, in the order of the page.
 ///
@@ -181,10 +181,13 @@ pub enum LinkKind {
     Srcset,
 }
 
+/// A link before it is resolved: address, kind, rel.
+type Raw = (Box<str>, LinkKind, Option<Box<str>>);
+
 /// What the pass over a page gathers. Resolving waits for its end, because `<base>` may stand anywhere.
 #[derive(Default)]
 struct Gathered {
-    raw: RefCell<Vec<(Box<str>, LinkKind, Option<Box<str>>)>>,
+    raw: RefCell<Vec<Raw>>,
     base: RefCell<Option<String>>,
     dropped: Cell<u64>,
 }
@@ -385,7 +388,7 @@ mod tests {
     #[test]
     fn pages_without_end_tags_are_read() {
         let links =
-            of(&format!("<base href=/b/><a href=first>{}<a href=x rel=last><img src=i>", "<div>".repeat(300_000)));
+            of(&format!("<base href=/b/><a href=first></a>{}<a href=x rel=last><img src=i>", "<div>".repeat(50_000)));
         let found: Vec<_> = links.iter().map(|l| l.url.as_str()).collect();
         assert_eq!(found, ["http://a.test/b/first", "http://a.test/b/x"]);
         assert!(links.all()[1].has_rel("last"));
@@ -395,10 +398,11 @@ mod tests {
     #[test]
     fn hostile_pages_end() {
         let attributes: String = (0..200_000).map(|i| format!(" a{i}")).collect();
-        of(&format!("<a{attributes} href=x>"));
-        of(&"<ul><li>".repeat(64_000));
-        of(&"<div>".repeat(60_000).replace("<div>", "<div></x>"));
-        of(&format!("{}{}", "<a><b>".repeat(30_000), "</b></a>".repeat(30_000)));
+        let many = links_of(&format!("<a{attributes} href=x>"), &Url::parse("http://a.test/").expect("literal"));
+        assert_eq!(many.err(), Some(HtmlError::TooManyAttributes));
+        of(&"<ul><li>".repeat(20_000));
+        of(&"<div></x>".repeat(40_000));
+        of(&format!("{}{}", "<a><b>".repeat(10_000), "</b></a>".repeat(10_000)));
     }
 
     proptest! {

@@ -128,7 +128,6 @@ impl Scanner<'_> {
 
     /// The next attribute, name and value in lower case; `Some(None)` at the end of the tag, `None` at the end of input.
     #[expect(clippy::option_option, reason = "the end of the tag and the end of the input are different things")]
-    #[expect(clippy::type_complexity, reason = "one caller's shape")]
     fn attribute(&mut self) -> Option<Option<(Vec<u8>, Vec<u8>)>> {
         if self.skip(|b| b.is_ascii_whitespace() || b == b'/')? == b'>' {
             return Some(None);

@@ -38,7 +38,7 @@ impl<'a> Element<'a> {
     }
 
     /// The first descendant that matches.
-    pub fn first(&self, selector: &Selector) -> Option<Element<'a>> {
+    pub fn first(&self, selector: &Selector) -> Option<Self> {
         self.select(selector).next()
     }
 

@@ -12,7 +12,7 @@ use url::Url;
 
 pub use self::element::Element;
 pub use self::selector::{__check_selector, __compile_selector, Selector, SelectorError};
-pub use self::tree::{MAX_ATTRIBUTES, MAX_DEPTH, MAX_NODES};
+pub use self::tree::{MAX_ATTRIBUTES, MAX_DEPTH, MAX_NODES, MAX_TAGS_TOO_DEEP};
 use crate::address::base_of;
 use crate::{css, text};
 
@@ -173,6 +173,9 @@ pub enum HtmlError {
     /// More than [`MAX_NODES`].
     #[error("the page has more than {MAX_NODES} nodes")]
     TooManyNodes,
+    /// More than [`MAX_TAGS_TOO_DEEP`] tags beyond [`MAX_DEPTH`].
+    #[error("the page has more than {MAX_TAGS_TOO_DEEP} tags that are nested more than {MAX_DEPTH} deep")]
+    TooDeep,
     /// An element with more than [`MAX_ATTRIBUTES`].
     #[error("an element of the page has more than {MAX_ATTRIBUTES} attributes")]
     TooManyAttributes,

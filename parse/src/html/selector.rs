@@ -109,7 +109,7 @@ pub fn __compile_selector(text: &str, file: &str, line: u32) -> Selector {
     }
 }
 
-/// Refuses at compile time what is certainly not a selector.
+/// Refuses at compile time what is certainly a mistake.
 #[doc(hidden)]
 pub const fn __check_selector(text: &str) {
     let bytes = text.as_bytes();
@@ -183,10 +183,9 @@ mod tests {
     }
 
     #[test]
-    fn what_is_certainly_wrong_does_not_compile() {
+    fn what_is_certainly_a_mistake_does_not_compile() {
         for text in ["", " ", "a,", ",a", "a,,b", "a >", "a[href", "a(]", "a)", "a[x='y]", "a::text", "a::attr(href)"] {
             assert!(std::panic::catch_unwind(|| __check_selector(text)).is_err(), "{text:?}");
-            assert!(Selector::parse(text).is_err(), "{text:?}");
         }
         for text in ["a", "a > b", "a,b", "a[x=','] ~ b", ".a\\:\\:b", ":is(a, b) + c:nth-child(2n+1)", "a[x='::']"] {
             __check_selector(text);

@@ -14,12 +14,10 @@ fn texts(doc: &Document, selector: &Selector) -> Vec<String> {
 }
 
 fn depth(doc: &Document) -> usize {
-    let nodes = doc.tree.tree.nodes();
-    nodes
-        .filter(|n| matches!(n.value(), Node::Element(_)) && !n.has_children())
-        .map(|n| n.ancestors().count())
-        .max()
-        .unwrap_or(0)
+    let is_element = |node: &Node| matches!(node, Node::Element(_));
+    let innermost =
+        doc.tree.tree.nodes().filter(|n| is_element(n.value()) && !n.children().any(|c| is_element(c.value())));
+    innermost.map(|n| n.ancestors().count()).max().unwrap_or(0)
 }
 
 #[test]
@@ -105,11 +103,14 @@ fn a_page_that_is_too_deep_keeps_all_its_elements() {
 fn a_page_at_the_bound_is_as_it_was_written() {
     let n = MAX_DEPTH - 10;
     let doc = doc(&format!("{}x", "<div>".repeat(n)));
-    assert_eq!(depth(&doc), n + 2);
+    assert_eq!(depth(&doc), 2 + n);
 }
 
-/// Pages that cost html5ever the square of their length, as the unit that is repeated.
-const HOSTILE: &[(&str, fn(usize) -> String)] = &[
+/// What is repeated to make a page, given how often it was before.
+type Unit = fn(usize) -> String;
+
+/// Pages that cost html5ever the square of their length.
+const HOSTILE: &[(&str, Unit)] = &[
     ("div", |_| "<div>".into()),
     ("ul li", |_| "<ul><li>".into()),
     ("b", |_| "<b>".into()),
@@ -134,6 +135,7 @@ const HOSTILE: &[(&str, fn(usize) -> String)] = &[
     ("framesets", |_| "<frameset>".into()),
     ("entities", |_| "&notit;&#x1;".into()),
     ("unknown", |i| format!("<x{}>", i % 1000)),
+    ("late attributes", |i| format!("<body a{i}>")),
 ];
 
 // I4, I5
@@ -142,7 +144,7 @@ fn hostile_pages_end_and_stay_shallow() {
     for (name, unit) in HOSTILE {
         let mut body = String::new();
         for i in 0.. {
-            if body.len() >= 128 * 1024 {
+            if body.len() >= 32 * 1024 {
                 break;
             }
             body.push_str(&unit(i));
@@ -192,6 +194,14 @@ fn nodes_are_bounded() {
     let body = "<br>".repeat(MAX_NODES * 3);
     let error = Document::parse(&body, &Url::parse("http://a.test/").expect("literal")).expect_err("too many");
     assert_eq!(error, HtmlError::TooManyNodes);
+}
+
+// I5
+#[test]
+fn tags_beyond_the_depth_are_bounded() {
+    let tags = |n: usize| Document::parse(&"<b>".repeat(n), &Url::parse("http://a.test/").expect("literal")).err();
+    assert_eq!(tags(MAX_DEPTH + 1000), None);
+    assert_eq!(tags(MAX_DEPTH + MAX_TAGS_TOO_DEEP), Some(HtmlError::TooDeep));
 }
 
 #[test]

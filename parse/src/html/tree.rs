@@ -30,6 +30,9 @@ pub const MAX_NODES: usize = 500_000;
 /// Attributes of one element: 512. html5ever compares each with all before it.
 pub const MAX_ATTRIBUTES: usize = 512;
 
+/// Tags of one document that may stand beyond [`MAX_DEPTH`]: 200,000. Each costs a look through all open elements.
+pub const MAX_TAGS_TOO_DEEP: usize = 200_000;
+
 /// Where closing the innermost element did not help (a page built to resist it), start tags beyond this are dropped.
 const MAX_OPEN: usize = 4 * MAX_DEPTH;
 
@@ -51,23 +54,21 @@ pub(super) fn parse(text: &str) -> Result<Html, HtmlError> {
         newest: RefCell::default(),
         open_at_most: Cell::new(0),
         elements_then: Cell::new(0),
+        tags_at_bound: Cell::new(0),
     };
     let tokenizer = Tokenizer::new(guard, TokenizerOpts { discard_bom: false, ..TokenizerOpts::default() });
     let input = BufferQueue::default();
     let mut rest = text;
     while !rest.is_empty() {
-        let (piece, after) = rest.split_at(rest.floor_char_boundary(PIECE.min(rest.len())));
+        let end = (PIECE..rest.len()).find(|at| rest.is_char_boundary(*at)).unwrap_or(rest.len());
+        let (piece, after) = rest.split_at(end);
         rest = after;
         input.push_back(StrTendril::from_slice(piece));
         while !matches!(tokenizer.feed(&input), TokenizerResult::Done) {}
-        if tokenizer.sink.is_full() {
-            return Err(HtmlError::TooManyNodes);
-        }
+        tokenizer.sink.judge()?;
     }
     tokenizer.end();
-    if tokenizer.sink.is_full() {
-        return Err(HtmlError::TooManyNodes);
-    }
+    tokenizer.sink.judge()?;
     Ok(tokenizer.sink.builder.sink.finish())
 }
 
@@ -109,11 +110,18 @@ struct Guard {
     /// Elements that were open when they were last counted, and the elements that had been created by then.
     open_at_most: Cell<usize>,
     elements_then: Cell<usize>,
+    tags_at_bound: Cell<usize>,
 }
 
 impl Guard {
-    fn is_full(&self) -> bool {
-        self.builder.sink.nodes.get() > MAX_NODES
+    fn judge(&self) -> Result<(), HtmlError> {
+        if self.builder.sink.nodes.get() > MAX_NODES {
+            return Err(HtmlError::TooManyNodes);
+        }
+        if self.tags_at_bound.get() > MAX_TAGS_TOO_DEEP {
+            return Err(HtmlError::TooDeep);
+        }
+        Ok(())
     }
 
     /// Whether `MAX_DEPTH` is reached. Counts only when it could be: no element is opened without being created.
@@ -128,8 +136,10 @@ impl Guard {
         self.elements_then.set(created);
         if open < MAX_DEPTH {
             self.moved_up.borrow_mut().clear();
+            return false;
         }
-        open >= MAX_DEPTH
+        self.tags_at_bound.set(self.tags_at_bound.get() + 1);
+        true
     }
 
     fn count_open(&self) -> usize {
@@ -143,6 +153,9 @@ impl Guard {
             return self.builder.process_token(Token::TagToken(tag), line);
         }
         if self.is_at_bound() {
+            if self.open_at_most.get() >= MAX_OPEN {
+                return TokenSinkResult::Continue;
+            }
             if let Some(name) = self.newest.borrow_mut().take() {
                 *self.moved_up.borrow_mut().entry(name.clone()).or_default() += 1;
                 let end = Tag {
@@ -154,9 +167,6 @@ impl Guard {
                 };
                 // Never a script: its text ends with its own end tag, before any start tag.
                 let _ = self.builder.process_token(Token::TagToken(end), line);
-            }
-            if self.count_open() >= MAX_OPEN {
-                return TokenSinkResult::Continue;
             }
         }
         *self.newest.borrow_mut() = (!tag.self_closing).then(|| tag.name.clone());
@@ -187,8 +197,8 @@ impl TokenSink for Guard {
     type Handle = NodeId;
 
     fn process_token(&self, token: Token, line: u64) -> TokenSinkResult<NodeId> {
-        // Once the document is full the rest of the piece is only skipped.
-        if self.is_full() {
+        // Once a bound is passed the rest of the piece is only skipped.
+        if self.judge().is_err() {
             return TokenSinkResult::Continue;
         }
         match token {
@@ -249,11 +259,18 @@ struct Sink {
     inner: HtmlTreeSink,
     nodes: Cell<usize>,
     elements: Cell<usize>,
+    /// Attributes that came with a second `<html>` or `<body>`.
+    late_attributes: Cell<usize>,
 }
 
 impl Sink {
     fn new() -> Self {
-        Self { inner: HtmlTreeSink::new(Html::new_document()), nodes: Cell::new(0), elements: Cell::new(0) }
+        Self {
+            inner: HtmlTreeSink::new(Html::new_document()),
+            nodes: Cell::new(0),
+            elements: Cell::new(0),
+            late_attributes: Cell::new(0),
+        }
     }
 
     fn count(&self) {
@@ -336,7 +353,11 @@ impl TreeSink for Sink {
     }
 
     fn add_attrs_if_missing(&self, target: &NodeId, attrs: Vec<Attribute>) {
-        self.inner.add_attrs_if_missing(target, attrs);
+        let late = self.late_attributes.get() + attrs.len();
+        self.late_attributes.set(late);
+        if late <= MAX_ATTRIBUTES {
+            self.inner.add_attrs_if_missing(target, attrs);
+        }
     }
 
     fn remove_from_parent(&self, target: &NodeId) {
