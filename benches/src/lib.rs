@@ -1,1 +1,8 @@
-//! x
+//! What the benches share: a server that costs next to nothing, so that what is measured is the client.
+
+mod load;
+mod request;
+mod rlimit;
+
+pub use self::load::{LoadOptions, LoadServer, LoadStats};
+pub use self::rlimit::raise_descriptor_limit;

@@ -62,6 +62,17 @@ impl Error {
         self
     }
 
+    /// A second error of the same kind and words, its source as text: one failure of a host fails many URLs.
+    pub(crate) fn replicate(&self) -> Self {
+        Self(Box::new(Inner {
+            kind: self.0.kind,
+            attempted: self.0.attempted.clone(),
+            url: self.0.url.clone(),
+            retry_after: self.0.retry_after,
+            source: self.0.source.as_ref().map(|source| source.to_string().into()),
+        }))
+    }
+
     /// The kind: stable, documented, and what programs should branch on.
     pub fn kind(&self) -> ErrorKind {
         self.0.kind

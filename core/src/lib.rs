@@ -1,19 +1,32 @@
 //! The core of tidegate, a library to build scrapers on.
 
+mod defaults;
+mod drive;
+pub mod engine;
 mod error;
 mod fetch;
 pub mod frontier;
 mod hash;
 mod host;
+#[cfg(feature = "http")]
+pub mod http;
 mod limits;
 mod page;
 mod parser;
+pub mod redirect;
 mod request;
 mod response;
+pub mod robots;
 pub mod rt;
 mod settled;
 pub mod sink;
+#[cfg(feature = "tls")]
+pub mod tls;
 
+pub use self::drive::{
+    Builder, Crawl, FinishReason, Handle, HostSnapshot, Item, Items, LagSnapshot, Profile, Report, Scope, Snapshot,
+};
+pub use self::engine::Shutdown;
 pub use self::error::{Error, ErrorKind, RetryTime};
 pub use self::fetch::{Booking, FetchCx, Fetcher, Ledger, Phase, Timings};
 pub use self::frontier::{

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::fmt;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use bytes::Bytes;
@@ -28,7 +29,7 @@ use crate::{Error, Head, Request};
 /// ```
 #[derive(Clone)]
 pub struct Page {
-    request: Request,
+    request: Arc<Request>,
     head: Head,
     body: Bytes,
     attempt: u32,
@@ -38,8 +39,14 @@ pub struct Page {
 
 impl Page {
     /// A page of these parts. `attempt` counts from 1.
-    pub fn new(request: Request, head: Head, body: Bytes, attempt: u32, fetched_at: SystemTime) -> Self {
-        Self { request, head, body, attempt, remote: None, fetched_at }
+    pub fn new(
+        request: impl Into<Arc<Request>>,
+        head: Head,
+        body: Bytes,
+        attempt: u32,
+        fetched_at: SystemTime,
+    ) -> Self {
+        Self { request: request.into(), head, body, attempt, remote: None, fetched_at }
     }
 
     /// Starts a page for a test; `body` ends it.

@@ -253,7 +253,7 @@ pub enum ParseAction {
     Expired,
     /// The page is damaged for good.
     Broken,
-    /// The URL is done; end the whole crawl gracefully.
+    /// The URL is done and its output counts; end the whole crawl gracefully.
     Stop,
 }
 
@@ -283,7 +283,7 @@ impl ParseError {
         Self::new(ParseAction::Broken, why.into())
     }
 
-    /// The crawl has what it wants: end it.
+    /// The crawl has what it wants: what is in the output counts, then it ends.
     pub fn stop(why: impl Into<String>) -> Self {
         Self::new(ParseAction::Stop, why.into())
     }

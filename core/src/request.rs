@@ -247,6 +247,15 @@ impl Request {
         self
     }
 
+    /// Replaces all headers.
+    #[must_use]
+    pub(crate) fn with_headers(mut self, headers: HeaderMap) -> Self {
+        if self.more.is_some() || !headers.is_empty() {
+            self.more_mut().headers = headers;
+        }
+        self
+    }
+
     fn more_mut(&mut self) -> &mut More {
         self.more.get_or_insert_default()
     }

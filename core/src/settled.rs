@@ -16,7 +16,7 @@ pub struct Settled {
     /// Number of the URL in its crawl, from 1, in the order of submission.
     pub job: u64,
     /// The request.
-    pub request: Request,
+    pub request: Arc<Request>,
     /// What became of it.
     pub outcome: Outcome,
     /// URL of the last hop that answered, without userinfo.
@@ -56,7 +56,7 @@ pub struct Settled {
 }
 
 impl Settled {
-    pub(crate) fn new(job: u64, request: Request, outcome: Outcome) -> Self {
+    pub(crate) fn new(job: u64, request: Arc<Request>, outcome: Outcome) -> Self {
         Self {
             job,
             request,

@@ -1,0 +1,45 @@
+//! The load server as a process of its own, so that it shares neither descriptors nor a core's account with the client.
+
+use std::io::{self, Write as _};
+use std::time::Duration;
+
+use clap::Parser;
+use tidegate_benches::{LoadOptions, LoadServer, raise_descriptor_limit};
+
+/// Serves loopback HTTP/1.1 until it is killed: /bytes/<n>, /delay/<ms>, /gate, and a usual answer for all else.
+#[derive(Parser)]
+struct Args {
+    /// Port to listen on; 0 takes a free one.
+    #[arg(long, default_value_t = 0)]
+    port: u16,
+    /// How long each usual answer is held back, in milliseconds.
+    #[arg(long, default_value_t = 0)]
+    delay_ms: u64,
+    /// Length of the usual body.
+    #[arg(long, default_value_t = 1024)]
+    bytes: usize,
+    /// Requests to /gate that are answered together.
+    #[arg(long, default_value_t = 0)]
+    gate: usize,
+    /// Threads that serve.
+    #[arg(long, default_value_t = 1)]
+    threads: usize,
+}
+
+fn main() -> io::Result<()> {
+    let Args { port, delay_ms, bytes, gate, threads } = Args::parse();
+    raise_descriptor_limit()?;
+    let mut options = LoadOptions::default();
+    options.port = port;
+    options.delay = Duration::from_millis(delay_ms);
+    options.body_bytes = bytes;
+    options.gate = gate;
+    options.threads = threads;
+    let server = LoadServer::start(options)?;
+    let mut out = io::stdout().lock();
+    writeln!(out, "listening on {}", server.addr())?;
+    out.flush()?;
+    loop {
+        std::thread::park();
+    }
+}

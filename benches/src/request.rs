@@ -1,0 +1,80 @@
+//! The least that must be understood of a request: where it ends, and what it asks for.
+
+/// The longest head and body of a request together; a longer one closes its connection.
+pub(crate) const LONGEST: usize = 64 * 1024;
+
+/// What is at the start of a connection's bytes.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Scan<'a> {
+    /// A whole request of `length` bytes.
+    Request { length: usize, head_only: bool, target: &'a str },
+    /// More bytes are needed.
+    Partial,
+    /// Not HTTP, or too long.
+    Bad,
+}
+
+/// Looks for one request at the start of `bytes`.
+pub(crate) fn scan(bytes: &[u8]) -> Scan<'_> {
+    let Some(end) = bytes.windows(4).position(|four| four == b"\r\n\r\n") else {
+        return if bytes.len() < LONGEST { Scan::Partial } else { Scan::Bad };
+    };
+    let Ok(head) = std::str::from_utf8(&bytes[..end]) else { return Scan::Bad };
+    let mut lines = head.split("\r\n");
+    let mut words = lines.next().unwrap_or("").split(' ');
+    let (Some(method), Some(target), Some("HTTP/1.1")) = (words.next(), words.next(), words.next()) else {
+        return Scan::Bad;
+    };
+    // GET and HEAD have no body here, so most requests end without a look at their headers.
+    let body = match method {
+        "GET" | "HEAD" => Some(0),
+        _ => content_length(lines),
+    };
+    match body.and_then(|body| (end + 4).checked_add(body)).filter(|&length| length <= LONGEST) {
+        Some(length) if length <= bytes.len() => Scan::Request { length, head_only: method == "HEAD", target },
+        Some(_) => Scan::Partial,
+        None => Scan::Bad,
+    }
+}
+
+fn content_length<'a>(lines: impl Iterator<Item = &'a str>) -> Option<usize> {
+    let mut headers = lines.filter_map(|line| line.split_once(':'));
+    match headers.find(|(name, _)| name.eq_ignore_ascii_case("content-length")) {
+        Some((_, value)) => value.trim().parse().ok(),
+        None => Some(0),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_is_found_byte_by_byte() {
+        let bytes = b"GET /bytes/7 HTTP/1.1\r\nHost: a\r\n\r\nGET /";
+        let length = bytes.len() - 5;
+        for part in 0..length {
+            assert_eq!(scan(&bytes[..part]), Scan::Partial, "{part}");
+        }
+        let request = Scan::Request { length, head_only: false, target: "/bytes/7" };
+        assert_eq!(scan(&bytes[..length]), request);
+        assert_eq!(scan(bytes), request);
+    }
+
+    #[test]
+    fn a_body_belongs_to_its_request() {
+        let bytes = b"POST / HTTP/1.1\r\ncontent-length: 3\r\n\r\nabc";
+        assert_eq!(scan(&bytes[..bytes.len() - 1]), Scan::Partial);
+        assert_eq!(scan(bytes), Scan::Request { length: bytes.len(), head_only: false, target: "/" });
+    }
+
+    #[test]
+    fn what_is_not_http_or_too_long_is_refused() {
+        assert_eq!(scan(b"hello\r\n\r\n"), Scan::Bad);
+        assert_eq!(scan(b"GET / HTTP/1.0\r\n\r\n"), Scan::Bad);
+        assert_eq!(scan(b"\xFF\xFF / HTTP/1.1\r\n\r\n"), Scan::Bad);
+        assert_eq!(scan(b"POST / HTTP/1.1\r\nContent-Length: -1\r\n\r\n"), Scan::Bad);
+        assert_eq!(scan(b"POST / HTTP/1.1\r\nContent-Length: 18446744073709551615\r\n\r\n"), Scan::Bad);
+        assert_eq!(scan(&[b'a'; LONGEST]), Scan::Bad);
+    }
+}

@@ -1,0 +1,419 @@
+//! Describing a crawl.
+
+use std::num::NonZeroU32;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use futures::Stream;
+use futures::channel::oneshot;
+
+use super::driver::{Driver, Parts, Settings};
+use super::fetch_loop::FetchLoop;
+use super::frontier_task::FrontierDoor;
+use super::inbox::{Inbox, Message};
+use super::items::{self, Items};
+use super::lag_probe::LagProbe;
+use super::lane::{Lane, SinkLane};
+use super::parse_stage::{Local, ParseStage, Router};
+use super::stats::{Report, Stats};
+use super::{Crawl, Handle, Profile, Scope};
+use crate::engine::{Config, Engine};
+use crate::rt::Runtime;
+use crate::{
+    Error, ErrorKind, Fetcher, Frontier, HostPolicy, Limits, MemoryFrontier, Parser, Request, Settled, Sink,
+    StreamFrontier, defaults,
+};
+
+/// Describes a crawl: what to fetch, how politely, what to make of it. Made by [`Crawl::builder`].
+///
+/// The defaults are those of [`Profile::crawl`]; [`profile`](Self::profile) replaces all of them at once, so call it first.
+///
+/// ```
+/// use std::time::Duration;
+/// use tidegate::{Crawl, Profile, Request, Settled, SinkError, Delivery};
+///
+/// async fn check(runtime: tidegate::rt::Runtime, urls: Vec<String>) -> Result<(), tidegate::Error> {
+///     let report = Crawl::builder::<()>(runtime)
+///         .profile(Profile::list())
+///         .requests(futures::stream::iter(urls).map(Request::head))
+///         .outcomes(|settled: &Delivery<Settled>| {
+///             println!("{} {}", settled.item.url(), settled.item.outcome.name());
+///             Ok::<(), SinkError>(())
+///         })
+///         .run()
+///         .await?;
+///     assert_eq!(report.totals.counters.cancelled, 0);
+///     Ok(())
+/// }
+/// # use futures::StreamExt;
+/// ```
+#[must_use]
+pub struct Builder<I> {
+    runtime: Runtime,
+    profile: Profile,
+    config: Config,
+    max_in_flight: Option<NonZeroU32>,
+    user_agent: Option<String>,
+    seeds: Vec<Request>,
+    frontier: Option<Box<dyn Frontier>>,
+    frontier_capacity: usize,
+    fetcher: Option<Arc<dyn Fetcher>>,
+    host_policy: Rules,
+    router: Router<I>,
+    sink: Option<Box<dyn Sink<I>>>,
+    outcomes: Option<Box<dyn Sink<Settled>>>,
+    scope: Scope,
+    max_depth: Option<u32>,
+    max_time: Option<Duration>,
+    lag_limit: Duration,
+    loops: Option<usize>,
+}
+
+enum Rules {
+    /// robots.txt where the profile says so.
+    ByProfile,
+    Custom(Arc<dyn HostPolicy>),
+    None,
+}
+
+impl<I: Send + 'static> Builder<I> {
+    pub(super) fn new(runtime: Runtime) -> Self {
+        let seed = defaults::seed(&runtime);
+        let mut builder = Self {
+            runtime,
+            profile: Profile::crawl(),
+            config: Config { seed, ..Config::default() },
+            max_in_flight: None,
+            user_agent: None,
+            seeds: Vec::new(),
+            frontier: None,
+            frontier_capacity: 1_000_000,
+            fetcher: None,
+            host_policy: Rules::ByProfile,
+            router: Router::new(),
+            sink: None,
+            outcomes: None,
+            scope: Scope::site(),
+            max_depth: None,
+            max_time: None,
+            lag_limit: Duration::from_millis(50),
+            loops: None,
+        };
+        builder.config.resolve_hosts = true;
+        builder.profile(Profile::crawl())
+    }
+
+    /// Replaces all defaults by those of a profile.
+    pub fn profile(mut self, profile: Profile) -> Self {
+        self.config.per_host = profile.per_host.map(NonZeroU32::get);
+        self.config.gap = profile.gap;
+        self.config.gap_jitter = profile.gap_jitter;
+        self.config.attempts = profile.attempts;
+        self.profile = profile;
+        self
+    }
+
+    /// How the crawl names itself, to robots.txt too. Required by [`Profile::crawl`].
+    pub fn user_agent(mut self, user_agent: impl Into<String>) -> Self {
+        self.user_agent = Some(user_agent.into());
+        self
+    }
+
+    /// Adds a URL to begin with.
+    pub fn seed(mut self, seed: impl Into<Request>) -> Self {
+        self.seeds.push(seed.into());
+        self
+    }
+
+    /// Adds URLs to begin with.
+    pub fn seeds<R: Into<Request>>(mut self, seeds: impl IntoIterator<Item = R>) -> Self {
+        self.seeds.extend(seeds.into_iter().map(Into::into));
+        self
+    }
+
+    /// Takes the requests from a stream, as there is room for them; nothing is deduplicated.
+    pub fn requests(self, requests: impl Stream<Item = Request> + Send + 'static) -> Self {
+        self.frontier(StreamFrontier::new(requests))
+    }
+
+    /// Replaces the frontier; in memory by default.
+    pub fn frontier(mut self, frontier: impl Frontier) -> Self {
+        self.frontier = Some(Box::new(frontier));
+        self
+    }
+
+    /// URLs that the frontier in memory keeps waiting: 1,000,000. Beyond it the lowest priority is skipped as
+    /// `frontier.full`.
+    pub fn frontier_capacity(mut self, urls: usize) -> Self {
+        self.frontier_capacity = urls;
+        self
+    }
+
+    /// Replaces the fetcher; an `HttpFetcher` by default.
+    pub fn fetcher(mut self, fetcher: impl Fetcher) -> Self {
+        self.fetcher = Some(Arc::new(fetcher));
+        self
+    }
+
+    /// Replaces the rules of hosts; robots.txt by default in [`Profile::crawl`].
+    pub fn host_policy(mut self, policy: impl HostPolicy) -> Self {
+        self.host_policy = Rules::Custom(Arc::new(policy));
+        self
+    }
+
+    /// Asks no host for its rules.
+    pub fn no_robots(mut self) -> Self {
+        self.host_policy = Rules::None;
+        self
+    }
+
+    /// The parser of every page that no [`route`](Self::route) takes.
+    pub fn parse_with(mut self, parser: impl Parser<I>) -> Self {
+        self.router.otherwise(Arc::new(parser));
+        self
+    }
+
+    /// The parser of the answers to requests with this label.
+    pub fn route(mut self, label: impl Into<Arc<str>>, parser: impl Parser<I>) -> Self {
+        self.router.route(label.into(), Arc::new(parser));
+        self
+    }
+
+    /// Where items go. Without a sink they are dropped and counted as taken.
+    pub fn sink(mut self, sink: impl Sink<I>) -> Self {
+        self.sink = Some(Box::new(sink));
+        self
+    }
+
+    /// Where outcomes go: exactly one [`Settled`] for every URL.
+    pub fn outcomes(mut self, sink: impl Sink<Settled>) -> Self {
+        self.outcomes = Some(Box::new(sink));
+        self
+    }
+
+    /// Which discovered URLs belong to the crawl; [`Scope::site`] by default.
+    pub fn scope(mut self, scope: Scope) -> Self {
+        self.scope = scope;
+        self
+    }
+
+    /// Links that may lie between a URL and its seed; without limit by default.
+    pub fn max_depth(mut self, links: u32) -> Self {
+        self.max_depth = Some(links);
+        self
+    }
+
+    /// Ends the crawl when so many URLs were started.
+    pub fn max_pages(mut self, pages: u64) -> Self {
+        self.config.max_starts = Some(pages);
+        self
+    }
+
+    /// Ends the crawl after this time.
+    pub fn max_time(mut self, time: Duration) -> Self {
+        self.max_time = Some(time);
+        self
+    }
+
+    /// Fetches in flight, from the start. By default it ramps up from 16 to 10,000 or what the descriptors allow.
+    pub fn max_in_flight(mut self, fetches: NonZeroU32) -> Self {
+        self.max_in_flight = Some(fetches);
+        self
+    }
+
+    /// Fetches in flight for a host (an origin); `None` for no limit of its own.
+    pub fn max_in_flight_per_host(mut self, fetches: Option<NonZeroU32>) -> Self {
+        self.config.per_host = fetches.map(NonZeroU32::get);
+        self
+    }
+
+    /// Fetches in flight for an address, whatever the hosts on it; no limit of its own by default.
+    pub fn max_in_flight_per_address(mut self, fetches: Option<NonZeroU32>) -> Self {
+        self.config.per_address = fetches.map(NonZeroU32::get);
+        self
+    }
+
+    /// Time between two starts on a host, give or take half of it.
+    pub fn delay(mut self, gap: Duration) -> Self {
+        self.config.gap = gap;
+        self
+    }
+
+    /// Starts a second over the whole crawl; without limit by default. Not positive is no limit.
+    pub fn rate(mut self, per_second: f64) -> Self {
+        self.config.rate = (per_second > 0.0).then_some(per_second);
+        self
+    }
+
+    /// Tries after the first: 2.
+    pub fn retries(mut self, retries: u32) -> Self {
+        self.config.attempts = retries.saturating_add(1);
+        self
+    }
+
+    /// Waits before a retry: from 1 s to 60 s, with jitter.
+    pub fn backoff(mut self, shortest: Duration, longest: Duration) -> Self {
+        self.config.backoff_base = shortest;
+        self.config.backoff_cap = longest.max(shortest);
+        self
+    }
+
+    /// Retries for each first attempt over the whole crawl: 0.2.
+    pub fn retry_budget(mut self, ratio: f64) -> Self {
+        self.config.retry_budget = ratio;
+        self
+    }
+
+    /// Bounds of each fetch.
+    pub fn limits(mut self, limits: Limits) -> Self {
+        self.profile.limits = limits;
+        self
+    }
+
+    /// Bytes of bodies in memory above which nothing is started: 256 MiB.
+    pub fn byte_budget(mut self, bytes: u64) -> Self {
+        self.config.byte_budget = bytes;
+        self
+    }
+
+    /// Lag above which nothing is started: 50 ms.
+    pub fn lag_limit(mut self, lag: Duration) -> Self {
+        self.lag_limit = lag;
+        self
+    }
+
+    /// How long the end may take when pages, time or a parser end the crawl: 30 s.
+    pub fn drain(mut self, within: Duration) -> Self {
+        self.profile.drain = within;
+        self
+    }
+
+    /// Seed of all random choices; from the clock by default.
+    pub fn random_seed(mut self, seed: u64) -> Self {
+        self.config.seed = seed;
+        self
+    }
+
+    /// Fetch loops; one for each thread of the runtime by default.
+    pub fn fetch_loops(mut self, loops: NonZeroU32) -> Self {
+        self.loops = Some(loops.get() as usize);
+        self
+    }
+
+    /// Runs the crawl to its end.
+    ///
+    /// # Errors
+    /// As [`start`](Self::start), and those of [`Crawl`].
+    ///
+    /// # Cancel safety
+    /// Dropping the future stops the crawl now.
+    pub async fn run(self) -> Result<Report, Error> {
+        self.start()?.await
+    }
+
+    /// Starts the crawl on its runtime and gives its items as a stream; replaces the sink.
+    ///
+    /// # Errors
+    /// As [`start`](Self::start).
+    pub fn items(mut self) -> Result<(Crawl, Items<I>), Error> {
+        let (sink, stream) = items::items();
+        self.sink = Some(Box::new(sink));
+        Ok((self.start()?, stream))
+    }
+
+    /// Starts the crawl on its runtime.
+    ///
+    /// # Errors
+    /// `config.invalid` where a setting is missing or contradicts another; the message says which.
+    pub fn start(self) -> Result<Crawl, Error> {
+        self.check()?;
+        let (profile, runtime) = (self.profile, self.runtime);
+        let user_agent = self.user_agent.unwrap_or_else(|| concat!("tidegate/", env!("CARGO_PKG_VERSION")).to_owned());
+        let fetcher = match self.fetcher {
+            Some(fetcher) => fetcher,
+            None => defaults::fetcher(&runtime, &user_agent)?,
+        };
+        let host_policy = match self.host_policy {
+            Rules::Custom(policy) => Some(policy),
+            Rules::ByProfile if profile.robots => Some(defaults::host_policy()),
+            Rules::ByProfile | Rules::None => None,
+        };
+        let inbox = Arc::new(Inbox::default());
+        let stage = Arc::new(Local::new(self.router, &runtime, Arc::clone(&inbox)));
+        let mut config = self.config;
+        let room = defaults::socket_cap();
+        config.max_in_flight = self.max_in_flight.map_or(config.max_in_flight, NonZeroU32::get).min(room);
+        config.ramp_from = config.ramp_from.filter(|_| self.max_in_flight.is_none());
+        config.parse_permits = stage.permits();
+        config.prepare_hosts = host_policy.is_some();
+        let frontier =
+            self.frontier.unwrap_or_else(|| Box::new(MemoryFrontier::new(self.frontier_capacity, config.seed)));
+        let loops = self.loops.unwrap_or_else(|| runtime.spawner().parallelism().get());
+        let probe = Arc::new(LagProbe::start(&runtime, Arc::clone(&inbox), self.lag_limit));
+        let stats = Arc::new(Mutex::new(Stats::new()));
+        let items = self.sink.map(|sink| {
+            let says = |job, items, rejected| Message::Delivered { job, items, rejected };
+            Box::new(SinkLane::start(&runtime, Arc::clone(&inbox), sink, says)) as Box<dyn Lane>
+        });
+        let outcomes = self.outcomes.map(|sink| {
+            let says = |job, _, _| Message::Closed { job };
+            Box::new(SinkLane::start(&runtime, Arc::clone(&inbox), sink, says)) as Box<dyn Lane>
+        });
+        let (done, report) = oneshot::channel();
+        let handle = Handle {
+            inbox: Arc::clone(&inbox),
+            stats: Arc::clone(&stats),
+            probe: Arc::clone(&probe),
+            runtime: runtime.clone(),
+            started: runtime.now(),
+        };
+        let driver = Driver::new(Parts {
+            loops: (0..loops.max(1)).map(|_| FetchLoop::start(&runtime, Arc::clone(&inbox))).collect(),
+            frontier: FrontierDoor::start(&runtime, Arc::clone(&inbox), frontier),
+            engine: Engine::new(config),
+            settings: Settings {
+                profile,
+                user_agent: user_agent.into_boxed_str(),
+                scope: self.scope,
+                max_depth: self.max_depth,
+                max_time: self.max_time,
+            },
+            seeds: self.seeds,
+            runtime: runtime.clone(),
+            inbox,
+            fetcher,
+            host_policy,
+            stage,
+            items,
+            outcomes,
+            probe,
+            stats,
+            done,
+        });
+        runtime.spawn(driver);
+        Ok(Crawl::new(handle, report))
+    }
+
+    fn check(&self) -> Result<(), Error> {
+        let invalid = |what: &str| Err(Error::new(ErrorKind::ConfigInvalid, format!("start the crawl: {what}")));
+        if self.profile.user_agent_required && self.user_agent.is_none() {
+            return invalid(
+                "it visits other people's servers and must say who it is: \
+                 set user_agent(\"name/version (+mailto:you@example.org)\")",
+            );
+        }
+        if self.seeds.is_empty() && self.frontier.is_none() {
+            return invalid("it has nothing to fetch: set seed(..), requests(..) or frontier(..)");
+        }
+        if self.sink.is_some() && self.router.is_empty() {
+            return invalid("it has a sink but no parser: set parse_with(..) or route(..)");
+        }
+        Ok(())
+    }
+}
+
+impl<I> std::fmt::Debug for Builder<I> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Builder").field("profile", &self.profile).field("config", &self.config).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,331 @@
+//! The fetch loop: one task that owns all fetches of an I/O thread and its own ready queue.
+//!
+//! An executor with a task a fetch looks at its timers after a count of polls, and the timer's task stands behind every
+//! ready one. This loop looks at the clock instead: it polls ready fetches for a slice of 500 us, then gives the thread
+//! back until I/O and timers were looked at.
+
+use std::collections::{HashMap, VecDeque};
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Wake, Waker};
+use std::time::{Duration, Instant};
+
+use slab::Slab;
+
+use super::inbox::{Inbox, Message};
+use crate::hash::KeyedState;
+use crate::rt::{BoxFuture, Runtime, Sleep, SliceClock, Wheel};
+
+/// How long fetches are polled before the thread is given back.
+pub(super) const SLICE: Duration = Duration::from_micros(500);
+
+/// New fetches that begin in one slice at most: a dial is a handful of system calls, and 5,000 at once are seconds.
+const STARTS: usize = 32;
+
+/// Work of the loop: a fetch, a lookup, a robots.txt; its message goes to the driver.
+type Work = BoxFuture<'static, Message>;
+
+/// The door to a fetch loop.
+#[derive(Clone)]
+pub(super) struct FetchLoop {
+    shared: Arc<Shared>,
+    wheel: Wheel,
+    slice: Arc<SliceClock>,
+}
+
+struct Shared {
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    orders: VecDeque<Order>,
+    ready: VecDeque<u32>,
+    waker: Option<Waker>,
+    closed: bool,
+}
+
+enum Order {
+    Start { key: Option<u64>, work: Work },
+    Abort(u64),
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn change(&self, change: impl FnOnce(&mut State)) {
+        let mut state = self.lock();
+        change(&mut state);
+        let waker = state.waker.take();
+        drop(state);
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+}
+
+impl FetchLoop {
+    /// Starts a loop on `runtime`; it ends with [`close`](Self::close).
+    pub(super) fn start(runtime: &Runtime, inbox: Arc<Inbox>) -> Self {
+        let shared = Arc::new(Shared { state: Mutex::default() });
+        let wheel = Wheel::new(runtime);
+        let slice = Arc::new(SliceClock::new(runtime.now()));
+        runtime.spawn(Task {
+            shared: Arc::clone(&shared),
+            runtime: runtime.clone(),
+            inbox,
+            wheel: wheel.clone(),
+            slice: Arc::clone(&slice),
+            slots: Slab::new(),
+            keys: HashMap::with_hasher(KeyedState::new(0)),
+            done: Vec::new(),
+            timer: None,
+            yielding: None,
+        });
+        Self { shared, wheel, slice }
+    }
+
+    /// The loop's timers, for the contexts of its fetches.
+    pub(super) fn wheel(&self) -> Wheel {
+        self.wheel.clone()
+    }
+
+    /// The loop's slices, for the contexts of its fetches.
+    pub(super) fn slice(&self) -> Arc<SliceClock> {
+        Arc::clone(&self.slice)
+    }
+
+    /// Begins `work` when the loop has nothing ready; `key` names it for [`abort`](Self::abort).
+    pub(super) fn begin(&self, key: Option<u64>, work: Work) {
+        self.shared.change(|state| state.orders.push_back(Order::Start { key, work }));
+    }
+
+    /// Drops the work with this key, where it is still under way.
+    pub(super) fn abort(&self, key: u64) {
+        self.shared.change(|state| state.orders.push_back(Order::Abort(key)));
+    }
+
+    /// Drops all work and ends the loop.
+    pub(super) fn close(&self) {
+        self.shared.change(|state| state.closed = true);
+    }
+}
+
+struct Task {
+    shared: Arc<Shared>,
+    runtime: Runtime,
+    inbox: Arc<Inbox>,
+    wheel: Wheel,
+    slice: Arc<SliceClock>,
+    slots: Slab<Slot>,
+    keys: HashMap<u64, usize, KeyedState>,
+    /// Messages of this slice, sent together.
+    done: Vec<Message>,
+    timer: Option<(Instant, Pin<Box<dyn Sleep>>)>,
+    yielding: Option<BoxFuture<'static, ()>>,
+}
+
+struct Slot {
+    key: Option<u64>,
+    work: Work,
+    waker: Arc<SlotWaker>,
+}
+
+/// Puts its slot into the ready queue, once until it is polled. A wake that comes after the slot was given to other
+/// work costs that one poll.
+struct SlotWaker {
+    index: u32,
+    queued: AtomicBool,
+    shared: Arc<Shared>,
+}
+
+impl Wake for SlotWaker {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        if !self.queued.swap(true, Ordering::AcqRel) {
+            self.shared.change(|state| state.ready.push_back(self.index));
+        }
+    }
+}
+
+enum Next {
+    Poll(usize),
+    Begin,
+    Wait,
+    Ended,
+}
+
+impl Task {
+    fn next(&mut self, started: usize, cx: &mut Context<'_>) -> Next {
+        let mut state = self.shared.lock();
+        if state.closed {
+            return Next::Ended;
+        }
+        if let Some(index) = state.ready.pop_front() {
+            return Next::Poll(index as usize);
+        }
+        if !state.orders.is_empty() && started < STARTS {
+            return Next::Begin;
+        }
+        match &mut state.waker {
+            Some(known) => known.clone_from(cx.waker()),
+            none => *none = Some(cx.waker().clone()),
+        }
+        Next::Wait
+    }
+
+    /// Polls one fetch; `false` where it is done or gone.
+    fn poll_slot(&mut self, index: usize) -> bool {
+        let Some(slot) = self.slots.get_mut(index) else { return false };
+        slot.waker.queued.store(false, Ordering::Release);
+        let waker = Waker::from(Arc::clone(&slot.waker));
+        match slot.work.as_mut().poll(&mut Context::from_waker(&waker)) {
+            Poll::Pending => true,
+            Poll::Ready(message) => {
+                self.done.push(message);
+                self.remove(index);
+                false
+            }
+        }
+    }
+
+    fn remove(&mut self, index: usize) {
+        let slot = self.slots.remove(index);
+        if let Some(key) = slot.key {
+            self.keys.remove(&key);
+        }
+    }
+
+    /// Takes one order: begins its work, or drops what it names.
+    fn take_order(&mut self) -> Option<usize> {
+        let order = self.shared.lock().orders.pop_front()?;
+        match order {
+            Order::Start { key, work } => {
+                let entry = self.slots.vacant_entry();
+                let index = entry.key();
+                let waker = SlotWaker {
+                    index: u32::try_from(index).expect("fewer than 2^32 fetches"),
+                    queued: AtomicBool::new(false),
+                    shared: Arc::clone(&self.shared),
+                };
+                entry.insert(Slot { key, work, waker: Arc::new(waker) });
+                if let Some(key) = key {
+                    self.keys.insert(key, index);
+                }
+                Some(index)
+            }
+            Order::Abort(key) => {
+                if let Some(index) = self.keys.get(&key).copied() {
+                    self.remove(index);
+                }
+                None
+            }
+        }
+    }
+
+    /// A fetch that gave way at the end of its slice is the first of the next, so that a body is read to its end
+    /// before another is begun.
+    fn prefer(&self, index: usize) {
+        let mut state = self.shared.lock();
+        if let Some(place) = state.ready.iter().rposition(|i| *i as usize == index) {
+            if let Some(index) = state.ready.remove(place) {
+                state.ready.push_front(index);
+            }
+        }
+    }
+
+    fn send_done(&mut self) {
+        if !self.done.is_empty() {
+            self.inbox.push_all(self.done.drain(..));
+        }
+    }
+
+    /// Sets the one timer of the runtime to the wheel's next tick. Only an earlier one is worth a call.
+    fn arm(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let Some(at) = self.wheel.advance(self.runtime.now()) else { return Poll::Pending };
+        let (armed, timer) = self.timer.get_or_insert_with(|| (at, self.runtime.sleep_until(at)));
+        if at < *armed {
+            timer.as_mut().reset(at);
+            *armed = at;
+        }
+        if timer.as_mut().poll(cx).is_pending() {
+            return Poll::Pending;
+        }
+        timer.as_mut().reset(at);
+        *armed = at;
+        timer.as_mut().poll(cx)
+    }
+}
+
+impl Future for Task {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let task = &mut *self;
+        loop {
+            if let Some(yielding) = &mut task.yielding {
+                if yielding.as_mut().poll(cx).is_pending() {
+                    return Poll::Pending;
+                }
+                task.yielding = None;
+            }
+            let mut now = task.runtime.now();
+            task.slice.begin(now, SLICE);
+            task.wheel.advance(now);
+            let mut started = 0;
+            loop {
+                let index = match task.next(started, cx) {
+                    Next::Poll(index) => Some(index),
+                    Next::Begin => {
+                        started += 1;
+                        task.take_order()
+                    }
+                    Next::Ended => {
+                        task.slots.clear();
+                        task.send_done();
+                        return Poll::Ready(());
+                    }
+                    Next::Wait if started >= STARTS => {
+                        task.send_done();
+                        task.yielding = Some(task.runtime.spawner().yield_now());
+                        break;
+                    }
+                    Next::Wait => {
+                        task.send_done();
+                        if task.arm(cx).is_pending() {
+                            return Poll::Pending;
+                        }
+                        break;
+                    }
+                };
+                let Some(index) = index else { continue };
+                let lives = task.poll_slot(index);
+                now = task.runtime.now();
+                if task.slice.is_over(now) {
+                    if lives {
+                        task.prefer(index);
+                    }
+                    task.send_done();
+                    task.yielding = Some(task.runtime.spawner().yield_now());
+                    break;
+                }
+            }
+        }
+    }
+}
+
+impl Drop for Task {
+    fn drop(&mut self) {
+        let closed = self.shared.lock().closed;
+        if !closed {
+            self.inbox.push(Message::TaskLost);
+        }
+    }
+}

@@ -1,0 +1,175 @@
+//! The task that owns the frontier, so that a slow disk or broker never holds up the driver.
+
+use std::collections::VecDeque;
+use std::future::poll_fn;
+use std::num::NonZeroU32;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Poll, Waker};
+
+use super::inbox::{Inbox, Message};
+use crate::Request;
+use crate::frontier::{Frontier, FrontierError, LeaseId, Leased, Verdict};
+use crate::rt::Runtime;
+
+/// The door to the frontier's task. Its queue is bounded by what the engine has under way.
+pub(super) struct FrontierDoor {
+    shared: Arc<Mutex<State>>,
+}
+
+#[derive(Default)]
+struct State {
+    found: VecDeque<Vec<Request>>,
+    done: Vec<(LeaseId, Verdict)>,
+    want: Option<NonZeroU32>,
+    closing: bool,
+    waker: Option<Waker>,
+}
+
+fn lock(shared: &Mutex<State>) -> MutexGuard<'_, State> {
+    shared.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl FrontierDoor {
+    /// Starts the task.
+    pub(super) fn start(runtime: &Runtime, inbox: Arc<Inbox>, frontier: Box<dyn Frontier>) -> Self {
+        let shared = Arc::new(Mutex::new(State::default()));
+        let task = Task { shared: Arc::clone(&shared), runtime: runtime.clone(), inbox, frontier, ended: false };
+        runtime.spawn(task.run());
+        Self { shared }
+    }
+
+    fn change(&self, change: impl FnOnce(&mut State)) {
+        let mut state = lock(&self.shared);
+        change(&mut state);
+        let waker = state.waker.take();
+        drop(state);
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+
+    /// Asks for requests; the answer is one [`Message::Leased`].
+    pub(super) fn lease(&self, want: NonZeroU32) {
+        self.change(|state| state.want = Some(want));
+    }
+
+    /// Adds requests; the answer is one [`Message::Added`] with those that were refused.
+    pub(super) fn add(&self, found: Vec<Request>) {
+        self.change(|state| state.found.push_back(found));
+    }
+
+    /// Ends a lease. What was added before it is added before it ends.
+    pub(super) fn settle(&self, lease: LeaseId, verdict: Verdict) {
+        self.change(|state| state.done.push((lease, verdict)));
+    }
+
+    /// Does what was asked for, then ends the task.
+    pub(super) fn close(&self) {
+        self.change(|state| state.closing = true);
+    }
+}
+
+struct Task {
+    shared: Arc<Mutex<State>>,
+    runtime: Runtime,
+    inbox: Arc<Inbox>,
+    frontier: Box<dyn Frontier>,
+    ended: bool,
+}
+
+enum Work {
+    Add(Vec<Request>),
+    Settle(Vec<(LeaseId, Verdict)>),
+    Lease(NonZeroU32),
+    End,
+}
+
+impl Task {
+    async fn run(mut self) {
+        loop {
+            let done = match self.next().await {
+                Work::Add(found) => self.add(found).await,
+                Work::Settle(done) => self.settle(done).await,
+                Work::Lease(want) => self.lease(want).await,
+                Work::End => break,
+            };
+            if let Err(error) = done {
+                self.inbox.push(Message::FrontierFailed(error));
+                break;
+            }
+        }
+        self.ended = true;
+        self.inbox.push(Message::LaneClosed(Ok(())));
+    }
+
+    /// Additions before settlements: a lease ends once what came of it is safe. Both before the next lease.
+    async fn next(&mut self) -> Work {
+        poll_fn(|cx| {
+            let mut state = lock(&self.shared);
+            if let Some(found) = state.found.pop_front() {
+                return Poll::Ready(Work::Add(found));
+            }
+            if !state.done.is_empty() {
+                return Poll::Ready(Work::Settle(std::mem::take(&mut state.done)));
+            }
+            if state.closing {
+                return Poll::Ready(Work::End);
+            }
+            if let Some(want) = state.want.take() {
+                return Poll::Ready(Work::Lease(want));
+            }
+            state.waker = Some(cx.waker().clone());
+            Poll::Pending
+        })
+        .await
+    }
+
+    async fn add(&mut self, mut found: Vec<Request>) -> Result<(), FrontierError> {
+        self.frontier.add(&mut found).await?;
+        self.inbox.push(Message::Added { refused: found });
+        Ok(())
+    }
+
+    async fn settle(&mut self, mut done: Vec<(LeaseId, Verdict)>) -> Result<(), FrontierError> {
+        while !done.is_empty() {
+            let before = done.len();
+            self.frontier.settle(&mut done).await?;
+            if done.len() == before {
+                return Err(FrontierError::new("settle leases: the frontier took none of them"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Leases, unless something else comes while the frontier has nothing: the lease is then dropped and asked again.
+    async fn lease(&mut self, want: NonZeroU32) -> Result<(), FrontierError> {
+        let now = self.runtime.wall_clock();
+        let (frontier, shared) = (&mut self.frontier, &self.shared);
+        let mut lease = frontier.lease(want, now);
+        let leased: Option<Leased> = poll_fn(|cx| {
+            if let Poll::Ready(leased) = lease.as_mut().poll(cx) {
+                return Poll::Ready(leased.map(Some));
+            }
+            let mut state = lock(shared);
+            if state.closing || !state.found.is_empty() || !state.done.is_empty() {
+                state.want = state.want.or(Some(want));
+                return Poll::Ready(Ok(None));
+            }
+            state.waker = Some(cx.waker().clone());
+            Poll::Pending
+        })
+        .await?;
+        if let Some(leased) = leased {
+            self.inbox.push(Message::Leased(leased));
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Task {
+    fn drop(&mut self) {
+        if !self.ended {
+            self.inbox.push(Message::TaskLost);
+        }
+    }
+}

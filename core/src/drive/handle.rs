@@ -1,0 +1,126 @@
+//! The embedder's hand on a running crawl.
+
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
+use futures::channel::oneshot;
+
+use super::inbox::{Command, Inbox, Message};
+use super::lag_probe::LagProbe;
+use super::stats::{HostSnapshot, Snapshot, Stats};
+use crate::engine::Shutdown;
+use crate::rt::Runtime;
+use crate::{Error, ErrorKind, Page, Request};
+
+/// Steers a crawl from anywhere. Cheap to clone; does not keep the crawl alive.
+#[derive(Clone)]
+pub struct Handle {
+    pub(super) inbox: Arc<Inbox>,
+    pub(super) stats: Arc<Mutex<Stats>>,
+    pub(super) probe: Arc<LagProbe>,
+    pub(super) runtime: Runtime,
+    pub(super) started: Instant,
+}
+
+impl Handle {
+    fn send(&self, command: Command) {
+        self.inbox.push(Message::Command(command));
+    }
+
+    /// Fetches a page through the crawl's admission, before what waits: logins, tokens, enrichment. The host's gap, rules
+    /// and limits hold; the scope does not. Any status is an answer. The URL is counted like any other.
+    ///
+    /// # Errors
+    /// Those of the fetch after all its attempts; `cancelled` where the rules of the host disallow it or the crawl ends;
+    /// `shutdown` when it has ended.
+    ///
+    /// # Cancel safety
+    /// Dropping the future forgets the page; the fetch goes on.
+    ///
+    /// ```no_run
+    /// # async fn example(crawl: tidegate::Crawl) -> Result<(), tidegate::Error> {
+    /// use tidegate::Request;
+    /// let token = crawl.handle().fetch(Request::get("https://shop.test/token")).await?;
+    /// println!("{}", token.utf8());
+    /// # Ok(()) }
+    /// ```
+    pub async fn fetch(&self, request: impl Into<Request>) -> Result<Page, Error> {
+        let (reply, page) = oneshot::channel();
+        self.send(Command::Fetch { request: request.into(), reply });
+        page.await.map_err(|_| Self::ended("fetch a page"))?
+    }
+
+    fn ended(attempted: &str) -> Error {
+        Error::new(ErrorKind::Shutdown, format!("{attempted}: the crawl has ended"))
+    }
+
+    /// Adds requests to the frontier, which knows what it had before.
+    ///
+    /// # Errors
+    /// `shutdown` when the crawl has ended.
+    pub fn submit(&self, requests: impl IntoIterator<Item = Request>) -> Result<(), Error> {
+        if self.inbox.is_closed() {
+            return Err(Self::ended("submit requests"));
+        }
+        self.send(Command::Submit(requests.into_iter().collect()));
+        Ok(())
+    }
+
+    /// Starts no fetch until [`resume`](Self::resume).
+    pub fn pause(&self) {
+        self.send(Command::Pause);
+    }
+
+    /// Ends a pause.
+    pub fn resume(&self) {
+        self.send(Command::Resume);
+    }
+
+    /// Ends the crawl. A second call can only be stricter; after the end it does nothing.
+    ///
+    /// ```no_run
+    /// # fn example(crawl: &tidegate::Crawl) {
+    /// use std::time::Duration;
+    /// use tidegate::Shutdown;
+    /// crawl.handle().shutdown(Shutdown::Graceful { within: Duration::from_secs(30) });
+    /// # }
+    /// ```
+    pub fn shutdown(&self, how: Shutdown) {
+        self.send(Command::Shutdown(how));
+    }
+
+    /// Cancels the URLs that are under way and for which `which` says yes; gives their number.
+    ///
+    /// # Errors
+    /// `shutdown` when the crawl has ended.
+    pub async fn cancel(&self, which: impl Fn(&Request) -> bool + Send + 'static) -> Result<u64, Error> {
+        let (reply, cancelled) = oneshot::channel();
+        self.send(Command::Cancel { which: Box::new(which), reply });
+        cancelled.await.map_err(|_| Self::ended("cancel requests"))
+    }
+
+    /// The hosts with the most URLs under way.
+    ///
+    /// # Errors
+    /// `shutdown` when the crawl has ended.
+    pub async fn hosts(&self, top: usize) -> Result<Vec<HostSnapshot>, Error> {
+        let (reply, hosts) = oneshot::channel();
+        self.send(Command::Hosts { top, reply });
+        hosts.await.map_err(|_| Self::ended("list the hosts"))
+    }
+
+    /// Everything that is counted, at this moment; also after the end.
+    pub fn snapshot(&self) -> Snapshot {
+        let now = self.runtime.now();
+        let lag = self.probe.snapshot(now);
+        let elapsed = now.saturating_duration_since(self.started);
+        self.stats.lock().unwrap_or_else(PoisonError::into_inner).snapshot(elapsed, lag)
+    }
+}
+
+impl fmt::Debug for Handle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Handle").field("runtime", &self.runtime).finish_non_exhaustive()
+    }
+}

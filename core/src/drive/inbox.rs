@@ -1,0 +1,169 @@
+//! The driver's mailbox: every task of a crawl answers here.
+
+use std::any::Any;
+use std::collections::VecDeque;
+use std::net::IpAddr;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::task::Waker;
+use std::time::{Duration, SystemTime};
+
+use futures::channel::oneshot;
+
+use crate::engine::{HostId, JobId, Shutdown};
+use crate::frontier::{FrontierError, Leased};
+use crate::{Booking, Error, HostRules, Page, ParseError, Request, Response, Timings};
+
+/// What the driver is told.
+///
+/// Unbounded as a queue; bounded by what can be under way: each fetch, parse and delivery holds a permit of the engine
+/// and answers once, and a [`Command`] is a call of the embedder's.
+pub(super) enum Message {
+    Prepared {
+        host: HostId,
+        rules: Result<Box<dyn HostRules>, Error>,
+    },
+    Resolved {
+        host: HostId,
+        address: Result<Option<IpAddr>, Error>,
+    },
+    Fetched {
+        job: JobId,
+        end: FetchEnd,
+    },
+    Parsed {
+        job: JobId,
+        end: ParseEnd,
+    },
+    Delivered {
+        job: JobId,
+        items: u64,
+        rejected: Option<Error>,
+    },
+    Closed {
+        job: JobId,
+    },
+    Leased(Leased),
+    Added {
+        refused: Vec<Request>,
+    },
+    FrontierFailed(FrontierError),
+    SinkFailed(Error),
+    LaneClosed(Result<(), Error>),
+    Gate {
+        open: bool,
+    },
+    /// A task that the crawl cannot do without is gone: the runtime has shut down.
+    TaskLost,
+    Command(Command),
+}
+
+/// How an attempt ended.
+pub(super) struct FetchEnd {
+    pub(super) result: Result<Response, Error>,
+    pub(super) timings: Timings,
+    pub(super) booking: Option<Booking>,
+    pub(super) at: SystemTime,
+}
+
+/// How parsing ended.
+pub(super) struct ParseEnd {
+    pub(super) result: Result<Parsed, ParseFailure>,
+    /// Size of the decoded body.
+    pub(super) bytes: u64,
+    pub(super) took: Duration,
+}
+
+/// What a parser made of a page, with its items out of the driver's sight.
+pub(super) struct Parsed {
+    pub(super) items: Option<Box<dyn Any + Send>>,
+    pub(super) found: Vec<Request>,
+    pub(super) links: u64,
+    pub(super) counts: Vec<(&'static str, u64)>,
+    pub(super) attachment: Option<Box<dyn Any + Send>>,
+    /// The page itself, where it was asked for.
+    pub(super) page: Option<Page>,
+    /// The parser wants the crawl to end.
+    pub(super) stop: bool,
+}
+
+pub(super) enum ParseFailure {
+    /// The body could not be decoded.
+    Decode(Error),
+    /// The parser refused the page.
+    Refused { error: ParseError, page: Box<Page> },
+    /// The parser panicked.
+    Panicked { message: String, page: Option<Box<Page>> },
+}
+
+/// What a [`Handle`](super::Handle) asks of the driver.
+pub(super) enum Command {
+    Submit(Vec<Request>),
+    Fetch { request: Request, reply: oneshot::Sender<Result<Page, Error>> },
+    Pause,
+    Resume,
+    Shutdown(Shutdown),
+    Cancel { which: Box<dyn Fn(&Request) -> bool + Send>, reply: oneshot::Sender<u64> },
+    Hosts { top: usize, reply: oneshot::Sender<Vec<super::HostSnapshot>> },
+}
+
+#[derive(Default)]
+pub(super) struct Inbox {
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    messages: VecDeque<Message>,
+    waker: Option<Waker>,
+    closed: bool,
+}
+
+impl Inbox {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn push(&self, message: Message) {
+        self.push_all([message]);
+    }
+
+    /// Adds messages with one wake-up for all of them.
+    pub(super) fn push_all(&self, messages: impl IntoIterator<Item = Message>) {
+        let mut state = self.lock();
+        if state.closed {
+            return;
+        }
+        state.messages.extend(messages);
+        let waker = state.waker.take();
+        drop(state);
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+
+    /// The next message; the waker is kept when there is none.
+    pub(super) fn poll_next(&self, waker: &Waker) -> Option<Message> {
+        let mut state = self.lock();
+        let message = state.messages.pop_front();
+        if message.is_none() {
+            match &mut state.waker {
+                Some(known) => known.clone_from(waker),
+                none => *none = Some(waker.clone()),
+            }
+        }
+        message
+    }
+
+    /// Drops what is waiting and what still comes.
+    pub(super) fn close(&self) {
+        let mut state = self.lock();
+        state.closed = true;
+        let dropped = std::mem::take(&mut state.messages);
+        drop(state);
+        drop(dropped);
+    }
+
+    pub(super) fn is_closed(&self) -> bool {
+        self.lock().closed
+    }
+}

@@ -1,0 +1,149 @@
+//! The heartbeat: a timer that should fire every 5 ms while something is in flight, and how late it is.
+
+use std::future::poll_fn;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Poll, Waker};
+use std::time::{Duration, Instant};
+
+use super::inbox::{Inbox, Message};
+use crate::engine::LagMonitor;
+use crate::rt::Runtime;
+
+/// Time between two beats.
+pub(super) const BEAT: Duration = Duration::from_millis(5);
+
+/// The door to the probe.
+pub(super) struct LagProbe {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    active: AtomicBool,
+    state: Mutex<State>,
+}
+
+struct State {
+    monitor: LagMonitor,
+    waker: Option<Waker>,
+    closed_since: Option<Instant>,
+    closed: Duration,
+    ended: bool,
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What the probe has seen.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct LagSnapshot {
+    /// Half of the beats were not later than this.
+    pub p50: Duration,
+    /// 99 of 100.
+    pub p99: Duration,
+    /// 999 of 1,000.
+    pub p999: Duration,
+    /// The latest.
+    pub max: Duration,
+    /// How often the gate closed.
+    pub gate_closed_count: u64,
+    /// For how long in all.
+    pub gate_closed: Duration,
+}
+
+impl LagProbe {
+    pub(super) fn start(runtime: &Runtime, inbox: Arc<Inbox>, limit: Duration) -> Self {
+        let shared = Arc::new(Shared {
+            active: AtomicBool::new(false),
+            state: Mutex::new(State {
+                monitor: LagMonitor::new(limit),
+                waker: None,
+                closed_since: None,
+                closed: Duration::ZERO,
+                ended: false,
+            }),
+        });
+        runtime.spawn(beat(runtime.clone(), Arc::clone(&shared), inbox));
+        Self { shared }
+    }
+
+    /// Beats only while something is in flight: an idle crawl polls nothing.
+    pub(super) fn set_active(&self, active: bool) {
+        if self.shared.active.swap(active, Ordering::AcqRel) != active && active {
+            let waker = self.shared.lock().waker.take();
+            if let Some(waker) = waker {
+                waker.wake();
+            }
+        }
+    }
+
+    pub(super) fn close(&self) {
+        let mut state = self.shared.lock();
+        state.ended = true;
+        let waker = state.waker.take();
+        drop(state);
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+
+    pub(super) fn snapshot(&self, now: Instant) -> LagSnapshot {
+        let state = self.shared.lock();
+        let open_interval = state.closed_since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since));
+        LagSnapshot {
+            p50: state.monitor.quantile(0.5),
+            p99: state.monitor.quantile(0.99),
+            p999: state.monitor.quantile(0.999),
+            max: state.monitor.max(),
+            gate_closed_count: state.monitor.closed_count(),
+            gate_closed: state.closed + open_interval,
+        }
+    }
+}
+
+async fn beat(runtime: Runtime, shared: Arc<Shared>, inbox: Arc<Inbox>) {
+    let resolution = runtime.timer().resolution();
+    let mut sleep = runtime.sleep_until(runtime.now() + BEAT);
+    loop {
+        let active = poll_fn(|cx| {
+            let mut state = shared.lock();
+            if state.ended {
+                return Poll::Ready(false);
+            }
+            // While the gate is closed the samples must keep coming, or it would never open.
+            if shared.active.load(Ordering::Acquire) || state.monitor.is_overloaded() {
+                return Poll::Ready(true);
+            }
+            state.waker = Some(cx.waker().clone());
+            Poll::Pending
+        })
+        .await;
+        if !active {
+            return;
+        }
+        let expected = runtime.now() + BEAT;
+        sleep.as_mut().reset(expected);
+        sleep.as_mut().await;
+        let now = runtime.now();
+        let lag = now.saturating_duration_since(expected).saturating_sub(resolution);
+        let mut state = shared.lock();
+        let change = state.monitor.record(lag);
+        match change {
+            Some(false) => state.closed_since = Some(now),
+            Some(true) => {
+                if let Some(since) = state.closed_since.take() {
+                    state.closed += now.saturating_duration_since(since);
+                }
+            }
+            None => {}
+        }
+        drop(state);
+        if let Some(open) = change {
+            inbox.push(Message::Gate { open });
+        }
+    }
+}

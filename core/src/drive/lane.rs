@@ -1,0 +1,235 @@
+//! A lane: the task that owns a sink, the queue before it, and the accounts of what it took.
+
+use std::any::Any;
+use std::collections::VecDeque;
+use std::future::poll_fn;
+use std::panic::AssertUnwindSafe;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Poll, Waker};
+use std::time::Duration;
+
+use futures::FutureExt;
+
+use super::inbox::{Inbox, Message};
+use super::parse_stage::panic_message;
+use crate::engine::JobId;
+use crate::rt::Runtime;
+use crate::{Batch, Close, Delivery, Error, ErrorKind, Sink, SinkAction, SinkError};
+
+/// Deliveries that a sink is offered at a time.
+const BATCH: usize = 1000;
+
+/// Wait after the first failed delivery; doubled each time, up to `BACKOFF_CAP`.
+const BACKOFF: Duration = Duration::from_millis(100);
+const BACKOFF_CAP: Duration = Duration::from_secs(10);
+
+/// What a lane says when a job's deliveries are all acknowledged.
+pub(super) type Acknowledged = fn(JobId, u64, Option<Error>) -> Message;
+
+/// The door to a lane, whatever its items are.
+pub(super) trait Lane: Send {
+    /// Queues a job's deliveries: a `Vec<Delivery<T>>` in a box. Bounded by the engine's deliver permits.
+    fn enqueue(&self, job: JobId, deliveries: Box<dyn Any + Send>);
+
+    /// No more will come: the sink is closed after what is queued, or at once where the crawl failed.
+    fn close(&self, why: Close);
+}
+
+pub(super) struct SinkLane<T> {
+    shared: Arc<Mutex<State<T>>>,
+}
+
+struct State<T> {
+    queue: VecDeque<(JobId, Vec<Delivery<T>>)>,
+    waker: Option<Waker>,
+    closing: Option<Close>,
+}
+
+impl<T: Send + 'static> SinkLane<T> {
+    /// Starts the task.
+    pub(super) fn start(runtime: &Runtime, inbox: Arc<Inbox>, sink: Box<dyn Sink<T>>, says: Acknowledged) -> Self {
+        let shared = Arc::new(Mutex::new(State { queue: VecDeque::new(), waker: None, closing: None }));
+        let task = Task {
+            shared: Arc::clone(&shared),
+            runtime: runtime.clone(),
+            inbox,
+            sink,
+            says,
+            batch: Batch::default(),
+            accounts: VecDeque::new(),
+            backoff: Duration::ZERO,
+            ended: false,
+        };
+        runtime.spawn(task.run());
+        Self { shared }
+    }
+
+    fn change(&self, change: impl FnOnce(&mut State<T>)) {
+        let mut state = lock(&self.shared);
+        change(&mut state);
+        let waker = state.waker.take();
+        drop(state);
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+}
+
+impl<T: Send + 'static> Lane for SinkLane<T> {
+    fn enqueue(&self, job: JobId, deliveries: Box<dyn Any + Send>) {
+        let deliveries = deliveries.downcast().expect("a lane is given deliveries of its own type");
+        self.change(|state| state.queue.push_back((job, *deliveries)));
+    }
+
+    fn close(&self, why: Close) {
+        self.change(|state| state.closing = state.closing.or(Some(why)));
+    }
+}
+
+fn lock<T>(shared: &Mutex<State<T>>) -> MutexGuard<'_, State<T>> {
+    shared.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+struct Task<T: Send + 'static> {
+    shared: Arc<Mutex<State<T>>>,
+    runtime: Runtime,
+    inbox: Arc<Inbox>,
+    sink: Box<dyn Sink<T>>,
+    says: Acknowledged,
+    batch: Batch<T>,
+    /// Whose deliveries the batch holds, in its order.
+    accounts: VecDeque<Account>,
+    backoff: Duration,
+    ended: bool,
+}
+
+struct Account {
+    job: JobId,
+    open: usize,
+    taken: u64,
+    rejected: Option<Error>,
+}
+
+impl<T: Send + 'static> Task<T> {
+    async fn run(mut self) {
+        let why = loop {
+            if let Some(why) = self.fill().await {
+                break why;
+            }
+            let before = self.batch.len();
+            let delivery = AssertUnwindSafe(self.sink.deliver(&mut self.batch)).catch_unwind().await;
+            let taken = before.saturating_sub(self.batch.len());
+            self.acknowledge(taken);
+            match delivery {
+                Ok(Ok(())) if taken > 0 => self.backoff = Duration::ZERO,
+                Ok(Ok(())) => self.wait(None).await,
+                Ok(Err(error)) => match error.action() {
+                    SinkAction::Retry => self.wait(error.retry_after()).await,
+                    SinkAction::Reject => self.reject(error),
+                    SinkAction::Fatal => {
+                        self.fail("deliver to the sink", error.into_source());
+                        break Close::Failed;
+                    }
+                },
+                Err(panic) => {
+                    self.fail("deliver to the sink", format!("it panicked: {}", panic_message(&*panic)).into());
+                    break Close::Failed;
+                }
+            }
+        };
+        let closed = AssertUnwindSafe(self.sink.close(why)).catch_unwind().await;
+        let result = match closed {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(error)) => Err(Error::new(ErrorKind::SinkFailed, "close the sink").with_source(error.into_source())),
+            Err(panic) => Err(Error::new(ErrorKind::SinkFailed, "close the sink").with_source(panic_message(&*panic))),
+        };
+        self.ended = true;
+        self.inbox.push(Message::LaneClosed(result));
+    }
+
+    /// Fills the batch and waits until there is something in it; `Some` when the lane is to close.
+    async fn fill(&mut self) -> Option<Close> {
+        let (shared, batch, accounts) = (&self.shared, &mut self.batch, &mut self.accounts);
+        poll_fn(|cx| {
+            let mut state = lock(shared);
+            if let Some(why @ Close::Failed) = state.closing {
+                return Poll::Ready(Some(why));
+            }
+            while batch.len() < BATCH {
+                let Some((job, deliveries)) = state.queue.pop_front() else { break };
+                accounts.push_back(Account { job, open: deliveries.len(), taken: 0, rejected: None });
+                deliveries.into_iter().for_each(|delivery| batch.push(delivery));
+            }
+            if !batch.is_empty() {
+                return Poll::Ready(None);
+            }
+            if let Some(why) = state.closing {
+                return Poll::Ready(Some(why));
+            }
+            state.waker = Some(cx.waker().clone());
+            Poll::Pending
+        })
+        .await
+    }
+
+    /// The sink took this many from the front of the batch.
+    fn acknowledge(&mut self, mut taken: usize) {
+        let mut messages = Vec::new();
+        while let Some(account) = self.accounts.front_mut() {
+            let part = taken.min(account.open);
+            account.open -= part;
+            account.taken += part as u64;
+            taken -= part;
+            if account.open > 0 {
+                break;
+            }
+            messages.extend(self.accounts.pop_front().map(|a| (self.says)(a.job, a.taken, a.rejected)));
+        }
+        if !messages.is_empty() {
+            self.inbox.push_all(messages);
+        }
+    }
+
+    /// Gives up the first delivery that is left.
+    fn reject(&mut self, error: SinkError) {
+        let Some(delivery) = self.batch.pop() else { return };
+        if let Some(account) = self.accounts.front_mut() {
+            account.open -= 1;
+            if account.rejected.is_none() {
+                let attempted = format!("deliver item {}", delivery.id);
+                let rejected = Error::new(ErrorKind::SinkRejected, attempted).with_url(&delivery.url);
+                account.rejected = Some(rejected.with_source(error.into_source()));
+            }
+        }
+        self.acknowledge(0);
+    }
+
+    async fn wait(&mut self, asked: Option<Duration>) {
+        self.backoff = (self.backoff * 2).clamp(BACKOFF, BACKOFF_CAP);
+        let until = self.runtime.now() + asked.unwrap_or(self.backoff);
+        let mut sleep = self.runtime.sleep_until(until);
+        let shared = &self.shared;
+        poll_fn(|cx| {
+            let mut state = lock(shared);
+            if state.closing == Some(Close::Failed) {
+                return Poll::Ready(());
+            }
+            state.waker = Some(cx.waker().clone());
+            drop(state);
+            sleep.as_mut().poll(cx)
+        })
+        .await;
+    }
+
+    fn fail(&mut self, attempted: &str, source: Box<dyn std::error::Error + Send + Sync>) {
+        self.inbox.push(Message::SinkFailed(Error::new(ErrorKind::SinkFailed, attempted).with_source(source)));
+    }
+}
+
+impl<T: Send + 'static> Drop for Task<T> {
+    fn drop(&mut self) {
+        if !self.ended {
+            self.inbox.push(Message::TaskLost);
+        }
+    }
+}

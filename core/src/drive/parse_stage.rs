@@ -1,0 +1,216 @@
+//! Where answers become items and links: decoding and a [`Parser`], run by an offload.
+
+use std::any::Any;
+use std::collections::HashMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::SystemTime;
+
+use bytes::Bytes;
+
+use super::inbox::{Inbox, Message, ParseEnd, ParseFailure, Parsed};
+use crate::engine::JobId;
+use crate::hash::KeyedState;
+use crate::request::without_userinfo;
+use crate::rt::{Offload, Rejected, Runtime};
+use crate::{
+    Accept, Booking, Delivery, DeliveryId, Head, Limits, Output, Page, ParseAction, Parser, Request, Response,
+};
+
+/// Parsers by label, and one for everything else.
+pub(crate) struct Router<I> {
+    labelled: HashMap<Arc<str>, Arc<dyn Parser<I>>, KeyedState>,
+    otherwise: Option<Arc<dyn Parser<I>>>,
+}
+
+impl<I> Router<I> {
+    pub(crate) fn new() -> Self {
+        Self { labelled: HashMap::with_hasher(KeyedState::new(0)), otherwise: None }
+    }
+
+    pub(crate) fn route(&mut self, label: Arc<str>, parser: Arc<dyn Parser<I>>) {
+        self.labelled.insert(label, parser);
+    }
+
+    pub(crate) fn otherwise(&mut self, parser: Arc<dyn Parser<I>>) {
+        self.otherwise = Some(parser);
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.labelled.is_empty() && self.otherwise.is_none()
+    }
+
+    fn parser(&self, label: Option<&str>) -> Option<&Arc<dyn Parser<I>>> {
+        label.and_then(|label| self.labelled.get(label)).or(self.otherwise.as_ref())
+    }
+}
+
+/// A page to be parsed.
+pub(super) struct ParseJob {
+    pub(super) job: JobId,
+    pub(super) request: Arc<Request>,
+    pub(super) response: Response,
+    /// Given back when parsing is over.
+    pub(super) booking: Option<Booking>,
+    pub(super) limits: Arc<Limits>,
+    pub(super) attempt: u32,
+    pub(super) at: SystemTime,
+    /// Give the page itself instead of parsing it.
+    pub(super) page_only: bool,
+}
+
+/// Parses pages somewhere. The driver knows this alone.
+pub(super) trait ParseStage: Send + Sync {
+    /// Whether the body of this answer is wanted. On the loop; quick.
+    fn accept(&self, label: Option<&str>, head: &Head) -> Accept;
+
+    /// Starts to parse. The answer is a [`Message::Parsed`].
+    fn begin(&self, job: ParseJob);
+
+    /// Starts what an offload shared with others had no room for.
+    fn retry(&self);
+
+    /// Pages at a time.
+    fn permits(&self) -> u32;
+}
+
+/// Parses in this process.
+pub(super) struct Local<I> {
+    router: Arc<Router<I>>,
+    offload: Arc<dyn Offload>,
+    runtime: Runtime,
+    inbox: Arc<Inbox>,
+    /// Bounded by the parse permits.
+    rejected: Mutex<Vec<crate::rt::Job>>,
+}
+
+impl<I: Send + 'static> Local<I> {
+    pub(super) fn new(router: Router<I>, runtime: &Runtime, inbox: Arc<Inbox>) -> Self {
+        Self {
+            router: Arc::new(router),
+            offload: Arc::clone(runtime.offload()),
+            runtime: runtime.clone(),
+            inbox,
+            rejected: Mutex::default(),
+        }
+    }
+
+    fn submit(&self, job: crate::rt::Job) {
+        if let Err(Rejected(job)) = self.offload.submit(job) {
+            self.rejected.lock().unwrap_or_else(PoisonError::into_inner).push(job);
+        }
+    }
+}
+
+impl<I: Send + 'static> ParseStage for Local<I> {
+    fn accept(&self, label: Option<&str>, head: &Head) -> Accept {
+        self.router.parser(label).map_or_else(|| Accept::on_success(head), |parser| parser.accept(head))
+    }
+
+    fn begin(&self, job: ParseJob) {
+        let router = Arc::clone(&self.router);
+        let runtime = self.runtime.clone();
+        let inbox = Arc::clone(&self.inbox);
+        self.submit(Box::new(move || {
+            let began = runtime.now();
+            let id = job.job;
+            let (result, bytes) = parse(&router, job);
+            let took = runtime.now().saturating_duration_since(began);
+            inbox.push(Message::Parsed { job: id, end: ParseEnd { result, bytes, took } });
+        }));
+    }
+
+    fn retry(&self) {
+        let rejected = std::mem::take(&mut *self.rejected.lock().unwrap_or_else(PoisonError::into_inner));
+        rejected.into_iter().for_each(|job| self.submit(job));
+    }
+
+    fn permits(&self) -> u32 {
+        u32::try_from(self.offload.capacity().get()).unwrap_or(u32::MAX)
+    }
+}
+
+fn parse<I: Send + 'static>(router: &Router<I>, job: ParseJob) -> (Result<Parsed, ParseFailure>, u64) {
+    let ParseJob { request, response, booking, limits, attempt, at, page_only, .. } = job;
+    let remote = response.remote;
+    let body = match response.accepted {
+        Accept::Body => match catch_unwind(AssertUnwindSafe(|| response.decoded(&limits))) {
+            Ok(Ok(body)) => body,
+            Ok(Err(error)) => return (Err(ParseFailure::Decode(error)), 0),
+            Err(panic) => {
+                let message = format!("decode the body: {}", panic_message(&*panic));
+                return (Err(ParseFailure::Panicked { message, page: None }), 0);
+            }
+        },
+        _ => Bytes::new(),
+    };
+    let bytes = body.len() as u64;
+    let page = Page::new(Arc::clone(&request), response.head, body, attempt, at).with_remote(remote);
+    // The wire bytes are gone by now; what the parser holds is bounded by the parse permits.
+    drop(booking);
+    let mut parsed = Parsed {
+        items: None,
+        found: Vec::new(),
+        links: 0,
+        counts: Vec::new(),
+        attachment: None,
+        page: None,
+        stop: false,
+    };
+    if page_only {
+        parsed.page = Some(page);
+        return (Ok(parsed), bytes);
+    }
+    let Some(parser) = router.parser(request.label()) else { return (Ok(parsed), bytes) };
+    let run = catch_unwind(AssertUnwindSafe(|| {
+        let mut out = Output::new(&page, limits.links);
+        match parser.parse(&page, &mut out) {
+            Ok(()) => Ok((out.into_parts(), false)),
+            Err(error) if error.action() == ParseAction::Stop => Ok((out.into_parts(), true)),
+            Err(error) => Err(error),
+        }
+    }));
+    match run {
+        Ok(Ok((out, stop))) => {
+            parsed.stop = stop;
+            parsed.links = out.found.len() as u64;
+            parsed.found = distinct_children(out.found, &page, &request);
+            parsed.counts = out.counts;
+            parsed.attachment = out.attachment;
+            parsed.items =
+                (!out.items.is_empty()).then(|| Box::new(deliveries(out.items, &page)) as Box<dyn Any + Send>);
+            (Ok(parsed), bytes)
+        }
+        Ok(Err(error)) => (Err(ParseFailure::Refused { error, page: Box::new(page) }), bytes),
+        Err(panic) => {
+            let message = panic_message(&*panic);
+            // A payload may panic when it is dropped; that is the parser's as well.
+            let _ = catch_unwind(AssertUnwindSafe(move || drop(panic)));
+            (Err(ParseFailure::Panicked { message, page: Some(Box::new(page)) }), bytes)
+        }
+    }
+}
+
+fn distinct_children(found: Vec<Request>, page: &Page, request: &Request) -> Vec<Request> {
+    let mut seen = std::collections::HashSet::with_capacity_and_hasher(found.len(), KeyedState::new(0));
+    let parent: Arc<str> = without_userinfo(page.url().as_str()).into();
+    found
+        .into_iter()
+        .filter(|child| seen.insert(child.identity()))
+        .map(|child| child.with_depth(request.depth() + 1).with_parent(Arc::clone(&parent)))
+        .collect()
+}
+
+fn deliveries<I>(items: Vec<I>, page: &Page) -> Vec<Delivery<I>> {
+    let identity = page.request().identity();
+    let url = without_userinfo(page.url().as_str()).into_owned();
+    let one =
+        |(index, item)| Delivery::new(DeliveryId::of(&identity, index as u64), url.clone(), page.fetched_at(), item);
+    items.into_iter().enumerate().map(one).collect()
+}
+
+/// The text of a panic.
+pub(super) fn panic_message(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+    text.unwrap_or("a panic without a message").to_owned()
+}

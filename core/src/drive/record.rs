@@ -1,0 +1,192 @@
+//! What the driver keeps of a job: its request, its hops, and the facts for its [`Settled`].
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use futures::channel::oneshot;
+use http::{Method, StatusCode};
+
+use super::inbox::ParseFailure;
+use crate::engine::{JobId, JobVerdict};
+use crate::frontier::{LeaseId, Verdict};
+use crate::request::without_userinfo;
+use crate::{Booking, Error, ErrorKind, Head, Hop, Limits, Outcome, Page, Request, Response, Settled};
+
+pub(super) struct Record {
+    pub(super) id: JobId,
+    pub(super) lease: Option<LeaseId>,
+    pub(super) limits: Arc<Limits>,
+    pub(super) submitted: Instant,
+    /// The request of the hop that is to be fetched, where it is not the first.
+    pub(super) hop: Option<Arc<Request>>,
+    /// The answer between fetch and parse.
+    pub(super) response: Option<(Response, Option<Booking>)>,
+    pub(super) items: Option<Box<dyn std::any::Any + Send>>,
+    pub(super) error: Option<Error>,
+    /// Who waits for the page itself.
+    pub(super) reply: Option<oneshot::Sender<Result<Page, Error>>>,
+    pub(super) page: Option<Page>,
+    /// Which fetch loop has it.
+    pub(super) in_loop: usize,
+    pub(super) closing: Option<Verdict>,
+    /// Boxed: it is large, and most records wait in a queue.
+    pub(super) settled: Box<Settled>,
+}
+
+impl Record {
+    pub(super) fn new(id: JobId, number: u64, request: Arc<Request>, limits: Arc<Limits>, submitted: Instant) -> Self {
+        Self {
+            id,
+            lease: None,
+            limits,
+            submitted,
+            hop: None,
+            response: None,
+            items: None,
+            error: None,
+            reply: None,
+            page: None,
+            in_loop: 0,
+            closing: None,
+            settled: Box::new(Settled::new(number, request, Outcome::Cancelled)),
+        }
+    }
+
+    pub(super) fn number(&self) -> u64 {
+        self.settled.job
+    }
+
+    /// The request of the hop that is to be fetched.
+    pub(super) fn current(&self) -> &Arc<Request> {
+        self.hop.as_ref().unwrap_or(&self.settled.request)
+    }
+
+    /// Methods that may be sent again although the first may have arrived (RFC 9110, 9.2.2).
+    pub(super) fn is_idempotent(&self) -> bool {
+        let method = self.current().method();
+        method.is_idempotent() || *method == Method::GET
+    }
+
+    /// Forgets the answer of the attempt before.
+    pub(super) fn clear(&mut self) {
+        let s = &mut self.settled;
+        s.status = None;
+        s.version = None;
+        s.headers = None;
+        s.bytes = 0;
+        s.bytes_wire = 0;
+        s.remote = None;
+        s.proxy = None;
+        s.page = None;
+    }
+
+    pub(super) fn note_response(&mut self, response: &Response) {
+        let s = &mut self.settled;
+        let head = &response.head;
+        s.final_url = Some(without_userinfo(head.url.as_str()).into());
+        s.status = Some(head.status);
+        s.version = Some(head.version);
+        s.headers = Some(head.headers.clone());
+        s.remote = response.remote;
+        s.proxy.clone_from(&response.proxy);
+        s.bytes_wire = response.bytes_wire;
+        s.certificate_expiry = response.certificate_expiry;
+        s.redirects.extend(response.redirects.iter().cloned());
+    }
+
+    pub(super) fn note_hop(&mut self, head: &Head) {
+        self.settled.redirects.push(Hop::new(without_userinfo(head.url.as_str()), head.status));
+    }
+
+    pub(super) fn hops(&self) -> u32 {
+        u32::try_from(self.settled.redirects.len()).unwrap_or(u32::MAX)
+    }
+
+    /// The error of a page that could not be parsed.
+    pub(super) fn note_parse_failure(&mut self, failure: ParseFailure) -> Error {
+        use crate::ParseAction;
+        match failure {
+            ParseFailure::Decode(error) => error,
+            ParseFailure::Panicked { message, page } => {
+                self.settled.page = page.map(|page| *page);
+                Error::new(ErrorKind::ParserPanic, message)
+            }
+            ParseFailure::Refused { error, page } => {
+                self.settled.page = Some(*page);
+                let kind = match error.action() {
+                    ParseAction::Retry => ErrorKind::ParserRetry,
+                    ParseAction::Blocked => ErrorKind::ParserBlocked,
+                    ParseAction::Expired => ErrorKind::ParserExpired,
+                    ParseAction::Broken => ErrorKind::ParserBroken,
+                    ParseAction::Fail | ParseAction::Stop => ErrorKind::ParserFailed,
+                };
+                let wait = error.retry_after();
+                let error = Error::new(kind, format!("parse the page: {error}")).with_source(error.into_source());
+                match wait {
+                    Some(wait) => error.with_retry_after(wait),
+                    None => error,
+                }
+            }
+        }
+    }
+
+    /// The final record. The record itself stays until the job is closed.
+    pub(super) fn settle(&mut self, verdict: JobVerdict, attempts: u32, host_error: Option<Error>) -> Box<Settled> {
+        let request = Arc::clone(&self.settled.request);
+        let empty = Box::new(Settled::new(self.settled.job, request, Outcome::Cancelled));
+        let mut settled = std::mem::replace(&mut self.settled, empty);
+        settled.attempts = attempts;
+        settled.outcome = match verdict {
+            JobVerdict::Ok => Outcome::Ok,
+            JobVerdict::Skipped(reason) => Outcome::Skipped(reason),
+            JobVerdict::Cancelled => Outcome::Cancelled,
+            JobVerdict::Error | JobVerdict::HostError => {
+                let error = self.error.take().or(host_error);
+                let error = error.unwrap_or_else(|| Error::new(ErrorKind::Other, "find out why the URL failed"));
+                Outcome::Error(if error.url().is_some() { error } else { error.with_url(settled.request.url()) })
+            }
+        };
+        self.closing = Some(if verdict == JobVerdict::Cancelled { Verdict::Return } else { Verdict::Done });
+        settled
+    }
+}
+
+/// Statuses that say "not now": retried as transport errors are.
+pub(super) fn is_retry_status(status: StatusCode) -> bool {
+    matches!(status.as_u16(), 408 | 425 | 429 | 500 | 502 | 503 | 504 | 520..=524)
+}
+
+/// `Retry-After` in seconds or as a date, from now (RFC 9110, 10.2.3). A date in the past is no wait; garbage is none.
+pub(super) fn retry_after(head: &Head, now: std::time::SystemTime) -> Option<std::time::Duration> {
+    let text = head.headers.get(http::header::RETRY_AFTER)?.to_str().ok()?.trim();
+    if let Ok(seconds) = text.parse::<u64>() {
+        return Some(std::time::Duration::from_secs(seconds));
+    }
+    let date = httpdate::parse_http_date(text).ok()?;
+    Some(date.duration_since(now).unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, SystemTime};
+
+    use super::*;
+
+    // C12
+    #[test]
+    fn retry_after_is_read_or_ignored() {
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(784_111_777);
+        for (text, wait) in [
+            ("2", Some(2)),
+            (" 99999999 ", Some(99_999_999)),
+            ("-1", None),
+            ("soon", None),
+            ("Sun, 06 Nov 1994 08:49:47 GMT", Some(10)),
+            ("Sun, 06 Nov 1994 08:49:00 GMT", Some(0)),
+        ] {
+            let mut head = Head::new("http://a.test/".parse().expect("literal"), StatusCode::TOO_MANY_REQUESTS);
+            head.headers.insert("retry-after", text.parse().expect("literal"));
+            assert_eq!(retry_after(&head, now), wait.map(Duration::from_secs), "{text}");
+        }
+    }
+}

@@ -1,0 +1,96 @@
+//! What the engine is told once.
+
+use std::time::Duration;
+
+/// The rules by which an engine admits, paces and retries.
+///
+/// ```
+/// use tidegate::engine::Config;
+/// let mut config = Config::default();
+/// config.per_host = Some(2);
+/// assert_eq!(config.attempts, 3);
+/// ```
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct Config {
+    /// Fetches in flight at most: 10,000.
+    pub max_in_flight: u32,
+    /// Fetches in flight at first; each success adds one, which doubles it every round trip. `None` starts at the most.
+    pub ramp_from: Option<u32>,
+    /// Fetches in flight for a host at most; `None`: no limit of its own.
+    pub per_host: Option<u32>,
+    /// Fetches in flight for an address at most, whatever the hosts on it; `None`: no limit of its own.
+    pub per_address: Option<u32>,
+    /// Least time between two starts on a host.
+    pub gap: Duration,
+    /// Part of the gap by which it varies either way, from 0 to 1.
+    pub gap_jitter: f64,
+    /// Starts a second over the whole crawl; `None`: no limit.
+    pub rate: Option<f64>,
+    /// Pages that are parsed at a time: the capacity of the offload.
+    pub parse_permits: u32,
+    /// Pages whose items wait for the sink at a time: 256.
+    pub deliver_permits: u32,
+    /// Jobs that are fetched and not yet settled, above which no fetch is started: 1,024. What a slow parser or sink
+    /// can pile up.
+    pub backlog: u32,
+    /// Bytes of bodies in memory above which no fetch is started: 256 MiB.
+    pub byte_budget: u64,
+    /// Fetches that are kept going while the lag gate is closed: 16.
+    pub gate_floor: u32,
+    /// Tries of a URL in all: 3.
+    pub attempts: u32,
+    /// Shortest wait before a retry: 1 s.
+    pub backoff_base: Duration,
+    /// Longest wait before a retry: 60 s.
+    pub backoff_cap: Duration,
+    /// Longest `Retry-After` that is honoured: 10 min. Beyond it the URL settles.
+    pub retry_after_cap: Duration,
+    /// Retries for each first attempt, over the whole crawl: 0.2.
+    pub retry_budget: f64,
+    /// Retries that are allowed whatever the budget says: 10.
+    pub retry_floor: u32,
+    /// First attempts after which the crawl ends; `None`: no end.
+    pub max_starts: Option<u64>,
+    /// Jobs that wait in the engine at most; more stay in the frontier: 10,000.
+    pub queue: u32,
+    /// Hosts remembered at most, busy ones apart: 100,000.
+    pub max_hosts: usize,
+    /// Ask for the rules of a host before its first URL.
+    pub prepare_hosts: bool,
+    /// Ask for the address of a host before its first URL.
+    pub resolve_hosts: bool,
+    /// Seed of all random choices.
+    pub seed: u64,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            max_in_flight: 10_000,
+            ramp_from: Some(16),
+            per_host: None,
+            per_address: None,
+            gap: Duration::ZERO,
+            gap_jitter: 0.5,
+            rate: None,
+            parse_permits: 1,
+            deliver_permits: 256,
+            backlog: 1024,
+            byte_budget: 256 << 20,
+            gate_floor: 16,
+            attempts: 3,
+            backoff_base: Duration::from_secs(1),
+            backoff_cap: Duration::from_secs(60),
+            retry_after_cap: Duration::from_secs(600),
+            retry_budget: 0.2,
+            retry_floor: 10,
+            max_starts: None,
+            queue: 10_000,
+            max_hosts: 100_000,
+            prepare_hosts: false,
+            resolve_hosts: false,
+            seed: 0,
+        }
+    }
+}

@@ -1,0 +1,111 @@
+//! What the engine knows of a host: its waiting jobs, its permits, and when it may be asked next.
+
+use std::cmp::{Ordering, Reverse};
+use std::collections::BinaryHeap;
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+use super::event::JobId;
+
+#[derive(Debug)]
+pub(super) struct Host {
+    pub(super) serial: u32,
+    pub(super) key: Box<str>,
+    pub(super) state: HostState,
+    /// Jobs that wait for the host's rules and are not vetted yet.
+    pub(super) arriving: Vec<JobId>,
+    /// Jobs that may be started.
+    pub(super) queue: BinaryHeap<Waiting>,
+    /// Jobs of any stage; a host without any is idle.
+    pub(super) jobs: u32,
+    pub(super) in_flight: u32,
+    /// The gap that the host's rules ask for, above the crawl's own.
+    pub(super) gap: Duration,
+    /// No start before: pacing, or a wait that the host asked for.
+    pub(super) not_before: Option<Instant>,
+    pub(super) valid_until: Option<Instant>,
+    pub(super) address: Option<IpAddr>,
+    pub(super) failures: u32,
+    pub(super) backoff: Duration,
+    pub(super) place: Place,
+    /// Named by the engine's list of idle hosts.
+    pub(super) listed_idle: bool,
+}
+
+/// How far a host is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum HostState {
+    New,
+    Preparing,
+    Prepared,
+    Resolving,
+    Ready,
+    /// Its rules or address could not be had; tried again when the timer comes.
+    BackingOff {
+        prepared: bool,
+    },
+}
+
+/// Which list names the host, so that it is named once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Place {
+    Nowhere,
+    Ready,
+    /// A timer will bring it back, at this time.
+    Timed(Instant),
+    /// In the waiting list of its address.
+    Address,
+}
+
+/// A job in the queue of its host: the highest priority first, then the oldest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Waiting {
+    pub(super) priority: i32,
+    pub(super) seq: u64,
+    pub(super) job: JobId,
+}
+
+impl Ord for Waiting {
+    fn cmp(&self, other: &Self) -> Ordering {
+        (self.priority, Reverse(self.seq)).cmp(&(other.priority, Reverse(other.seq)))
+    }
+}
+
+impl PartialOrd for Waiting {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Host {
+    pub(super) fn new(key: Box<str>, serial: u32) -> Self {
+        Self {
+            serial,
+            key,
+            state: HostState::New,
+            arriving: Vec::new(),
+            queue: BinaryHeap::new(),
+            jobs: 0,
+            in_flight: 0,
+            gap: Duration::ZERO,
+            not_before: None,
+            valid_until: None,
+            address: None,
+            failures: 0,
+            backoff: Duration::ZERO,
+            place: Place::Nowhere,
+            listed_idle: false,
+        }
+    }
+
+    /// Whether forgetting it changes nothing for the site: no wait that it asked for, no answer under way.
+    pub(super) fn is_forgettable(&self, now: Instant) -> bool {
+        let settled = matches!(self.state, HostState::Ready | HostState::New) && self.place == Place::Nowhere;
+        settled && self.in_flight == 0 && self.not_before.is_none_or(|time| time <= now)
+    }
+
+    /// No start before `time`, whatever was said before.
+    pub(super) fn wait_until(&mut self, time: Instant) {
+        self.not_before = Some(self.not_before.map_or(time, |before| before.max(time)));
+    }
+}

@@ -1,0 +1,113 @@
+//! Lag: how late the loop is. Closes the gate above a limit and opens it again with hysteresis.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use hdrhistogram::Histogram;
+
+/// Beats that decide about opening.
+const WINDOW: usize = 20;
+
+/// Judges samples of lag (actual minus expected time of a timer, above the timer's resolution).
+///
+/// One sample above the limit closes the gate; it opens when nine tenths of the last 20 samples are below half the limit.
+///
+/// ```
+/// use std::time::Duration;
+/// use tidegate::engine::LagMonitor;
+///
+/// let mut lag = LagMonitor::new(Duration::from_millis(50));
+/// assert_eq!(lag.record(Duration::from_millis(51)), Some(false));
+/// assert!(lag.is_overloaded());
+/// let opened = (0..20).filter_map(|_| lag.record(Duration::from_millis(1))).count();
+/// assert_eq!(opened, 1);
+/// ```
+#[derive(Clone, Debug)]
+pub struct LagMonitor {
+    limit: Duration,
+    overloaded: bool,
+    recent: VecDeque<Duration>,
+    histogram: Histogram<u64>,
+    closed_count: u64,
+}
+
+impl LagMonitor {
+    /// A monitor with this limit.
+    pub fn new(limit: Duration) -> Self {
+        Self {
+            limit,
+            overloaded: false,
+            recent: VecDeque::with_capacity(WINDOW),
+            histogram: Histogram::new_with_bounds(1, 3_600_000_000, 3).expect("constant bounds are valid"),
+            closed_count: 0,
+        }
+    }
+
+    /// Takes a sample. `Some(open)` when the gate is to change.
+    pub fn record(&mut self, lag: Duration) -> Option<bool> {
+        self.histogram.saturating_record(u64::try_from(lag.as_micros()).unwrap_or(u64::MAX).max(1));
+        if self.recent.len() == WINDOW {
+            self.recent.pop_front();
+        }
+        self.recent.push_back(lag);
+        if lag > self.limit {
+            let closes = !self.overloaded;
+            self.overloaded = true;
+            self.closed_count += u64::from(closes);
+            return closes.then_some(false);
+        }
+        let low = self.recent.iter().filter(|lag| **lag < self.limit / 2).count();
+        if self.overloaded && self.recent.len() == WINDOW && low * 10 >= WINDOW * 9 {
+            self.overloaded = false;
+            return Some(true);
+        }
+        None
+    }
+
+    /// Whether the gate is closed.
+    pub fn is_overloaded(&self) -> bool {
+        self.overloaded
+    }
+
+    /// How often it closed.
+    pub fn closed_count(&self) -> u64 {
+        self.closed_count
+    }
+
+    /// The lag below which this part (0 to 1) of all samples stayed.
+    pub fn quantile(&self, part: f64) -> Duration {
+        Duration::from_micros(self.histogram.value_at_quantile(part))
+    }
+
+    /// The largest sample.
+    pub fn max(&self) -> Duration {
+        Duration::from_micros(self.histogram.max())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MS: Duration = Duration::from_millis(1);
+
+    // H7
+    #[test]
+    fn closes_above_the_limit_and_not_at_it() {
+        let mut lag = LagMonitor::new(50 * MS);
+        assert_eq!(lag.record(50 * MS), None);
+        assert_eq!(lag.record(50 * MS + Duration::from_nanos(1)), Some(false));
+        assert_eq!(lag.closed_count(), 1);
+    }
+
+    #[test]
+    fn opens_when_nine_tenths_of_twenty_are_low() {
+        let mut lag = LagMonitor::new(50 * MS);
+        lag.record(100 * MS);
+        for beat in 0..17 {
+            assert_eq!(lag.record(MS), None, "beat {beat}");
+        }
+        assert_eq!(lag.record(30 * MS), None, "the window has 17 low of 19");
+        assert_eq!(lag.record(MS), Some(true), "18 low of 20");
+    }
+}

@@ -1,0 +1,877 @@
+//! The rules of a crawl as a pure state machine: no async, no clock, no randomness but a seeded one, no I/O.
+//!
+//! It is told what happens by [`Engine::submit`], [`Engine::handle_event`] and [`Engine::handle_timeout`], each with the
+//! time, and asked what to do by [`Engine::poll`] until that gives `None`, and [`Engine::poll_timeout`]. It stores ids, sizes,
+//! priorities and times; requests and bodies stay with the driver.
+//!
+//! The life of a job: submitted, its host prepared (rules) and resolved (address) while nobody holds a permit for it,
+//! vetted, queued, started when its host, the crawl and the loop allow it, fetched, parsed, delivered, and settled with
+//! exactly one verdict.
+
+mod config;
+mod counters;
+mod event;
+mod host;
+mod lag;
+mod limiter;
+mod pacing;
+mod retry;
+mod shutdown;
+#[cfg(test)]
+mod tests;
+
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashMap, VecDeque};
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+use slab::Slab;
+
+pub use self::config::Config;
+use self::counters::BoundClock;
+pub use self::counters::{Bound, Counters};
+pub use self::event::{Action, Event, HostId, JobId, JobSpec, JobVerdict};
+use self::host::{Host, HostState, Place, Waiting};
+pub use self::lag::LagMonitor;
+use self::limiter::Limiter;
+use self::pacing::Rate;
+use self::retry::Budget;
+pub use self::shutdown::Shutdown;
+use crate::RetryTime;
+use crate::hash::KeyedState;
+
+/// The state machine. See the [module](self) for its life, and `engine/tests.rs` for tests as lists of literals.
+///
+/// ```
+/// use std::time::Instant;
+/// use tidegate::engine::{Action, Config, Engine, JobSpec};
+///
+/// # #[expect(clippy::disallowed_methods, reason = "an Instant cannot be made otherwise")]
+/// let now = Instant::now();
+/// let mut engine = Engine::new(Config::default());
+/// let host = engine.host("http://a.test");
+/// let job = engine.submit(now, host, JobSpec::default());
+/// assert_eq!(engine.poll(now), Some(Action::Fetch { job, attempt: 1 }));
+/// assert_eq!(engine.poll(now), None);
+/// ```
+#[derive(Debug)]
+pub struct Engine {
+    config: Config,
+    jobs: Slab<Job>,
+    hosts: Slab<Host>,
+    names: HashMap<Box<str>, HostId, KeyedState>,
+    serial: u32,
+    seq: u64,
+    /// Hosts that may start a job now, in turn.
+    ready: VecDeque<HostId>,
+    /// Hosts without jobs, longest idle first; may name hosts that are busy again.
+    idle: VecDeque<HostId>,
+    addresses: HashMap<IpAddr, Address, KeyedState>,
+    timers: BinaryHeap<Reverse<(Instant, u64, Due)>>,
+    actions: VecDeque<Action>,
+    to_parse: VecDeque<JobId>,
+    to_deliver: VecDeque<JobId>,
+    limiter: Limiter,
+    rate: Option<Rate>,
+    budget: Budget,
+    rng: fastrand::Rng,
+    counters: Counters,
+    bound: BoundClock,
+    first_starts: u64,
+    /// Jobs in a host's queue, arriving or delayed.
+    waiting: u32,
+    host_limited: u32,
+    parsing: u32,
+    delivering: u32,
+    settling: u32,
+    bytes: u64,
+    gate_open: bool,
+    paused: bool,
+    ending: Option<Ending>,
+}
+
+#[derive(Debug, Default)]
+struct Address {
+    in_flight: u32,
+    waiting: VecDeque<HostId>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Ending {
+    /// What is in flight may end until then.
+    Drains { until: Instant },
+    /// Nothing is in flight any more.
+    Aborted,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Due {
+    Host(HostId),
+    HostRetry(HostId),
+    Job(JobId),
+}
+
+#[derive(Debug)]
+struct Job {
+    serial: u32,
+    seq: u64,
+    host: HostId,
+    priority: i32,
+    stage: Stage,
+    /// Attempts started; a hop is not one.
+    attempts: u32,
+    max_attempts: u32,
+    backoff: Duration,
+    vet: bool,
+    /// The next start is another hop of the same attempt.
+    hop: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    Arriving,
+    Vetting,
+    Queued,
+    Delayed,
+    Fetching,
+    ToParse,
+    Parsing,
+    ToDeliver,
+    Delivering,
+    Settling,
+}
+
+impl Stage {
+    fn waits(self) -> bool {
+        matches!(self, Self::Arriving | Self::Vetting | Self::Queued | Self::Delayed)
+    }
+}
+
+impl Engine {
+    /// An engine with nothing to do.
+    pub fn new(config: Config) -> Self {
+        Self {
+            jobs: Slab::new(),
+            hosts: Slab::new(),
+            names: HashMap::with_hasher(KeyedState::new(config.seed)),
+            serial: 0,
+            seq: 0,
+            ready: VecDeque::new(),
+            idle: VecDeque::new(),
+            addresses: HashMap::with_hasher(KeyedState::new(config.seed)),
+            timers: BinaryHeap::new(),
+            actions: VecDeque::new(),
+            to_parse: VecDeque::new(),
+            to_deliver: VecDeque::new(),
+            limiter: Limiter::new(config.ramp_from, config.max_in_flight, config.gate_floor),
+            rate: config.rate.map(Rate::per_second),
+            budget: Budget::new(config.retry_budget, config.retry_floor),
+            rng: fastrand::Rng::with_seed(config.seed),
+            counters: Counters::default(),
+            bound: BoundClock::default(),
+            first_starts: 0,
+            waiting: 0,
+            host_limited: 0,
+            parsing: 0,
+            delivering: 0,
+            settling: 0,
+            bytes: 0,
+            gate_open: true,
+            paused: false,
+            ending: None,
+            config,
+        }
+    }
+
+    /// The id of the host with this key, which is made where it is new.
+    pub fn host(&mut self, key: &str) -> HostId {
+        if let Some(id) = self.names.get(key) {
+            return *id;
+        }
+        self.serial = self.serial.wrapping_add(1);
+        let index = self.hosts.insert(Host::new(key.into(), self.serial));
+        let id = HostId { index: u32::try_from(index).expect("fewer than 2^32 hosts"), serial: self.serial };
+        self.names.insert(key.into(), id);
+        id
+    }
+
+    /// Takes a job for `host`. The id is valid until [`Event::Closed`].
+    pub fn submit(&mut self, now: Instant, host: HostId, spec: JobSpec) -> JobId {
+        let id = self.insert(host, spec);
+        if self.ending.is_some() {
+            self.settle(id, JobVerdict::Cancelled);
+        } else if let Some(time) = spec.not_before.filter(|time| *time > now) {
+            self.delay(id, time);
+        } else {
+            self.arrive(now, id);
+        }
+        id
+    }
+
+    fn insert(&mut self, host: HostId, spec: JobSpec) -> JobId {
+        self.serial = self.serial.wrapping_add(1);
+        self.seq += 1;
+        let index = self.jobs.insert(Job {
+            serial: self.serial,
+            seq: self.seq,
+            host,
+            priority: spec.priority,
+            stage: Stage::Arriving,
+            attempts: 0,
+            max_attempts: if spec.attempts == 0 { self.config.attempts } else { spec.attempts }.max(1),
+            backoff: Duration::ZERO,
+            vet: spec.vet,
+            hop: false,
+        });
+        let id = JobId { index: u32::try_from(index).expect("fewer than 2^32 jobs"), serial: self.serial };
+        self.counters.submitted += 1;
+        self.counters.jobs += 1;
+        self.waiting += 1;
+        self.host_mut(host).jobs += 1;
+        id
+    }
+
+    /// Takes what happened. An event for a job that is gone, or in a stage where it cannot be, is ignored.
+    pub fn handle_event(&mut self, now: Instant, event: Event) {
+        match event {
+            Event::Prepared { host, gap, valid_until } => {
+                let Some(known) = self.known_host(host).filter(|h| h.state == HostState::Preparing) else { return };
+                known.gap = gap.unwrap_or_default();
+                known.valid_until = valid_until;
+                known.failures = 0;
+                known.state = HostState::Prepared;
+                self.advance_host(now, host);
+            }
+            Event::Resolved { host, address } => {
+                let Some(known) = self.known_host(host).filter(|h| h.state == HostState::Resolving) else { return };
+                known.address = address;
+                known.failures = 0;
+                known.state = HostState::Ready;
+                self.advance_host(now, host);
+            }
+            Event::HostFailed { host, retry } => self.host_failed(now, host, retry),
+            Event::Vetted { job } => {
+                if self.in_stage(job, Stage::Vetting) {
+                    self.enqueue(now, job);
+                }
+            }
+            Event::Skipped { job, reason } => {
+                let stage = self.job(job).map(|j| j.stage);
+                if matches!(stage, Some(Stage::Vetting | Stage::Fetching | Stage::Parsing)) {
+                    self.leave_stage(now, job);
+                    self.settle(job, JobVerdict::Skipped(reason));
+                }
+            }
+            Event::Fetched { job } => {
+                if self.in_stage(job, Stage::Fetching) {
+                    self.leave_stage(now, job);
+                    self.limiter.success();
+                    self.set_stage(job, Stage::ToParse);
+                    self.to_parse.push_back(job);
+                    self.counters.parse_queued += 1;
+                    self.counters.parse_queued_peak = self.counters.parse_queued_peak.max(self.counters.parse_queued);
+                }
+            }
+            Event::Redirected { job, host } => self.redirected(now, job, host),
+            Event::Failed { job, retry, throttled } => {
+                let stage = self.job(job).map(|j| j.stage);
+                if matches!(stage, Some(Stage::Fetching | Stage::Parsing)) {
+                    self.leave_stage(now, job);
+                    self.failed(now, job, retry, throttled);
+                }
+            }
+            Event::Throttled { job, wait } => {
+                let wait = wait.min(self.config.retry_after_cap);
+                if let Some(host) = self.host_of(job) {
+                    self.host_mut(host).wait_until(now + wait);
+                }
+            }
+            Event::Parsed { job, deliver } => {
+                if self.in_stage(job, Stage::Parsing) {
+                    self.leave_stage(now, job);
+                    if deliver {
+                        self.set_stage(job, Stage::ToDeliver);
+                        self.to_deliver.push_back(job);
+                    } else {
+                        self.settle(job, JobVerdict::Ok);
+                    }
+                }
+            }
+            Event::Delivered { job, rejected } => {
+                if self.in_stage(job, Stage::Delivering) {
+                    self.leave_stage(now, job);
+                    self.settle(job, if rejected { JobVerdict::Error } else { JobVerdict::Ok });
+                }
+            }
+            Event::Closed { job } => {
+                if self.in_stage(job, Stage::Settling) {
+                    self.close(now, job);
+                }
+            }
+            Event::Bytes(bytes) => self.bytes = bytes,
+            Event::Gate { open } => {
+                if open && !self.gate_open {
+                    self.limiter.restart(self.counters.in_flight);
+                }
+                self.gate_open = open;
+            }
+        }
+    }
+
+    /// Takes that time passed. Call it at [`poll_timeout`](Self::poll_timeout), or whenever; an early call does nothing.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        while let Some(Reverse((time, _, due))) = self.timers.peek().copied() {
+            if time > now {
+                break;
+            }
+            self.timers.pop();
+            match due {
+                Due::Host(id) => {
+                    if self.known_host(id).is_some_and(|h| h.place == Place::Timed(time)) {
+                        self.host_mut(id).place = Place::Nowhere;
+                        self.offer(now, id);
+                    }
+                }
+                Due::HostRetry(id) => {
+                    let Some(host) = self.known_host(id) else { continue };
+                    if let HostState::BackingOff { prepared } = host.state {
+                        host.state = if prepared { HostState::Prepared } else { HostState::New };
+                        self.advance_host(now, id);
+                    }
+                }
+                Due::Job(id) => {
+                    if self.in_stage(id, Stage::Delayed) {
+                        self.set_stage(id, Stage::Arriving);
+                        self.arrive(now, id);
+                    }
+                }
+            }
+        }
+        self.end_if_due(now);
+    }
+
+    /// What to do next; `None` when there is nothing until the next event or [`poll_timeout`](Self::poll_timeout).
+    ///
+    /// May give something again after any other call.
+    pub fn poll(&mut self, now: Instant) -> Option<Action> {
+        if let Some(action) = self.actions.pop_front() {
+            return Some(action);
+        }
+        while let Some(job) = self.to_deliver.pop_front() {
+            if self.delivering >= self.config.deliver_permits {
+                self.to_deliver.push_front(job);
+                break;
+            }
+            if self.in_stage(job, Stage::ToDeliver) {
+                self.delivering += 1;
+                self.set_stage(job, Stage::Delivering);
+                return Some(Action::Deliver(job));
+            }
+        }
+        // A page that is parsed while its items have nowhere to go would only move the heap one stage on.
+        while self.to_deliver.is_empty() {
+            let Some(job) = self.to_parse.pop_front() else { break };
+            if self.parsing >= self.config.parse_permits {
+                self.to_parse.push_front(job);
+                break;
+            }
+            self.counters.parse_queued -= 1;
+            if self.in_stage(job, Stage::ToParse) {
+                self.parsing += 1;
+                self.set_stage(job, Stage::Parsing);
+                return Some(Action::Parse(job));
+            }
+        }
+        match self.start(now) {
+            Ok(action) => Some(action),
+            Err(bound) => {
+                self.bound.set(bound, now);
+                self.actions.pop_front()
+            }
+        }
+    }
+
+    /// When [`handle_timeout`](Self::handle_timeout) has something to do. May change after any other call.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        let timer = self.timers.peek().map(|Reverse((time, ..))| *time);
+        let rate = self.rate.as_ref().filter(|_| self.bound.is(Bound::Rate)).and_then(Rate::next_start);
+        let end = match self.ending {
+            Some(Ending::Drains { until }) => Some(until),
+            _ => None,
+        };
+        [timer, rate, end].into_iter().flatten().min()
+    }
+
+    /// Takes a job that is settled already: one that is out of scope, or whose URL is none.
+    pub fn submit_settled(&mut self, verdict: JobVerdict) -> JobId {
+        let host = self.host("");
+        let id = self.insert(host, JobSpec::default());
+        self.settle(id, verdict);
+        id
+    }
+
+    /// Whether another attempt of this job would be granted now.
+    pub fn may_retry(&self, id: JobId) -> bool {
+        self.ending.is_none() && self.budget.is_left() && self.job(id).is_some_and(|j| j.attempts < j.max_attempts)
+    }
+
+    /// How many more jobs the engine has room for.
+    pub fn want(&self) -> u32 {
+        let limit = self.config.max_starts.map_or(u64::MAX, |max| max.saturating_sub(self.first_starts));
+        let room = self.config.queue.saturating_sub(self.waiting);
+        let wanted = limit.saturating_sub(u64::from(self.waiting)).min(u64::from(room)) as u32;
+        if self.paused || self.ending.is_some() { 0 } else { wanted }
+    }
+
+    /// How many jobs wait for their start.
+    pub fn waiting(&self) -> u32 {
+        self.waiting
+    }
+
+    /// Whether no job lives.
+    pub fn is_idle(&self) -> bool {
+        self.jobs.is_empty()
+    }
+
+    /// Whether all the first attempts that [`Config::max_starts`] allows were started.
+    pub fn is_exhausted(&self) -> bool {
+        self.config.max_starts.is_some_and(|max| self.first_starts >= max)
+    }
+
+    /// The counters.
+    pub fn counters(&self) -> Counters {
+        self.counters
+    }
+
+    /// Each bound with the time spent under it, the longest first.
+    pub fn bound_by(&self, now: Instant) -> Vec<(Bound, Duration)> {
+        self.bound.spent(now)
+    }
+
+    /// How many attempts of this job were started.
+    pub fn attempts(&self, job: JobId) -> u32 {
+        self.job(job).map_or(0, |j| j.attempts)
+    }
+
+    /// The host of this job's next or current fetch.
+    pub fn host_of(&self, job: JobId) -> Option<HostId> {
+        self.job(job).map(|j| j.host)
+    }
+
+    /// The key of a host.
+    pub fn host_key(&self, host: HostId) -> Option<&str> {
+        self.hosts.get(host.index as usize).filter(|h| h.serial == host.serial).map(|h| &*h.key)
+    }
+
+    /// The busiest hosts: key, jobs, fetches in flight, and how long each must wait.
+    pub fn hosts(&self, top: usize, now: Instant) -> Vec<(&str, u32, u32, Duration)> {
+        let wait = |h: &Host| h.not_before.map_or(Duration::ZERO, |time| time.saturating_duration_since(now));
+        let mut list: Vec<_> = self.hosts.iter().map(|(_, h)| (&*h.key, h.jobs, h.in_flight, wait(h))).collect();
+        list.sort_by_key(|(key, jobs, ..)| (Reverse(*jobs), *key));
+        list.truncate(top);
+        list
+    }
+
+    fn job(&self, id: JobId) -> Option<&Job> {
+        self.jobs.get(id.index as usize).filter(|j| j.serial == id.serial)
+    }
+
+    fn in_stage(&self, id: JobId, stage: Stage) -> bool {
+        self.job(id).is_some_and(|j| j.stage == stage)
+    }
+
+    /// A job that is known to live.
+    fn job_mut(&mut self, id: JobId) -> &mut Job {
+        &mut self.jobs[id.index as usize]
+    }
+
+    fn set_stage(&mut self, id: JobId, stage: Stage) {
+        self.job_mut(id).stage = stage;
+    }
+
+    fn known_host(&mut self, id: HostId) -> Option<&mut Host> {
+        self.hosts.get_mut(id.index as usize).filter(|h| h.serial == id.serial)
+    }
+
+    /// A host that a job names, and that therefore lives.
+    fn host_mut(&mut self, id: HostId) -> &mut Host {
+        &mut self.hosts[id.index as usize]
+    }
+
+    fn at(&mut self, time: Instant, due: Due) {
+        self.seq += 1;
+        self.timers.push(Reverse((time, self.seq, due)));
+    }
+
+    fn delay(&mut self, id: JobId, until: Instant) {
+        self.set_stage(id, Stage::Delayed);
+        self.at(until, Due::Job(id));
+    }
+
+    /// A job has come to its host, which may have to be prepared first.
+    fn arrive(&mut self, now: Instant, id: JobId) {
+        let host_id = self.job_mut(id).host;
+        let vet = self.job_mut(id).vet;
+        let host = self.host_mut(host_id);
+        if host.state == HostState::Ready && host.valid_until.is_some_and(|until| until <= now) {
+            host.state = HostState::New;
+        }
+        if host.state == HostState::Ready && !vet {
+            self.enqueue(now, id);
+            return;
+        }
+        host.arriving.push(id);
+        self.advance_host(now, host_id);
+    }
+
+    /// Takes a host as far as it can go without an answer from outside.
+    fn advance_host(&mut self, now: Instant, id: HostId) {
+        let (prepare, resolve) = (self.config.prepare_hosts, self.config.resolve_hosts);
+        let host = self.host_mut(id);
+        if host.state == HostState::New {
+            host.state = HostState::Prepared;
+            if prepare {
+                host.state = HostState::Preparing;
+                self.actions.push_back(Action::Prepare(id));
+                return;
+            }
+        }
+        if host.state == HostState::Prepared {
+            host.state = HostState::Ready;
+            if resolve {
+                host.state = HostState::Resolving;
+                self.actions.push_back(Action::Resolve(id));
+                return;
+            }
+        }
+        if host.state == HostState::Ready {
+            for job in std::mem::take(&mut host.arriving) {
+                if !self.in_stage(job, Stage::Arriving) {
+                    continue;
+                }
+                if self.job_mut(job).vet {
+                    self.set_stage(job, Stage::Vetting);
+                    self.actions.push_back(Action::Vet(job));
+                } else {
+                    self.enqueue(now, job);
+                }
+            }
+            self.offer(now, id);
+        }
+    }
+
+    fn host_failed(&mut self, now: Instant, id: HostId, retry: RetryTime) {
+        let (base, cap, attempts) = (self.config.backoff_base, self.config.backoff_cap, self.config.attempts);
+        let Some(host) = self.hosts.get_mut(id.index as usize).filter(|h| h.serial == id.serial) else { return };
+        let prepared = match host.state {
+            HostState::Preparing => false,
+            HostState::Resolving => true,
+            _ => return,
+        };
+        host.failures += 1;
+        let wait = match retry {
+            RetryTime::After(wait) if wait <= self.config.retry_after_cap => Some(wait),
+            RetryTime::AfterBackoff | RetryTime::WhenRoom => {
+                host.backoff = retry::backoff(base, cap, host.backoff, &mut self.rng);
+                Some(host.backoff)
+            }
+            _ => None,
+        };
+        if let Some(wait) = wait.filter(|_| host.failures < attempts || retry == RetryTime::WhenRoom) {
+            host.state = HostState::BackingOff { prepared };
+            self.at(now + wait, Due::HostRetry(id));
+            return;
+        }
+        host.state = HostState::New;
+        host.failures = 0;
+        host.backoff = Duration::ZERO;
+        let queued = std::mem::take(&mut host.queue).into_iter().map(|w| w.job);
+        let waiting: Vec<_> = std::mem::take(&mut host.arriving).into_iter().chain(queued).collect();
+        for job in waiting {
+            if self.job(job).is_some_and(|j| matches!(j.stage, Stage::Arriving | Stage::Queued)) {
+                self.settle(job, JobVerdict::HostError);
+            }
+        }
+    }
+
+    fn enqueue(&mut self, now: Instant, id: JobId) {
+        self.set_stage(id, Stage::Queued);
+        let job = &self.jobs[id.index as usize];
+        let (host, waiting) = (job.host, Waiting { priority: job.priority, seq: job.seq, job: id });
+        self.host_mut(host).queue.push(waiting);
+        self.offer(now, host);
+    }
+
+    /// Puts a host where it will be found when it may start a job. Called whenever one of its conditions changed.
+    fn offer(&mut self, now: Instant, id: HostId) {
+        let per_host = self.config.per_host.unwrap_or(u32::MAX);
+        let host = self.host_mut(id);
+        if host.place != Place::Nowhere || host.state != HostState::Ready || host.queue.is_empty() {
+            return;
+        }
+        if host.in_flight >= per_host {
+            return;
+        }
+        match host.not_before.filter(|time| *time > now) {
+            Some(time) => {
+                host.place = Place::Timed(time);
+                self.at(time, Due::Host(id));
+            }
+            None => {
+                host.place = Place::Ready;
+                self.ready.push_back(id);
+            }
+        }
+    }
+
+    /// Starts the next job, or says what keeps it from starting.
+    fn start(&mut self, now: Instant) -> Result<Action, Bound> {
+        if self.paused || self.ending.is_some() {
+            return Err(Bound::Stopped);
+        }
+        if self.waiting == 0 {
+            return Err(Bound::NoWork);
+        }
+        let in_flight = self.counters.in_flight;
+        if !self.gate_open && in_flight >= self.config.gate_floor {
+            return Err(Bound::Lag);
+        }
+        if self.bytes >= self.config.byte_budget && in_flight > 0 {
+            return Err(Bound::Bytes);
+        }
+        if self.to_parse.len() as u32 + self.parsing >= self.config.backlog {
+            return Err(if self.to_deliver.is_empty() { Bound::Parser } else { Bound::Sink });
+        }
+        if self.to_deliver.len() as u32 + self.delivering + self.settling >= self.config.backlog {
+            return Err(Bound::Sink);
+        }
+        if in_flight >= self.limiter.limit() {
+            return Err(Bound::GlobalLimit);
+        }
+        if self.ready.is_empty() {
+            return Err(if self.host_limited > 0 { Bound::HostLimit } else { Bound::Politeness });
+        }
+        if self.rate.as_ref().is_some_and(|rate| rate.wait_until(now).is_some()) {
+            return Err(Bound::Rate);
+        }
+        while let Some(id) = self.ready.pop_front() {
+            if let Some(job) = self.start_on(now, id) {
+                return Ok(job);
+            }
+        }
+        Err(Bound::Politeness)
+    }
+
+    fn start_on(&mut self, now: Instant, id: HostId) -> Option<Action> {
+        let exhausted = self.is_exhausted();
+        let per_address = self.config.per_address.unwrap_or(u32::MAX);
+        let per_host = self.config.per_host.unwrap_or(u32::MAX);
+        let host = self.known_host(id)?;
+        host.place = Place::Nowhere;
+        if host.state != HostState::Ready {
+            return None;
+        }
+        if host.not_before.is_some_and(|time| time > now) {
+            self.offer(now, id);
+            return None;
+        }
+        let address = host.address;
+        if let Some(address) = address {
+            let entry = self.addresses.entry(address).or_default();
+            if entry.in_flight >= per_address {
+                entry.waiting.push_back(id);
+                self.host_mut(id).place = Place::Address;
+                return None;
+            }
+        }
+        let job = loop {
+            let host = self.host_mut(id);
+            let waiting = host.queue.pop()?;
+            if !self.in_stage(waiting.job, Stage::Queued) {
+                continue;
+            }
+            // Retries and hops of what was started may end; nothing new begins.
+            if exhausted && self.job_mut(waiting.job).attempts == 0 {
+                self.settle(waiting.job, JobVerdict::Cancelled);
+                continue;
+            }
+            break waiting.job;
+        };
+        if let Some(address) = address {
+            self.addresses.entry(address).or_default().in_flight += 1;
+        }
+        let (gap, jitter) = (self.config.gap, self.config.gap_jitter);
+        let host = &mut self.hosts[id.index as usize];
+        let asked = host.gap;
+        let gap = pacing::jittered(gap, jitter, &mut self.rng).max(asked);
+        host.in_flight += 1;
+        if !gap.is_zero() {
+            host.wait_until(now + gap);
+        }
+        self.host_limited += u32::from(host.in_flight == per_host);
+        self.offer(now, id);
+        if let Some(rate) = &mut self.rate {
+            rate.start(now);
+        }
+        self.waiting -= 1;
+        self.counters.starts += 1;
+        self.counters.in_flight += 1;
+        self.counters.in_flight_peak = self.counters.in_flight_peak.max(self.counters.in_flight);
+        let started = &mut self.jobs[job.index as usize];
+        started.stage = Stage::Fetching;
+        if !std::mem::take(&mut started.hop) {
+            started.attempts += 1;
+            if started.attempts == 1 {
+                self.first_starts += 1;
+                self.budget.start();
+            } else {
+                self.counters.retries += 1;
+            }
+        }
+        Some(Action::Fetch { job, attempt: started.attempts })
+    }
+
+    /// Gives back what the job's stage holds.
+    fn leave_stage(&mut self, now: Instant, id: JobId) {
+        let (stage, host_id) = {
+            let job = self.job_mut(id);
+            (job.stage, job.host)
+        };
+        match stage {
+            Stage::Fetching => {
+                self.counters.in_flight -= 1;
+                let per_host = self.config.per_host.unwrap_or(u32::MAX);
+                let host = self.host_mut(host_id);
+                let was_limited = host.in_flight == per_host;
+                host.in_flight -= 1;
+                let address = host.address;
+                self.host_limited -= u32::from(was_limited);
+                self.offer(now, host_id);
+                self.leave_address(now, address);
+            }
+            Stage::Parsing => self.parsing -= 1,
+            Stage::Delivering => self.delivering -= 1,
+            _ => {}
+        }
+    }
+
+    fn leave_address(&mut self, now: Instant, address: Option<IpAddr>) {
+        let Some(address) = address else { return };
+        let Some(entry) = self.addresses.get_mut(&address) else { return };
+        entry.in_flight -= 1;
+        let next = entry.waiting.pop_front();
+        if entry.in_flight == 0 && next.is_none() {
+            self.addresses.remove(&address);
+        }
+        if let Some(id) = next {
+            if let Some(host) = self.known_host(id) {
+                host.place = Place::Nowhere;
+                self.offer(now, id);
+            }
+        }
+    }
+
+    fn redirected(&mut self, now: Instant, id: JobId, host: HostId) {
+        if !self.in_stage(id, Stage::Fetching) || self.known_host(host).is_none() {
+            return;
+        }
+        self.leave_stage(now, id);
+        self.limiter.success();
+        self.waiting += 1;
+        let from = std::mem::replace(&mut self.job_mut(id).host, host);
+        self.host_mut(host).jobs += 1;
+        self.release_host(now, from);
+        let job = self.job_mut(id);
+        job.hop = true;
+        job.stage = Stage::Arriving;
+        if self.ending.is_some() {
+            self.settle(id, JobVerdict::Cancelled);
+        } else {
+            self.arrive(now, id);
+        }
+    }
+
+    fn failed(&mut self, now: Instant, id: JobId, retry: RetryTime, throttled: bool) {
+        let (base, cap) = (self.config.backoff_base, self.config.backoff_cap);
+        let in_flight = self.counters.in_flight;
+        let job = &mut self.jobs[id.index as usize];
+        let wait = match retry {
+            RetryTime::WhenRoom => {
+                // The attempt never left this machine: not counted, and fewer at a time from now on.
+                job.attempts -= 1;
+                if job.attempts == 0 {
+                    self.first_starts -= 1;
+                }
+                self.limiter.pressure(in_flight);
+                Some(base / 10)
+            }
+            RetryTime::After(wait) => (wait <= self.config.retry_after_cap).then_some(wait),
+            RetryTime::AfterBackoff => {
+                job.backoff = retry::backoff(base, cap, job.backoff, &mut self.rng);
+                Some(job.backoff)
+            }
+            RetryTime::Never => None,
+        };
+        let (host, tries_left) = (job.host, job.attempts < job.max_attempts);
+        if let (true, Some(wait)) = (throttled, wait) {
+            self.host_mut(host).wait_until(now + wait);
+        }
+        let again = wait.filter(|_| tries_left && self.ending.is_none());
+        match again {
+            Some(wait) if retry == RetryTime::WhenRoom || self.budget.take() => {
+                self.waiting += 1;
+                self.delay(id, now + wait);
+            }
+            _ => self.settle(id, JobVerdict::Error),
+        }
+    }
+
+    fn settle(&mut self, id: JobId, verdict: JobVerdict) {
+        let job = self.job_mut(id);
+        if job.stage == Stage::Settling {
+            return;
+        }
+        let waited = job.stage.waits();
+        job.stage = Stage::Settling;
+        self.waiting -= u32::from(waited);
+        self.settling += 1;
+        match verdict {
+            JobVerdict::Ok => self.counters.ok += 1,
+            JobVerdict::Error | JobVerdict::HostError => self.counters.error += 1,
+            JobVerdict::Skipped(_) => self.counters.skipped += 1,
+            JobVerdict::Cancelled => self.counters.cancelled += 1,
+        }
+        self.actions.push_back(Action::Settle { job: id, verdict });
+    }
+
+    fn close(&mut self, now: Instant, id: JobId) {
+        let job = self.jobs.remove(id.index as usize);
+        self.settling -= 1;
+        self.counters.jobs -= 1;
+        self.release_host(now, job.host);
+    }
+
+    fn release_host(&mut self, now: Instant, id: HostId) {
+        let host = self.host_mut(id);
+        host.jobs -= 1;
+        if host.jobs == 0 && !std::mem::replace(&mut host.listed_idle, true) {
+            self.idle.push_back(id);
+        }
+        while self.hosts.len() > self.config.max_hosts {
+            let Some(id) = self.idle.pop_front() else { break };
+            let host = self.host_mut(id);
+            host.listed_idle = false;
+            if host.jobs > 0 {
+                continue;
+            }
+            if !host.is_forgettable(now) {
+                host.listed_idle = true;
+                self.idle.push_back(id);
+                break;
+            }
+            let host = self.hosts.remove(id.index as usize);
+            self.names.remove(&host.key);
+            self.actions.push_back(Action::Forget(id));
+        }
+    }
+}

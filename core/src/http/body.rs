@@ -1,0 +1,152 @@
+//! Reading a body: into memory, or into a file beside its target that is renamed at the end.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Poll, ready};
+
+use bytes::{Bytes, BytesMut};
+use futures::channel::oneshot;
+
+use super::conn::Conn;
+use crate::rt::{Offload, ThreadPool};
+use crate::{Error, ErrorKind, FetchCx, Limits};
+
+/// What is allocated for an announced length at most: the announcement is the server's word (A11).
+const MAX_RESERVE: u64 = 256 << 10;
+
+/// Bytes that are booked, and written to a file, at a time.
+const STEP: u64 = 64 << 10;
+
+/// Reads the body of the answer that `conn` is in the middle of; for a file the result is empty.
+pub(super) async fn read(
+    conn: &mut Conn,
+    mut file: Option<&mut SaveTo>,
+    limits: &Limits,
+    cx: &FetchCx,
+) -> Result<(Bytes, u64), Error> {
+    let over = |what: String| Error::new(ErrorKind::BodyTooLarge, format!("read a body of {what}"));
+    let announced = conn.announced();
+    if let Some(length) = announced.filter(|length| *length > limits.body_wire) {
+        return Err(over(format!("{length} bytes, more than {}", limits.body_wire)));
+    }
+    let reserve = announced.unwrap_or_default().min(MAX_RESERVE);
+    let mut kept = BytesMut::with_capacity(usize::try_from(reserve).unwrap_or_default());
+    let (mut total, mut booked) = (0, 0);
+    let mut timer = None;
+    loop {
+        let next = std::future::poll_fn(|task| {
+            if let Poll::Ready(data) = conn.poll_data(task) {
+                return Poll::Ready(data.transpose());
+            }
+            let limit = limits.deadlines.idle;
+            ready!(Pin::new(timer.get_or_insert_with(|| cx.deadline(limit))).poll(task));
+            let attempted = format!("receive more of the body within {limit:?}");
+            Poll::Ready(Err(Error::new(ErrorKind::TimeoutIdle, attempted)))
+        });
+        let Some(data) = next.await? else { break };
+        if let Some(timer) = timer.as_mut() {
+            timer.reset(cx.now() + limits.deadlines.idle);
+        }
+        total += data.len() as u64;
+        if total > limits.body_wire {
+            return Err(over(format!("more than {} bytes", limits.body_wire)));
+        }
+        if let Some(file) = file.as_deref_mut() {
+            kept.extend_from_slice(&data);
+            if kept.len() as u64 >= STEP {
+                file.write(kept.split().freeze()).await?;
+            }
+        } else {
+            if total > booked {
+                let more = (total - booked).next_multiple_of(STEP);
+                cx.book(more).await;
+                booked += more;
+            }
+            kept.extend_from_slice(&data);
+        }
+        if cx.slice_is_over() {
+            cx.yield_now().await;
+        }
+    }
+    if let Some(file) = file {
+        file.write(kept.split().freeze()).await?;
+    }
+    Ok((kept.freeze(), total))
+}
+
+/// A file that is being written by a thread of the fetcher's own; removed unless [`finish`](Self::finish) was reached.
+pub(super) struct SaveTo {
+    writers: Arc<ThreadPool>,
+    target: PathBuf,
+    temporary: PathBuf,
+    file: Option<Arc<File>>,
+}
+
+impl SaveTo {
+    /// Makes an empty file beside `target`; `number` tells those of this process apart.
+    pub(super) async fn create(writers: &Arc<ThreadPool>, target: &Path, number: u64) -> Result<Self, Error> {
+        let mut name = std::ffi::OsString::from(".");
+        name.push(target.file_name().unwrap_or_default());
+        name.push(format!(".{}-{number}.part", std::process::id()));
+        let temporary = target.with_file_name(name);
+        let path = temporary.clone();
+        let create = move || OpenOptions::new().write(true).create_new(true).open(path);
+        let file = run(writers, target, "create a file beside", create).await?;
+        let (writers, target) = (Arc::clone(writers), target.to_owned());
+        Ok(Self { writers, target, temporary, file: Some(Arc::new(file)) })
+    }
+
+    async fn write(&mut self, bytes: Bytes) -> Result<(), Error> {
+        let Some(file) = self.file.clone().filter(|_| !bytes.is_empty()) else { return Ok(()) };
+        run(&self.writers, &self.target, "write the body for", move || (&*file).write_all(&bytes)).await
+    }
+
+    /// Gives the file its name.
+    pub(super) async fn finish(mut self) -> Result<(), Error> {
+        self.file = None;
+        let (from, to) = (std::mem::take(&mut self.temporary), self.target.clone());
+        let rename = move || {
+            std::fs::rename(&from, to).inspect_err(|_| {
+                let _ = std::fs::remove_file(&from);
+            })
+        };
+        run(&self.writers, &self.target, "rename the body to", rename).await
+    }
+}
+
+impl Drop for SaveTo {
+    fn drop(&mut self) {
+        let temporary = std::mem::take(&mut self.temporary);
+        if temporary.as_os_str().is_empty() {
+            return;
+        }
+        let remove = Box::new(move || {
+            let _ = std::fs::remove_file(temporary);
+        });
+        // Where there is no room it is done here: better late than litter.
+        if let Err(rejected) = self.writers.submit(remove) {
+            (rejected.0)();
+        }
+    }
+}
+
+async fn run<T: Send + 'static>(
+    writers: &ThreadPool,
+    target: &Path,
+    what: &str,
+    work: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> Result<T, Error> {
+    let attempted = || format!("{what} {}", target.display());
+    let (sender, receiver) = oneshot::channel();
+    let job = Box::new(move || {
+        let _ = sender.send(work());
+    });
+    writers
+        .submit(job)
+        .map_err(|_| Error::new(ErrorKind::LocalResource, format!("{}: too many writes wait", attempted())))?;
+    let result = receiver.await.map_err(|e| Error::new(ErrorKind::Other, attempted()).with_source(e))?;
+    result.map_err(|e| Error::new(ErrorKind::Other, attempted()).with_source(e))
+}

@@ -1,0 +1,221 @@
+//! [`HttpFetcherBuilder`]: the knobs of [`HttpFetcher`], named as users of reqwest know them.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+use std::time::{Duration, SystemTime};
+
+use http::{HeaderMap, HeaderName, HeaderValue};
+
+use super::connect::Connector;
+use super::decode::ContentDecoder;
+use super::message::Defaults;
+use super::pool::{Pool, PoolLimits};
+use super::proxy::Proxy;
+use super::{HttpFetcher, Inner};
+use crate::hash::KeyedState;
+use crate::rt::{CachedResolver, DnsLimits, Runtime, TcpOptions, ThreadPool};
+use crate::{Error, ErrorKind};
+
+/// File operations that may wait for the writing thread: each body that is saved has one at a time.
+const WRITES: usize = 1 << 16;
+
+/// Builds an [`HttpFetcher`]; begun by [`HttpFetcher::builder`].
+///
+/// ```
+/// use std::time::Duration;
+/// use tidegate::http::HttpFetcher;
+///
+/// fn polite(runtime: &tidegate::rt::Runtime) -> Result<HttpFetcher, tidegate::Error> {
+///     HttpFetcher::builder(runtime)
+///         .user_agent("example-bot/1.0 (+https://example.org/bot)")
+///         .pool_idle_timeout(Duration::from_secs(30))
+///         .build()
+/// }
+/// ```
+#[derive(Clone, Debug)]
+#[must_use]
+pub struct HttpFetcherBuilder {
+    runtime: Runtime,
+    user_agent: Option<String>,
+    accept: Option<String>,
+    accept_language: Option<String>,
+    headers: HeaderMap,
+    decompress: bool,
+    proxies: Vec<Box<str>>,
+    pool: PoolLimits,
+    tcp: TcpOptions,
+    local_addresses: Vec<IpAddr>,
+    fixed: Vec<(Box<str>, u16, SocketAddr)>,
+    dns: DnsLimits,
+    seed: Option<u64>,
+    #[cfg(feature = "tls")]
+    tls: Option<crate::tls::Config>,
+}
+
+impl HttpFetcherBuilder {
+    pub(super) fn new(runtime: &Runtime) -> Self {
+        Self {
+            runtime: runtime.clone(),
+            user_agent: None,
+            accept: Some("text/html,application/xhtml+xml,application/json;q=0.9,*/*;q=0.8".into()),
+            accept_language: Some("en;q=0.9, *;q=0.5".into()),
+            headers: HeaderMap::new(),
+            decompress: true,
+            proxies: Vec::new(),
+            pool: PoolLimits { idle_timeout: Duration::from_secs(60), per_key: 10_000, total: 10_000 },
+            tcp: TcpOptions::default(),
+            local_addresses: Vec::new(),
+            fixed: Vec::new(),
+            dns: DnsLimits::default(),
+            seed: None,
+            #[cfg(feature = "tls")]
+            tls: None,
+        }
+    }
+
+    /// User-Agent of requests that set none; none by default.
+    pub fn user_agent(mut self, value: impl Into<String>) -> Self {
+        self.user_agent = Some(value.into());
+        self
+    }
+
+    /// Accept of requests that set none; prefers HTML and JSON. Empty: not sent.
+    pub fn accept(mut self, value: impl Into<String>) -> Self {
+        self.accept = Some(value.into()).filter(|value| !value.is_empty());
+        self
+    }
+
+    /// Accept-Language of requests that set none; English before others. Empty: not sent.
+    pub fn accept_language(mut self, value: impl Into<String>) -> Self {
+        self.accept_language = Some(value.into()).filter(|value| !value.is_empty());
+        self
+    }
+
+    /// A field of requests that set none of this name. It goes to every host: put no secret in it.
+    pub fn default_header(mut self, name: HeaderName, value: HeaderValue) -> Self {
+        self.headers.append(name, value);
+        self
+    }
+
+    /// Whether to ask for compressed bodies and to decode them; on. Off: no Accept-Encoding, and bodies stay as they
+    /// came.
+    pub fn decompress(mut self, decompress: bool) -> Self {
+        self.decompress = decompress;
+        self
+    }
+
+    /// Adds a proxy, `http://[user:password@]host:port`. Several take turns, request by request;
+    /// [`Overrides::proxy`](crate::Overrides::proxy) goes before them.
+    pub fn proxy(mut self, url: &str) -> Self {
+        self.proxies.push(url.into());
+        self
+    }
+
+    /// How long a connection may be parked; 60 s.
+    pub fn pool_idle_timeout(mut self, timeout: Duration) -> Self {
+        self.pool.idle_timeout = timeout;
+        self
+    }
+
+    /// Parked connections for one host (scheme, host, port, proxy and source address); 10,000. The oldest goes first.
+    pub fn pool_max_idle_per_host(mut self, most: usize) -> Self {
+        self.pool.per_key = most;
+        self
+    }
+
+    /// Parked connections in all; 10,000. The least recently used goes first.
+    pub fn pool_max_idle(mut self, most: usize) -> Self {
+        self.pool.total = most;
+        self
+    }
+
+    /// What is set on sockets.
+    pub fn tcp_options(mut self, options: TcpOptions) -> Self {
+        self.tcp = options;
+        self
+    }
+
+    /// Source addresses that take turns, request by request; they go before that of the TCP options.
+    pub fn local_addresses(mut self, addresses: Vec<IpAddr>) -> Self {
+        self.local_addresses = addresses;
+        self
+    }
+
+    /// The address of a host and port, in place of name resolution.
+    pub fn resolve(mut self, host: &str, port: u16, address: SocketAddr) -> Self {
+        self.fixed.push((host.to_ascii_lowercase().into_boxed_str(), port, address));
+        self
+    }
+
+    /// Bounds of the DNS cache.
+    pub fn dns_limits(mut self, limits: DnsLimits) -> Self {
+        self.dns = limits;
+        self
+    }
+
+    /// Keys the hash tables, so that no site can aim at them; taken from the clock of the runtime by default.
+    pub fn seed(mut self, seed: u64) -> Self {
+        self.seed = Some(seed);
+        self
+    }
+
+    /// How servers are verified; the Mozilla roots by default.
+    #[cfg(feature = "tls")]
+    pub fn tls(mut self, config: crate::tls::Config) -> Self {
+        self.tls = Some(config);
+        self
+    }
+
+    /// Makes the fetcher.
+    ///
+    /// # Errors
+    /// [`ErrorKind::ConfigInvalid`] for a value that no header can hold and for a proxy that is not supported.
+    pub fn build(self) -> Result<HttpFetcher, Error> {
+        let since_epoch = self.runtime.wall_clock().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let seed = self.seed.unwrap_or(since_epoch.as_nanos() as u64);
+        let mut fixed = HashMap::with_hasher(KeyedState::new(seed));
+        fixed.extend(self.fixed.into_iter().map(|(host, port, address)| ((host, port), address)));
+        let proxies = self.proxies.iter().map(|url| Proxy::parse(url)).collect::<Result<_, _>>()?;
+        let connector = Connector {
+            dns: CachedResolver::new(&self.runtime, self.dns, seed),
+            runtime: self.runtime,
+            fixed,
+            tcp: self.tcp,
+            #[cfg(feature = "tls")]
+            tls: match self.tls {
+                Some(config) => config,
+                None => crate::tls::Config::builder().build()?,
+            },
+        };
+        let defaults = Defaults {
+            user_agent: header("User-Agent", self.user_agent)?,
+            accept: header("Accept", self.accept)?,
+            accept_language: header("Accept-Language", self.accept_language)?,
+            others: self.headers,
+            decompress: self.decompress,
+        };
+        Ok(HttpFetcher(Arc::new(Inner {
+            pool: Pool::new(self.pool, seed),
+            connector,
+            defaults,
+            proxies,
+            next_proxy: AtomicUsize::new(0),
+            local_addresses: self.local_addresses,
+            next_local: AtomicUsize::new(0),
+            decoder: Arc::new(ContentDecoder::new()),
+            writers: Arc::new(ThreadPool::new(NonZeroUsize::MIN).with_queue(WRITES)),
+            next_file: AtomicUsize::new(0),
+        })))
+    }
+}
+
+fn header(name: &str, value: Option<String>) -> Result<Option<HeaderValue>, Error> {
+    let parse = |value: String| {
+        HeaderValue::from_str(&value)
+            .map_err(|e| Error::new(ErrorKind::ConfigInvalid, format!("send {value:?} as {name}")).with_source(e))
+    };
+    value.map(parse).transpose()
+}

@@ -1,0 +1,289 @@
+//! [`HttpFetcher`]: HTTP/1.1 over connections of our own, with a pool, proxies, TLS and content decoding.
+
+mod body;
+mod builder;
+mod conn;
+mod connect;
+mod decode;
+mod message;
+mod pool;
+mod proxy;
+pub(crate) mod scratch;
+
+use std::borrow::Cow;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::Poll;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use http::{Method, StatusCode};
+use url::Url;
+
+use self::body::SaveTo;
+pub use self::builder::HttpFetcherBuilder;
+use self::conn::Conn;
+use self::connect::{Connector, endpoint};
+pub use self::decode::ContentDecoder;
+use self::message::Defaults;
+use self::pool::{Key, Pool};
+use self::proxy::Proxy;
+use crate::rt::{Runtime, ThreadPool};
+use crate::{
+    Accept, Decode, Error, ErrorKind, FetchCx, Fetcher, Head, Hop, Limits, Phase, Request, Response, redirect,
+};
+
+/// Fetches over HTTP/1.1, with and without TLS. Clones share the connections.
+///
+/// A fetch has no task and no channel: its own future polls its connection, so that dropping the future closes the
+/// connection. Answers are not decoded here but carry their decoder, because decoding is CPU work for the parse stage.
+///
+/// A parked connection that turns out to be dead before the first byte of an answer is replaced once for free, where the
+/// method is idempotent or the request never left. Redirects are followed only without a crawl
+/// ([`FetchCx::follows_redirects`]); then the overrides of the request and the total deadline are applied here as well.
+///
+/// ```no_run
+/// # async fn example(runtime: tidegate::rt::Runtime) -> Result<(), tidegate::Error> {
+/// use tidegate::http::HttpFetcher;
+/// use tidegate::{FetchCx, Fetcher, Request};
+///
+/// let fetcher = HttpFetcher::builder(&runtime).user_agent("example-bot/1.0").build()?;
+/// let cx = FetchCx::detached(&runtime);
+/// let response = fetcher.fetch(&Request::get("http://127.0.0.1:8080/"), &cx).await?;
+/// println!("{} {:?}", response.head.status, response.decoded(cx.limits())?);
+/// # Ok(()) }
+/// ```
+#[derive(Clone)]
+pub struct HttpFetcher(Arc<Inner>);
+
+struct Inner {
+    pool: Pool,
+    connector: Connector,
+    defaults: Defaults,
+    proxies: Vec<Proxy>,
+    next_proxy: AtomicUsize,
+    local_addresses: Vec<IpAddr>,
+    next_local: AtomicUsize,
+    decoder: Arc<dyn Decode>,
+    writers: Arc<ThreadPool>,
+    next_file: AtomicUsize,
+}
+
+impl HttpFetcher {
+    /// Begins a fetcher on this runtime.
+    pub fn builder(runtime: &Runtime) -> HttpFetcherBuilder {
+        HttpFetcherBuilder::new(runtime)
+    }
+
+    /// Connections that are parked now.
+    ///
+    /// ```no_run
+    /// # fn example(fetcher: tidegate::http::HttpFetcher) {
+    /// println!("{} connections are idle", fetcher.idle_connections());
+    /// # }
+    /// ```
+    pub fn idle_connections(&self) -> usize {
+        self.0.pool.len()
+    }
+}
+
+impl std::fmt::Debug for HttpFetcher {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("HttpFetcher").field("idle_connections", &self.idle_connections()).finish_non_exhaustive()
+    }
+}
+
+#[async_trait]
+impl Fetcher for HttpFetcher {
+    async fn fetch(&self, request: &Request, cx: &FetchCx) -> Result<Response, Error> {
+        let result = if cx.follows_redirects() {
+            self.0.follow(request, cx).await
+        } else {
+            self.0.hop(request, cx.limits(), cx).await
+        };
+        result.map_err(|e| if e.url().is_some() { e } else { e.with_url(request.url()) })
+    }
+
+    async fn resolve(&self, target: &Url, cx: &FetchCx) -> Result<Option<IpAddr>, Error> {
+        let (host, port) = endpoint(target)?;
+        if !self.0.proxies.is_empty() || self.0.connector.fixed_address(&host, port).is_some() {
+            return Ok(None);
+        }
+        let addrs = self.0.connector.addresses(host, port, cx.limits(), cx).await?;
+        Ok(addrs.first().map(|addr| addr.ip()))
+    }
+}
+
+impl Inner {
+    /// One request and the redirects after it, without a crawl.
+    async fn follow(&self, request: &Request, cx: &FetchCx) -> Result<Response, Error> {
+        let limits = match request.overrides() {
+            Some(overrides) => Cow::Owned(overrides.apply(cx.limits())),
+            None => Cow::Borrowed(cx.limits()),
+        };
+        let total = limits.deadlines.total;
+        cx.timeout(total, ErrorKind::TimeoutTotal, "fetch", async {
+            let mut request = Cow::Borrowed(request);
+            let mut redirects = Vec::new();
+            loop {
+                let mut response = self.hop(&request, &limits, cx).await?;
+                if limits.redirects > 0
+                    && let Some(next) = redirect::next_hop(&request, &response.head)?
+                {
+                    if redirects.len() >= limits.redirects as usize {
+                        let attempted = format!("follow more than {} redirects", limits.redirects);
+                        return Err(Error::new(ErrorKind::RedirectTooMany, attempted));
+                    }
+                    redirects.push(Hop::new(response.head.url.as_str(), response.head.status));
+                    request = Cow::Owned(next);
+                    continue;
+                }
+                response.redirects = redirects;
+                return Ok(response);
+            }
+        })
+        .await?
+    }
+
+    /// One request and its answer.
+    async fn hop(&self, request: &Request, limits: &Limits, cx: &FetchCx) -> Result<Response, Error> {
+        let url = request.target()?;
+        let https = url.scheme() == "https";
+        if https && cfg!(not(feature = "tls")) {
+            return Err(Error::new(ErrorKind::UrlScheme, "fetch https without the feature `tls`"));
+        }
+        let proxy = self.proxy_for(request)?;
+        let local = rotate(&self.local_addresses, &self.next_local).copied();
+        let mut message = message::build(request, &url, proxy.as_deref().filter(|_| !https), &self.defaults)?;
+        let (host, port) = endpoint(&url)?;
+        let key = Arc::new(Key {
+            https,
+            host: host.to_string().into_boxed_str(),
+            port,
+            proxy: proxy.as_deref().map(|p| Arc::clone(p.identity())),
+            local,
+        });
+
+        let mut parked = std::future::poll_fn(|task| Poll::Ready(self.pool.poll_take(&key, cx.now(), task))).await;
+        let (mut conn, parts) = loop {
+            let reused = parked.is_some();
+            let mut conn = match parked.take() {
+                Some(conn) => conn,
+                // Boxed: it is large, and most fetches of a crawl find a connection.
+                None => Box::pin(self.connector.connect(&url, proxy.as_deref(), local, limits, cx)).await?,
+            };
+            cx.phase(Phase::FirstByte);
+            // The fetch keeps its own copy only while it may have to send it again.
+            let sent = if reused { message.clone() } else { std::mem::take(&mut message) };
+            match conn.send(sent, limits, cx).await {
+                Ok(parts) => break (conn, parts),
+                Err(failed) => {
+                    let died = matches!(failed.error.kind(), ErrorKind::HttpEmptyReply | ErrorKind::ConnectReset);
+                    let safe = !failed.sent || is_idempotent(request.method());
+                    if !(reused && died && safe && !failed.answered) {
+                        return Err(failed.error);
+                    }
+                }
+            }
+        };
+        cx.phase(Phase::Body);
+        if parts.status == StatusCode::SWITCHING_PROTOCOLS {
+            return Err(Error::new(ErrorKind::HttpProtocol, "read an answer that switches protocols unasked"));
+        }
+        if proxy.is_some() && !https && parts.status == StatusCode::PROXY_AUTHENTICATION_REQUIRED {
+            return Err(Error::new(ErrorKind::ProxyAuth, "use the proxy, which asks for other credentials (407)"));
+        }
+        let mut head = Head::new(without_userinfo(url), parts.status);
+        head.version = parts.version;
+        head.headers = parts.headers;
+
+        let redirected = cx.follows_redirects() && limits.redirects > 0 && head.location().is_some();
+        let accepted = if redirected { Accept::Head } else { cx.accept(&head) };
+        let (body, bytes_wire) =
+            if accepted == Accept::Body { self.body(&mut conn, request, limits, cx).await? } else { (Bytes::new(), 0) };
+        let mut response = Response::new(head, body);
+        response.bytes_wire = bytes_wire;
+        response.accepted = if redirected { Accept::Body } else { accepted };
+        response.remote = Some(conn.peer().addr);
+        response.certificate_expiry = conn.peer().certificate_expiry;
+        response.proxy = proxy.map(|p| Arc::clone(p.shown()));
+        if self.defaults.decompress
+            && !response.body.is_empty()
+            && response.head.headers.contains_key("content-encoding")
+        {
+            response.decoder = Some(Arc::clone(&self.decoder));
+        }
+        self.give_back(key, conn, cx);
+        Ok(response)
+    }
+
+    async fn body(
+        &self,
+        conn: &mut Conn,
+        request: &Request,
+        limits: &Limits,
+        cx: &FetchCx,
+    ) -> Result<(Bytes, u64), Error> {
+        let Some(target) = request.overrides().and_then(|o| o.save_to.as_deref()) else {
+            return body::read(conn, None, limits, cx).await;
+        };
+        let number = self.next_file.fetch_add(1, Ordering::Relaxed) as u64;
+        let mut file = SaveTo::create(&self.writers, target, number).await?;
+        let read = body::read(conn, Some(&mut file), limits, cx).await?;
+        file.finish().await?;
+        Ok(read)
+    }
+
+    /// Parks the connection where the answer ended as its framing says and the connection stays open.
+    fn give_back(&self, key: Arc<Key>, mut conn: Conn, cx: &FetchCx) {
+        if conn.finish() && conn.park() {
+            self.pool.put(key, conn, cx.now());
+        }
+    }
+
+    fn proxy_for(&self, request: &Request) -> Result<Option<Cow<'_, Proxy>>, Error> {
+        match request.overrides().and_then(|o| o.proxy.as_deref()) {
+            Some(text) => Ok(Some(Cow::Owned(Proxy::parse(text)?))),
+            None => Ok(rotate(&self.proxies, &self.next_proxy).map(Cow::Borrowed)),
+        }
+    }
+}
+
+fn rotate<'a, T>(all: &'a [T], next: &AtomicUsize) -> Option<&'a T> {
+    match all {
+        [] => None,
+        [only] => Some(only),
+        _ => all.get(next.fetch_add(1, Ordering::Relaxed) % all.len()),
+    }
+}
+
+/// RFC 9110, 9.2.2.
+fn is_idempotent(method: &Method) -> bool {
+    [Method::GET, Method::HEAD, Method::OPTIONS, Method::TRACE, Method::PUT, Method::DELETE].contains(method)
+}
+
+fn without_userinfo(mut url: Url) -> Url {
+    // Both fail only for URLs without a host, which are refused before.
+    let _ = url.set_username("");
+    let _ = url.set_password(None);
+    url
+}
+
+const _: fn() = || {
+    fn send_sync<T: Send + Sync>() {}
+    send_sync::<HttpFetcher>();
+};
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn proxies_and_addresses_take_turns() {
+        let next = AtomicUsize::new(0);
+        let turns: Vec<_> = (0..5).filter_map(|_| rotate(&['a', 'b', 'c'], &next).copied()).collect();
+        assert_eq!(turns, ['a', 'b', 'c', 'a', 'b']);
+        assert_eq!(rotate::<char>(&[], &next), None);
+    }
+}
