@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use common::{Server, fetch, limits, run};
+use common::{Server, catch_up, fetch, limits, run, until};
 use tidegate::http::HttpFetcher;
 use tidegate::rt::Runtime;
 use tidegate::{ErrorKind, FetchCx, Fetcher, Overrides, Request};
@@ -21,13 +21,6 @@ fn fetcher(runtime: &Runtime) -> HttpFetcher {
 async fn get(runtime: &Runtime, fetcher: &HttpFetcher, server: &Server) -> Result<Vec<u8>, ErrorKind> {
     let response = fetch(runtime, fetcher, Request::get(server.url("/"))).await;
     response.map(|r| r.body.to_vec()).map_err(|e| e.kind())
-}
-
-/// Waits until the pool's connection shows that the peer closed it, without a fetch.
-async fn until(mut condition: impl FnMut() -> bool) {
-    while !condition() {
-        tokio::task::yield_now().await;
-    }
 }
 
 #[test]
@@ -124,8 +117,7 @@ fn an_unsolicited_answer_is_seen_at_checkout() {
         assert_eq!(fetcher.idle_connections(), 1);
         release.store(true, Ordering::SeqCst);
         until(|| sent.load(Ordering::SeqCst)).await;
-        // The reactor has to hear of the bytes.
-        tokio::time::timeout(Duration::from_millis(20), std::future::pending::<()>()).await.expect_err("a pause");
+        catch_up(&rt).await;
         assert_eq!(get(&rt, &fetcher, &server).await.as_deref(), Ok(&b"hello"[..]));
         assert_eq!(server.accepted(), 2);
     });
@@ -190,7 +182,8 @@ fn a_connection_that_was_closed_while_idle_is_not_used() {
             let response = fetch(&rt, &fetcher, Request::post(server.url("/"), "x")).await.expect("an answer");
             assert_eq!(&response.body[..], b"hello");
             assert_eq!(server.accepted(), n);
-            tokio::time::timeout(Duration::from_millis(20), std::future::pending::<()>()).await.expect_err("a pause");
+            until(|| server.closed() == n).await;
+            catch_up(&rt).await;
         }
     });
 }

@@ -241,7 +241,7 @@ mod tests {
     fn a_panic_keeps_the_thread_and_the_capacity() {
         let pool = ThreadPool::new(NonZeroUsize::MIN).with_queue(1);
         for round in 0..3 {
-            let (sender, receiver) = channel();
+            let (sender, receiver) = channel::<()>();
             let (release, held) = channel::<()>();
             pool.submit(Box::new(move || {
                 let _ = held.recv();
