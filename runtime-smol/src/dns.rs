@@ -1,0 +1,204 @@
+//! DNS by hickory-resolver, on async-io's sockets and timers.
+
+use std::future::Future;
+use std::io;
+use std::net::{SocketAddr, TcpStream, UdpSocket};
+use std::pin::{Pin, pin};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use async_executor::Executor;
+use async_io::{Async, Timer};
+use async_trait::async_trait;
+use futures::future::{Either, select};
+use futures::io::{AsyncRead, AsyncWrite};
+use hickory_resolver::config::{LookupIpStrategy, ResolverOpts};
+use hickory_resolver::net::NetError;
+use hickory_resolver::net::runtime::{DnsTcpStream, DnsUdpSocket, RuntimeProvider, Spawn, Time};
+use hickory_resolver::proto::rr::Name as DnsName;
+use hickory_resolver::{ConnectionProvider, Resolver};
+use tidegate::rt::{Addrs, BoxFuture, Name, Resolve, ResolveError, TcpOptions};
+
+/// Made with the first lookup, because that reads files.
+pub(crate) struct Dns {
+    provider: Provider,
+    resolver: Arc<Mutex<Option<Resolver<Provider>>>>,
+}
+
+impl Dns {
+    pub(crate) fn new(executor: Weak<Executor<'static>>) -> Self {
+        Self { provider: Provider(executor), resolver: Arc::default() }
+    }
+}
+
+impl Resolve for Dns {
+    fn resolve(&self, name: &Name) -> BoxFuture<'static, Result<Addrs, ResolveError>> {
+        let (provider, resolver, name) = (self.provider.clone(), Arc::clone(&self.resolver), name.clone());
+        Box::pin(async move { lookup(made(&resolver, provider, &name)?, name).await })
+    }
+}
+
+fn made(
+    resolver: &Mutex<Option<Resolver<Provider>>>,
+    provider: Provider,
+    name: &Name,
+) -> Result<Resolver<Provider>, ResolveError> {
+    let mut resolver = resolver.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(resolver) = &*resolver {
+        return Ok(resolver.clone());
+    }
+    let made = Resolver::builder(provider).and_then(|mut builder| {
+        configure(builder.options_mut());
+        builder.build()
+    });
+    // Not kept where it failed: /etc/resolv.conf may be there next time.
+    let made = made.map_err(|error| ResolveError::Failed {
+        name: name.clone(),
+        message: format!("the system's DNS configuration: {error}").into(),
+    })?;
+    Ok(resolver.insert(made).clone())
+}
+
+async fn lookup<P: ConnectionProvider>(resolver: Resolver<P>, name: Name) -> Result<Addrs, ResolveError> {
+    let failed = |message: String| ResolveError::Failed { name: name.clone(), message: message.into() };
+    // The dot makes it absolute: the search list is not for URLs.
+    let absolute = DnsName::from_ascii(format!("{name}.")).map_err(|error| failed(error.to_string()))?;
+    match resolver.lookup_ip(absolute).await {
+        Ok(found) => {
+            let ttl = found.as_lookup().answers().iter().map(|record| record.ttl).min();
+            let addrs: Vec<_> = found.iter().collect();
+            if addrs.is_empty() {
+                return Err(ResolveError::NotFound(name));
+            }
+            Ok(Addrs::new(addrs, ttl.map(|seconds| Duration::from_secs(seconds.into()))))
+        }
+        Err(error) if error.is_no_records_found() => Err(ResolveError::NotFound(name)),
+        Err(NetError::Timeout) => Err(ResolveError::TimedOut(name)),
+        Err(NetError::Io(error)) if error.kind() == io::ErrorKind::TimedOut => Err(ResolveError::TimedOut(name)),
+        Err(error) => Err(failed(error.to_string())),
+    }
+}
+
+fn configure(options: &mut ResolverOpts) {
+    // Core caches, for all runtimes alike.
+    options.cache_size = 0;
+    // One server at a time: asking two doubles the load on both.
+    options.num_concurrent_reqs = 1;
+    // One retry; core has a deadline and retries of its own.
+    options.attempts = 1;
+    // Lookups on one TCP connection, above which hickory calls itself busy. Core bounds the lookups.
+    options.max_active_requests = 1024;
+    // Many nodes have no IPv6, and the order is kept.
+    options.ip_strategy = LookupIpStrategy::Ipv4AndIpv6;
+}
+
+/// What hickory asks of a runtime. Its tasks are spawned on the executor, which they do not keep.
+#[derive(Clone)]
+struct Provider(Weak<Executor<'static>>);
+
+impl Spawn for Provider {
+    fn spawn_bg(&mut self, task: impl Future<Output = ()> + Send + 'static) {
+        if let Some(executor) = self.0.upgrade() {
+            executor.spawn(task).detach();
+        }
+    }
+}
+
+impl RuntimeProvider for Provider {
+    type Handle = Self;
+    type Timer = SmolTime;
+    type Udp = Udp;
+    type Tcp = Tcp;
+
+    fn create_handle(&self) -> Self {
+        self.clone()
+    }
+
+    fn connect_tcp(
+        &self,
+        server: SocketAddr,
+        bind: Option<SocketAddr>,
+        timeout: Option<Duration>,
+    ) -> BoxFuture<'static, io::Result<Tcp>> {
+        let mut options = TcpOptions::default();
+        options.local_address = bind.map(|addr| addr.ip());
+        Box::pin(async move {
+            let connect = async move { crate::net::connect(server, &options).await };
+            SmolTime::timeout(timeout.unwrap_or(CONNECT_TIMEOUT), connect).await?.map(Tcp)
+        })
+    }
+
+    fn bind_udp(&self, local: SocketAddr, _server: SocketAddr) -> BoxFuture<'static, io::Result<Udp>> {
+        Box::pin(async move { Async::<UdpSocket>::bind(local).map(Udp) })
+    }
+}
+
+/// As hickory's own, where it gives none.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+struct SmolTime;
+
+#[async_trait]
+impl Time for SmolTime {
+    async fn delay_for(duration: Duration) {
+        Timer::after(duration).await;
+    }
+
+    async fn timeout<F: 'static + Future + Send>(duration: Duration, future: F) -> io::Result<F::Output> {
+        match select(pin!(future), Timer::after(duration)).await {
+            Either::Left((output, _)) => Ok(output),
+            Either::Right(_) => Err(io::ErrorKind::TimedOut.into()),
+        }
+    }
+}
+
+struct Udp(Async<UdpSocket>);
+
+impl DnsUdpSocket for Udp {
+    type Time = SmolTime;
+
+    fn poll_recv_from(&self, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<(usize, SocketAddr)>> {
+        loop {
+            match self.0.get_ref().recv_from(buf) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => ready!(self.0.poll_readable(cx))?,
+                done => return Poll::Ready(done),
+            }
+        }
+    }
+
+    fn poll_send_to(&self, cx: &mut Context<'_>, buf: &[u8], target: SocketAddr) -> Poll<io::Result<usize>> {
+        loop {
+            match self.0.get_ref().send_to(buf, target) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => ready!(self.0.poll_writable(cx))?,
+                done => return Poll::Ready(done),
+            }
+        }
+    }
+}
+
+struct Tcp(Async<TcpStream>);
+
+impl DnsTcpStream for Tcp {
+    type Time = SmolTime;
+}
+
+impl AsyncRead for Tcp {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Tcp {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_flush(cx)
+    }
+
+    fn poll_close(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_close(cx)
+    }
+}

@@ -1,0 +1,91 @@
+//! DNS by hickory-resolver, always on the runtime that the adapter holds, whoever asks.
+
+use std::io;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use hickory_resolver::config::{LookupIpStrategy, ResolverOpts};
+use hickory_resolver::net::NetError;
+use hickory_resolver::proto::rr::Name as DnsName;
+use hickory_resolver::{ConnectionProvider, Resolver, TokioResolver};
+use tidegate::rt::{Addrs, BoxFuture, Name, Resolve, ResolveError};
+use tokio::runtime::Handle;
+use tokio::task::JoinSet;
+
+/// Made with the first lookup, because that reads files.
+pub(crate) struct Dns {
+    handle: Handle,
+    resolver: Arc<Mutex<Option<TokioResolver>>>,
+}
+
+impl Dns {
+    pub(crate) fn new(handle: Handle) -> Self {
+        Self { handle, resolver: Arc::default() }
+    }
+}
+
+impl Resolve for Dns {
+    fn resolve(&self, name: &Name) -> BoxFuture<'static, Result<Addrs, ResolveError>> {
+        let (handle, resolver, name) = (self.handle.clone(), Arc::clone(&self.resolver), name.clone());
+        Box::pin(async move {
+            let asked = name.clone();
+            // hickory takes its sockets, timers and tasks from the runtime that polls it. Dropping the set ends the task.
+            let mut task = JoinSet::new();
+            task.spawn_on(async move { lookup(made(&resolver, &asked)?, asked).await }, &handle);
+            match task.join_next().await {
+                Some(Ok(answer)) => answer,
+                _ => Err(ResolveError::Failed { name, message: "the runtime has ended".into() }),
+            }
+        })
+    }
+}
+
+fn made(resolver: &Mutex<Option<TokioResolver>>, name: &Name) -> Result<TokioResolver, ResolveError> {
+    let mut resolver = resolver.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(resolver) = &*resolver {
+        return Ok(resolver.clone());
+    }
+    let made = TokioResolver::builder_tokio().and_then(|mut builder| {
+        configure(builder.options_mut());
+        builder.build()
+    });
+    // Not kept where it failed: /etc/resolv.conf may be there next time.
+    let made = made.map_err(|error| ResolveError::Failed {
+        name: name.clone(),
+        message: format!("the system's DNS configuration: {error}").into(),
+    })?;
+    Ok(resolver.insert(made).clone())
+}
+
+async fn lookup<P: ConnectionProvider>(resolver: Resolver<P>, name: Name) -> Result<Addrs, ResolveError> {
+    let failed = |message: String| ResolveError::Failed { name: name.clone(), message: message.into() };
+    // The dot makes it absolute: the search list is not for URLs.
+    let absolute = DnsName::from_ascii(format!("{name}.")).map_err(|error| failed(error.to_string()))?;
+    match resolver.lookup_ip(absolute).await {
+        Ok(found) => {
+            let ttl = found.as_lookup().answers().iter().map(|record| record.ttl).min();
+            let addrs: Vec<_> = found.iter().collect();
+            if addrs.is_empty() {
+                return Err(ResolveError::NotFound(name));
+            }
+            Ok(Addrs::new(addrs, ttl.map(|seconds| Duration::from_secs(seconds.into()))))
+        }
+        Err(error) if error.is_no_records_found() => Err(ResolveError::NotFound(name)),
+        Err(NetError::Timeout) => Err(ResolveError::TimedOut(name)),
+        Err(NetError::Io(error)) if error.kind() == io::ErrorKind::TimedOut => Err(ResolveError::TimedOut(name)),
+        Err(error) => Err(failed(error.to_string())),
+    }
+}
+
+fn configure(options: &mut ResolverOpts) {
+    // Core caches, for all runtimes alike.
+    options.cache_size = 0;
+    // One server at a time: asking two doubles the load on both.
+    options.num_concurrent_reqs = 1;
+    // One retry; core has a deadline and retries of its own.
+    options.attempts = 1;
+    // Lookups on one TCP connection, above which hickory calls itself busy. Core bounds the lookups.
+    options.max_active_requests = 1024;
+    // Many nodes have no IPv6, and the order is kept.
+    options.ip_strategy = LookupIpStrategy::Ipv4AndIpv6;
+}
