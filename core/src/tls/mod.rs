@@ -49,7 +49,7 @@ impl Config {
             Host::Ipv6(ip) => ServerName::from(std::net::IpAddr::from(ip)),
         };
         let connection = ClientConnection::new(Arc::clone(&self.client), name).map_err(|e| handshake_error(e, host))?;
-        TlsStream::handshake(connection, io, host).await
+        TlsStream::handshake(Box::new(connection), io, host).await
     }
 }
 

@@ -74,7 +74,7 @@ impl rt::Spawn for TestSpawn {
     }
 }
 
-struct TestTcp;
+pub(crate) struct TestTcp;
 
 impl rt::TcpConnect for TestTcp {
     fn connect(&self, addr: SocketAddr, options: &TcpOptions) -> BoxFuture<'static, io::Result<TcpConn>> {

@@ -19,7 +19,7 @@ pub(crate) fn server(
     name: &str,
     serve: impl Fn(&mut TlsPeer) -> io::Result<()> + Send + Sync + 'static,
 ) -> (Server, String) {
-    certified(name, NOT_AFTER, &rustls::DEFAULT_VERSIONS.to_vec(), serve)
+    certified(name, NOT_AFTER, rustls::DEFAULT_VERSIONS, serve)
 }
 
 /// As [`server`], with an end of the certificate and versions of the protocol.
