@@ -5,9 +5,9 @@ mod common;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 use common::{Server, catch_up, fetch, limits, run, until};
+use futures::future::Either;
 use tidegate::http::HttpFetcher;
 use tidegate::rt::Runtime;
 use tidegate::{ErrorKind, FetchCx, Fetcher, Overrides, Request};
@@ -216,23 +216,29 @@ fn the_pool_can_be_switched_off() {
 // H10
 #[test]
 fn a_fetch_that_is_dropped_leaves_no_connection() {
-    let closed = Arc::new(AtomicBool::new(false));
-    let seen = Arc::clone(&closed);
+    let sent = Arc::new(AtomicBool::new(false));
+    let tell = Arc::clone(&sent);
     let server = Server::start(move |peer| {
         peer.request()?;
         peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf")?;
+        tell.store(true, Ordering::SeqCst);
         peer.wait_for_close();
-        seen.store(true, Ordering::SeqCst);
         Ok(())
     });
     run(async |rt| {
         let fetcher = fetcher(&rt);
         let cx = FetchCx::detached(&rt).with_limits(limits());
         let request = Request::get(server.url("/"));
-        let unfinished = tokio::time::timeout(Duration::from_millis(50), fetcher.fetch(&request, &cx)).await;
-        assert!(unfinished.is_err(), "the body never ends");
+        let half_sent = std::pin::pin!(async {
+            until(|| sent.load(Ordering::SeqCst)).await;
+            catch_up(&rt).await;
+        });
+        match futures::future::select(fetcher.fetch(&request, &cx), half_sent).await {
+            Either::Left(_) => panic!("the body never ends"),
+            Either::Right(((), fetch)) => drop(fetch),
+        }
         assert_eq!(fetcher.idle_connections(), 0);
-        until(|| closed.load(Ordering::SeqCst)).await;
+        until(|| server.closed() == 1).await;
     });
 }
 

@@ -187,3 +187,26 @@ fn sessions_are_resumed() {
     let ask = || String::from_utf8(get(&server, "a.test", config.clone()).expect("an answer").body.to_vec());
     assert_eq!([ask(), ask()].map(|body| body.expect("text")), ["false", "true "]);
 }
+
+// D2: every record comes in pieces of one byte.
+#[test]
+fn the_cuts_do_not_matter() {
+    let (origin, pem) = tls::server("a.test", |stream| {
+        common::read_head(stream)?;
+        stream.write_all(HELLO)?;
+        stream.conn.send_close_notify();
+        stream.flush()
+    });
+    let to = origin.addr;
+    let relay = Server::start(move |peer| {
+        let mut origin = std::net::TcpStream::connect(to)?;
+        let (mut up_from, mut up_to) = (peer.stream.try_clone()?, origin.try_clone()?);
+        std::thread::spawn(move || std::io::copy(&mut up_from, &mut up_to).map(drop));
+        let mut byte = [0];
+        while origin.read(&mut byte)? > 0 {
+            peer.send(&byte)?;
+        }
+        Ok(())
+    });
+    assert_eq!(&get(&relay, "a.test", trusting(pem)).expect("an answer").body[..], b"hello");
+}

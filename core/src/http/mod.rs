@@ -197,8 +197,11 @@ impl Inner {
         if parts.status == StatusCode::SWITCHING_PROTOCOLS {
             return Err(Error::new(ErrorKind::HttpProtocol, "read an answer that switches protocols unasked"));
         }
-        if proxy.is_some() && !https && parts.status == StatusCode::PROXY_AUTHENTICATION_REQUIRED {
-            return Err(Error::new(ErrorKind::ProxyAuth, "use the proxy, which asks for other credentials (407)"));
+        if let Some(proxy) = proxy.as_deref().filter(|_| !https)
+            && parts.status == StatusCode::PROXY_AUTHENTICATION_REQUIRED
+        {
+            let attempted = format!("use the proxy {}, which asks for other credentials (407)", proxy.shown());
+            return Err(Error::new(ErrorKind::ProxyAuth, attempted));
         }
         let mut head = Head::new(without_userinfo(url), parts.status);
         head.version = parts.version;
