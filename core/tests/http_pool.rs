@@ -335,3 +335,27 @@ fn two_credentials_do_not_share_a_connection() {
         }
     });
 }
+
+// A12, A13: whatever the verdict on the framing, the next answer is not read from the same connection.
+#[test]
+fn doubtful_framing_ends_the_connection() {
+    let chunked = "5\r\nhello\r\n0\r\n\r\n";
+    for (fields, body, expected) in [
+        ("Content-Length: 3\r\nTransfer-Encoding: chunked", chunked, Ok(&b"hello"[..])),
+        ("Transfer-Encoding: chunked\r\nContent-Length: 3", chunked, Ok(b"hello")),
+        ("Transfer-Encoding: xchunked", "hello", Ok(b"hello")),
+        ("Transfer-Encoding: chunked, identity", "hello", Ok(b"hello")),
+    ] {
+        let reply = format!("HTTP/1.1 200 OK\r\n{fields}\r\n\r\n{body}");
+        // Where the framing says when the body ends, the server leaves it to us to close.
+        let server = if body == chunked { Server::replying(reply) } else { Server::replying_once(reply) };
+        run(async |rt| {
+            let fetcher = fetcher(&rt);
+            for n in 1..=2 {
+                let result = get(&rt, &fetcher, &server).await;
+                assert_eq!(result.as_deref(), expected.as_deref(), "{fields}");
+                assert_eq!(server.accepted(), n, "{fields}");
+            }
+        });
+    }
+}

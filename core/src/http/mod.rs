@@ -19,6 +19,7 @@ use std::task::Poll;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
 use http::{Method, StatusCode};
 use url::Url;
 
@@ -231,7 +232,11 @@ impl Inner {
         {
             response.decoder = Some(Arc::clone(&self.decoder));
         }
-        self.give_back(key, conn, cx);
+        // Chunked won, but somebody on the way may have gone by the length (RFC 9112, 6.3).
+        let headers = &response.head.headers;
+        if !(headers.contains_key(CONTENT_LENGTH) && headers.contains_key(TRANSFER_ENCODING)) {
+            self.give_back(key, conn, cx);
+        }
         Ok(response)
     }
 

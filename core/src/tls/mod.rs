@@ -60,6 +60,13 @@ impl std::fmt::Debug for Config {
 }
 
 /// Builds a [`Config`].
+///
+/// ```
+/// // For a test server with a certificate of its own making.
+/// let config = tidegate::tls::Config::builder().insecure().build()?;
+/// # let _ = config;
+/// # Ok::<(), tidegate::Error>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct ConfigBuilder {
     pems: Vec<Vec<u8>>,
