@@ -38,6 +38,9 @@ const BOUNDS_EVERY: Duration = Duration::from_millis(100);
 /// Jobs for which there must be room before the frontier is asked, unless it is all the room there is.
 const LEASE_AT_LEAST: u32 = 64;
 
+/// Jobs that are leased at a time: what the driver takes in is work on the loop, about 2 us each.
+const LEASE_AT_MOST: u32 = 128;
+
 /// What a crawl was told, apart from the engine's rules.
 pub(super) struct Settings {
     pub(super) profile: Profile,
@@ -656,7 +659,7 @@ impl Driver {
         if self.lease.asked || !self.lease.worth_asking || !enough || self.finish.is_some() {
             return;
         }
-        if let Some(want) = NonZeroU32::new(want) {
+        if let Some(want) = NonZeroU32::new(want.min(LEASE_AT_MOST)) {
             self.lease.asked = true;
             self.lease.worth_asking = false;
             self.p.frontier.lease(want);
