@@ -38,6 +38,7 @@ use self::pacing::Rate;
 use self::retry::Budget;
 pub use self::shutdown::Shutdown;
 use crate::RetryTime;
+use crate::time::later;
 use crate::hash::KeyedState;
 
 /// The state machine. See the [module](self) for its life, and `engine/tests.rs` for tests as lists of literals.
@@ -116,6 +117,8 @@ struct Job {
     serial: u32,
     seq: u64,
     host: HostId,
+    /// Whose permit it holds while it is fetched; the host may be given another one meanwhile.
+    address: Option<IpAddr>,
     priority: i32,
     stage: Stage,
     /// Attempts started; a hop is not one.
@@ -215,6 +218,7 @@ impl Engine {
             serial: self.serial,
             seq: self.seq,
             host,
+            address: None,
             priority: spec.priority,
             stage: Stage::Arriving,
             attempts: 0,
@@ -244,10 +248,14 @@ impl Engine {
             }
             Event::Resolved { host, address } => {
                 let Some(known) = self.known_host(host).filter(|h| h.state == HostState::Resolving) else { return };
-                known.address = address;
+                let before = std::mem::replace(&mut known.address, address);
                 known.failures = 0;
                 known.state = HostState::Ready;
                 self.advance_host(now, host);
+                // It may have been offered a permit of the old one, which others wait for.
+                if before != address {
+                    self.next_at_address(now, before);
+                }
             }
             Event::HostFailed { host, retry } => self.host_failed(now, host, retry),
             Event::Vetted { job } => {
@@ -283,7 +291,7 @@ impl Engine {
             Event::Throttled { job, wait } => {
                 let wait = wait.min(self.config.retry_after_cap);
                 if let Some(host) = self.host_of(job) {
-                    self.host_mut(host).wait_until(now + wait);
+                    self.host_mut(host).wait_until(later(now, wait));
                 }
             }
             Event::Parsed { job, deliver } => {
@@ -466,7 +474,9 @@ impl Engine {
     /// The busiest hosts: key, jobs, fetches in flight, and how long each must wait.
     pub fn hosts(&self, top: usize, now: Instant) -> Vec<(&str, u32, u32, Duration)> {
         let wait = |h: &Host| h.not_before.map_or(Duration::ZERO, |time| time.saturating_duration_since(now));
-        let mut list: Vec<_> = self.hosts.iter().map(|(_, h)| (&*h.key, h.jobs, h.in_flight, wait(h))).collect();
+        // The host without a key has the jobs that were settled before they had one.
+        let named = self.hosts.iter().filter(|(_, h)| !h.key.is_empty());
+        let mut list: Vec<_> = named.map(|(_, h)| (&*h.key, h.jobs, h.in_flight, wait(h))).collect();
         list.sort_by_key(|(key, jobs, ..)| (Reverse(*jobs), *key));
         list.truncate(top);
         list
@@ -579,7 +589,7 @@ impl Engine {
         };
         if let Some(wait) = wait.filter(|_| host.failures < attempts || retry == RetryTime::WhenRoom) {
             host.state = HostState::BackingOff { prepared };
-            self.at(now + wait, Due::HostRetry(id));
+            self.at(later(now, wait), Due::HostRetry(id));
             return;
         }
         host.state = HostState::New;
@@ -668,14 +678,16 @@ impl Engine {
         let per_host = self.config.per_host.unwrap_or(u32::MAX);
         let host = self.known_host(id)?;
         host.place = Place::Nowhere;
+        let address = host.address;
         if host.state != HostState::Ready {
+            self.next_at_address(now, address);
             return None;
         }
         if host.not_before.is_some_and(|time| time > now) {
             self.offer(now, id);
+            self.next_at_address(now, address);
             return None;
         }
-        let address = host.address;
         if let Some(address) = address {
             let entry = self.addresses.entry(address).or_default();
             if entry.in_flight >= per_address {
@@ -685,8 +697,10 @@ impl Engine {
             }
         }
         let job = loop {
-            let host = self.host_mut(id);
-            let waiting = host.queue.pop()?;
+            let Some(waiting) = self.host_mut(id).queue.pop() else {
+                self.next_at_address(now, address);
+                return None;
+            };
             if !self.in_stage(waiting.job, Stage::Queued) {
                 continue;
             }
@@ -706,7 +720,7 @@ impl Engine {
         let gap = pacing::jittered(gap, jitter, &mut self.rng).max(asked);
         host.in_flight += 1;
         if !gap.is_zero() {
-            host.wait_until(now + gap);
+            host.wait_until(later(now, gap));
         }
         self.host_limited += u32::from(host.in_flight == per_host);
         self.offer(now, id);
@@ -719,6 +733,7 @@ impl Engine {
         self.counters.in_flight_peak = self.counters.in_flight_peak.max(self.counters.in_flight);
         let started = &mut self.jobs[job.index as usize];
         started.stage = Stage::Fetching;
+        started.address = address;
         if !std::mem::take(&mut started.hop) {
             started.attempts += 1;
             if started.attempts == 1 {
@@ -733,9 +748,9 @@ impl Engine {
 
     /// Gives back what the job's stage holds.
     fn leave_stage(&mut self, now: Instant, id: JobId) {
-        let (stage, host_id) = {
+        let (stage, host_id, address) = {
             let job = self.job_mut(id);
-            (job.stage, job.host)
+            (job.stage, job.host, job.address.take())
         };
         match stage {
             Stage::Fetching => {
@@ -744,7 +759,6 @@ impl Engine {
                 let host = self.host_mut(host_id);
                 let was_limited = host.in_flight == per_host;
                 host.in_flight -= 1;
-                let address = host.address;
                 self.host_limited -= u32::from(was_limited);
                 self.offer(now, host_id);
                 self.leave_address(now, address);
@@ -757,16 +771,30 @@ impl Engine {
 
     fn leave_address(&mut self, now: Instant, address: Option<IpAddr>) {
         let Some(address) = address else { return };
-        let Some(entry) = self.addresses.get_mut(&address) else { return };
-        entry.in_flight -= 1;
-        let next = entry.waiting.pop_front();
-        if entry.in_flight == 0 && next.is_none() {
-            self.addresses.remove(&address);
+        if let Some(entry) = self.addresses.get_mut(&address) {
+            entry.in_flight -= 1;
         }
-        if let Some(id) = next {
-            if let Some(host) = self.known_host(id) {
+        self.next_at_address(now, Some(address));
+    }
+
+    /// Offers the next host that waits for a permit of this address. A host that was offered one and cannot use it
+    /// passes it on, or those behind it would wait for ever.
+    fn next_at_address(&mut self, now: Instant, address: Option<IpAddr>) {
+        let Some(address) = address else { return };
+        while let Some(entry) = self.addresses.get_mut(&address) {
+            let Some(id) = entry.waiting.pop_front() else {
+                if entry.in_flight == 0 {
+                    self.addresses.remove(&address);
+                }
+                return;
+            };
+            if let Some(host) = self.known_host(id).filter(|host| host.place == Place::Address) {
                 host.place = Place::Nowhere;
+                let is_here = host.address == Some(address);
                 self.offer(now, id);
+                if is_here && self.host_mut(id).place == Place::Ready {
+                    return;
+                }
             }
         }
     }
@@ -814,13 +842,13 @@ impl Engine {
         };
         let (host, tries_left) = (job.host, job.attempts < job.max_attempts);
         if let (true, Some(wait)) = (throttled, wait) {
-            self.host_mut(host).wait_until(now + wait);
+            self.host_mut(host).wait_until(later(now, wait));
         }
         let again = wait.filter(|_| tries_left && self.ending.is_none());
         match again {
             Some(wait) if retry == RetryTime::WhenRoom || self.budget.take() => {
                 self.waiting += 1;
-                self.delay(id, now + wait);
+                self.delay(id, later(now, wait));
             }
             _ => self.settle(id, JobVerdict::Error),
         }
