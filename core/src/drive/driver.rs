@@ -24,9 +24,10 @@ use crate::engine::{Action, Engine, Event, HostId, JobId, JobSpec, JobVerdict, S
 use crate::hash::KeyedState;
 use crate::request::without_userinfo;
 use crate::rt::{BoxFuture, Runtime, Sleep};
+use crate::time::later;
 use crate::{
     Accept, Close, Delivery, DeliveryId, Error, ErrorKind, FetchCx, Fetcher, Head, HostCx, HostPolicy, HostRules,
-    Leased, Ledger, Limits, Outcome, Request, Response, RetryTime, Settled, SkipReason,
+    Leased, Ledger, Limits, Outcome, Request, Response, RetryTime, Settled, SkipReason, Verdict,
 };
 
 /// How long sinks and frontier may take to close after everything has settled or was aborted.
@@ -34,6 +35,9 @@ const LINGER: Duration = Duration::from_secs(10);
 
 /// How often the time spent under each bound is published.
 const BOUNDS_EVERY: Duration = Duration::from_millis(100);
+
+/// How long a parse job waits that an offload shared with others had no room for.
+const OFFER_AGAIN: Duration = Duration::from_millis(2);
 
 /// Jobs for which there must be room before the frontier is asked, unless it is all the room there is.
 const LEASE_AT_LEAST: u32 = 64;
@@ -77,13 +81,21 @@ pub(super) struct Driver {
     submitted: u64,
     rules: HashMap<HostId, Box<dyn HostRules>, KeyedState>,
     host_errors: HashMap<HostId, Error, KeyedState>,
+    /// Lanes that take nothing more because the crawl failed.
+    failed_lanes: Vec<Box<dyn Lane>>,
     ledger: Arc<Ledger>,
     limits: Arc<Limits>,
     lease: Lease,
     finish: Option<FinishReason>,
     fatal: Option<Error>,
-    /// Lanes and tasks that have not closed yet; `None` while the crawl runs.
-    closing: Option<usize>,
+    /// Sinks and the frontier, as long as their tasks have not ended.
+    open_tasks: usize,
+    /// Why the sinks were closed; `None` while the crawl runs.
+    closing: Option<Close>,
+    /// Until when what was started may go on after the last page that was allowed.
+    drain_until: Option<Instant>,
+    /// When parse jobs that a shared offload had no room for are offered again.
+    offer_again: Option<Instant>,
     give_up_at: Option<Instant>,
     timer: Option<(Instant, Pin<Box<dyn Sleep>>)>,
     yielding: Option<BoxFuture<'static, ()>>,
@@ -103,6 +115,8 @@ struct Lease {
     worth_asking: bool,
     drained: bool,
     next_due: Option<SystemTime>,
+    /// The question was taken back, because the crawl ends.
+    withdrawn: bool,
 }
 
 impl Driver {
@@ -115,12 +129,16 @@ impl Driver {
             submitted: 0,
             rules: HashMap::with_hasher(KeyedState::new(0)),
             host_errors: HashMap::with_hasher(KeyedState::new(0)),
+            failed_lanes: Vec::new(),
             ledger: Arc::new(Ledger::default()),
             limits: Arc::new(p.settings.profile.limits.clone()),
             lease: Lease { worth_asking: true, ..Lease::default() },
             finish: None,
             fatal: None,
+            open_tasks: 1 + usize::from(p.items.is_some()) + usize::from(p.outcomes.is_some()),
             closing: None,
+            drain_until: None,
+            offer_again: None,
             give_up_at: None,
             timer: None,
             yielding: None,
@@ -152,6 +170,11 @@ impl Driver {
         self.records.get_mut(job.index())?.as_mut().filter(|record| record.id == job)
     }
 
+    /// The record, unless the job has its verdict: an answer that comes later than a cancellation changes nothing.
+    fn open_record(&mut self, job: JobId) -> Option<&mut Record> {
+        self.record(job).filter(|record| record.closing.is_none())
+    }
+
     fn stats(&self) -> std::sync::MutexGuard<'_, Stats> {
         self.p.stats.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -166,7 +189,7 @@ impl Driver {
             Message::Fetched { job, end } => self.fetched(now, job, end),
             Message::Parsed { job, end } => self.parsed(now, job, end),
             Message::Delivered { job, items, rejected } => {
-                let Some(record) = self.record(job) else { return };
+                let Some(record) = self.open_record(job) else { return };
                 record.settled.items = items;
                 let is_rejected = rejected.is_some();
                 record.error = rejected;
@@ -188,10 +211,10 @@ impl Driver {
                 if let Err(error) = result {
                     self.fatal.get_or_insert(error);
                 }
-                match &mut self.closing {
-                    Some(open) => *open -= 1,
-                    // A lane that failed before everything settled: nobody acknowledges outcomes any more.
-                    None => self.fail(now, Error::new(ErrorKind::Shutdown, "go on without a sink or frontier")),
+                self.open_tasks -= 1;
+                if self.closing.is_none() {
+                    // It failed before everything settled, and said how: nobody acknowledges outcomes any more.
+                    self.fail(now, Error::new(ErrorKind::Shutdown, "go on without a sink or frontier"));
                 }
             }
             Message::Gate { open } => self.event(now, Event::Gate { open }),
@@ -204,6 +227,10 @@ impl Driver {
     }
 
     fn command(&mut self, now: Instant, command: Command) {
+        if self.closing.is_some() {
+            // Too late: a reply that is dropped says that the crawl has ended.
+            return;
+        }
         match command {
             Command::Submit(requests) => self.add(requests),
             Command::Fetch { request, reply } => {
@@ -222,7 +249,12 @@ impl Driver {
                     .map(|record| record.id)
                     .collect();
                 let _ = reply.send(ids.len() as u64);
-                ids.into_iter().for_each(|id| self.p.engine.cancel(now, id));
+                for id in ids {
+                    if let Some(record) = self.record(id) {
+                        record.unwanted = true;
+                    }
+                    self.p.engine.cancel(now, id);
+                }
             }
             Command::Hosts { top, reply } => {
                 let hosts = self.p.engine.hosts(top, now);
@@ -279,7 +311,7 @@ impl Driver {
         spec.vet = self.p.host_policy.is_some();
         let wait =
             request.not_before().map(|time| time.duration_since(self.p.runtime.wall_clock()).unwrap_or_default());
-        spec.not_before = wait.filter(|wait| !wait.is_zero()).map(|wait| now + wait);
+        spec.not_before = wait.filter(|wait| !wait.is_zero()).map(|wait| later(now, wait));
         let limits = match overrides {
             Some(overrides) => Arc::new(overrides.apply(&self.limits)),
             None => Arc::clone(&self.limits),
@@ -342,7 +374,7 @@ impl Driver {
     }
 
     fn fetched(&mut self, now: Instant, job: JobId, end: FetchEnd) {
-        let Some(record) = self.record(job) else { return };
+        let Some(record) = self.open_record(job) else { return };
         let queue = record.settled.timings.queue;
         record.settled.timings = end.timings;
         record.settled.timings.queue = queue;
@@ -350,7 +382,7 @@ impl Driver {
         match end.result {
             Ok(response) => self.answered(now, job, response, end.booking),
             Err(error) => {
-                let safe = record.is_idempotent() || error.is_connect() || error.is_dns();
+                let safe = record.is_idempotent() || record::was_not_sent(error.kind());
                 let retry = match error.retry_time() {
                     RetryTime::AfterBackoff if !safe => RetryTime::Never,
                     retry => retry,
@@ -434,24 +466,24 @@ impl Driver {
     }
 
     fn parsed(&mut self, now: Instant, job: JobId, end: ParseEnd) {
-        self.p.stage.retry();
+        let has_sink = self.p.items.is_some();
         let took = u64::try_from(end.took.as_micros()).unwrap_or(u64::MAX);
         self.stats().parse.saturating_record(took.max(1));
-        let Some(record) = self.record(job) else { return };
+        let Some(record) = self.open_record(job) else { return };
         record.settled.bytes = end.bytes;
         match end.result {
             Ok(parsed) => {
                 let deliver = parsed.items.is_some();
                 record.items = parsed.items;
+                record.settled.items = if has_sink { 0 } else { parsed.item_count };
                 record.page = parsed.page;
                 record.settled.links = parsed.links;
                 record.settled.attachment = parsed.attachment;
                 for (name, n) in parsed.counts {
                     *self.stats().counts.entry(name).or_default() += n;
                 }
-                if !self.p.engine.is_ending() {
-                    self.add(parsed.found);
-                }
+                // Also while the crawl ends: the page's lease ends, and nobody would find its links again.
+                self.add(parsed.found);
                 self.event(now, Event::Parsed { job, deliver });
                 if parsed.stop {
                     let within = self.p.settings.profile.drain;
@@ -472,6 +504,8 @@ impl Driver {
         };
         if let (Some(lease), Some(verdict)) = (record.lease, record.closing) {
             self.p.frontier.settle(lease, verdict);
+            // It may give what it held back until now.
+            self.lease.worth_asking |= !self.lease.drained;
         }
         self.event(now, Event::Closed { job });
     }
@@ -637,7 +671,7 @@ impl Driver {
             Shutdown::Graceful { within } => within,
             Shutdown::Now => Duration::ZERO,
         };
-        let give_up = now + within + LINGER;
+        let give_up = later(now, within) + LINGER;
         self.give_up_at = Some(self.give_up_at.map_or(give_up, |at| at.min(give_up)));
     }
 
@@ -645,11 +679,20 @@ impl Driver {
     fn fail(&mut self, now: Instant, error: Error) {
         self.fatal.get_or_insert(error);
         self.end(now, FinishReason::Shutdown, Shutdown::Now);
-        self.p.items = None;
+        if let Some(lane) = &self.p.items {
+            lane.close(Close::Failed);
+        }
         if let Some(lane) = self.p.outcomes.take() {
             lane.close(Close::Failed);
+            self.failed_lanes.push(lane);
             let waiting: Vec<_> = self.records.iter().flatten().filter(|r| r.closing.is_some()).map(|r| r.id).collect();
-            waiting.into_iter().for_each(|job| self.closed(now, job));
+            for job in waiting {
+                // Its outcome is with nobody, so it is not done.
+                if let Some(record) = self.record(job) {
+                    record.closing = Some(Verdict::Return);
+                }
+                self.closed(now, job);
+            }
         }
     }
 
@@ -666,9 +709,18 @@ impl Driver {
         }
     }
 
-    fn is_done(&self) -> bool {
-        let nothing_comes = self.lease.drained && self.lease.adding == 0 && !self.lease.worth_asking;
-        self.p.engine.is_idle() && (self.finish.is_some() || nothing_comes)
+    fn is_done(&mut self) -> bool {
+        if !self.p.engine.is_idle() || (self.lease.adding > 0 && self.fatal.is_none()) {
+            return false;
+        }
+        if self.finish.is_none() {
+            return self.lease.drained && !self.lease.worth_asking;
+        }
+        // What it leases now would come too late for an outcome.
+        if self.lease.asked && !std::mem::replace(&mut self.lease.withdrawn, true) {
+            self.p.frontier.withdraw();
+        }
+        !self.lease.asked || self.fatal.is_some()
     }
 
     fn begin_to_close(&mut self) {
@@ -677,20 +729,18 @@ impl Driver {
             (None, None | Some(FinishReason::Done)) => Close::Done,
             _ => Close::Stopped,
         };
-        let mut open = 1;
-        for lane in [self.p.items.take(), self.p.outcomes.take()].into_iter().flatten() {
+        for lane in [&self.p.items, &self.p.outcomes].into_iter().flatten() {
             lane.close(why);
-            open += 1;
         }
         self.p.frontier.close();
-        self.closing = Some(open);
+        self.closing = Some(why);
         let give_up = self.p.runtime.now() + LINGER;
         self.give_up_at = Some(self.give_up_at.map_or(give_up, |at| at.max(give_up)));
     }
 
     fn on_time(&mut self, now: Instant) {
         self.p.engine.handle_timeout(now);
-        if let Some(max) = self.p.settings.max_time.filter(|max| now >= self.started + *max) {
+        if let Some(max) = self.p.settings.max_time.filter(|max| now >= later(self.started, *max)) {
             self.p.settings.max_time = None;
             let within = self.p.settings.profile.drain.min(max);
             self.end(now, FinishReason::MaxTime, Shutdown::Graceful { within });
@@ -702,6 +752,18 @@ impl Driver {
         if self.p.engine.is_exhausted() && self.finish.is_none() {
             self.finish = Some(FinishReason::MaxPages);
             self.p.engine.cancel_unstarted();
+            self.drain_until = Some(later(now, self.p.settings.profile.drain));
+        }
+        if self.drain_until.is_some_and(|at| at <= now) {
+            self.drain_until = None;
+            self.end(now, FinishReason::MaxPages, Shutdown::Now);
+        }
+        if self.offer_again.is_some_and(|at| at <= now) {
+            self.offer_again = None;
+            self.p.stage.retry();
+        }
+        if self.offer_again.is_none() && self.p.stage.has_rejected() {
+            self.offer_again = Some(now + OFFER_AGAIN);
         }
         if self.give_up_at.is_some_and(|at| at <= now) {
             self.fatal
@@ -712,9 +774,12 @@ impl Driver {
 
     fn next_wake(&self, now: Instant) -> Option<Instant> {
         let due = self.lease.next_due.filter(|_| !self.lease.asked);
-        let due = due.map(|due| now + due.duration_since(self.p.runtime.wall_clock()).unwrap_or_default());
-        let end = self.p.settings.max_time.map(|max| self.started + max);
-        [self.p.engine.poll_timeout(), due, end, self.give_up_at].into_iter().flatten().min()
+        let due = due.map(|due| later(now, due.duration_since(self.p.runtime.wall_clock()).unwrap_or_default()));
+        let end = self.p.settings.max_time.map(|max| later(self.started, max));
+        [self.p.engine.poll_timeout(), due, end, self.give_up_at, self.drain_until, self.offer_again]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     fn publish(&mut self, now: Instant) {
@@ -732,14 +797,18 @@ impl Driver {
         }
     }
 
+    /// Ends what is left of the sinks, in the middle of a delivery where need be.
+    fn abandon_lanes(&mut self) {
+        let lanes = [self.p.items.take(), self.p.outcomes.take()].into_iter().flatten();
+        lanes.chain(self.failed_lanes.drain(..)).for_each(|lane| lane.abandon());
+    }
+
     fn finish_up(&mut self, now: Instant) {
         self.p.inbox.close();
         self.p.loops.iter().for_each(FetchLoop::close);
         self.p.probe.close();
         self.p.frontier.close();
-        for lane in [self.p.items.take(), self.p.outcomes.take()].into_iter().flatten() {
-            lane.close(Close::Failed);
-        }
+        self.abandon_lanes();
         self.bounds_due = now;
         self.publish(now);
         let elapsed = now.saturating_duration_since(self.started);
@@ -818,7 +887,7 @@ impl Future for Driver {
                 driver.begin_to_close();
                 continue;
             }
-            if driver.ended || driver.closing == Some(0) {
+            if driver.ended || (driver.closing.is_some() && driver.open_tasks == 0) {
                 driver.finish_up(now);
                 return Poll::Ready(());
             }
@@ -844,5 +913,6 @@ impl Drop for Driver {
         self.p.loops.iter().for_each(FetchLoop::close);
         self.p.probe.close();
         self.p.frontier.close();
+        self.abandon_lanes();
     }
 }
