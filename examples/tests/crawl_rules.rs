@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
-use common::{Seen, answer, code, crawl, dally, lines, lock, ms, n, outcomes, settled, summary, tree, with_header};
+use common::{Gate, Seen, answer, code, crawl, dally, lines, lock, ms, n, outcomes, settled, summary, tree, with_header};
 use futures::executor::block_on;
 use http::{HeaderName, HeaderValue};
 use tidegate::rt::{Inline, Runtime, ThreadPool};
@@ -402,36 +402,48 @@ fn a_fetcher_panic_fails_its_url_only(runtime: &Runtime) {
     assert_eq!((report.totals.errors.get("fetcher.panic"), report.totals.counters.ok), (Some(&3), 3), "{report}");
 }
 
-/// Counts what is in flight for each key, and the most that ever was.
-#[derive(Clone, Default)]
-struct InFlight(Arc<Mutex<std::collections::BTreeMap<String, (u32, u32)>>>);
+/// Counts what is in flight for each key, and the most that ever was. Nothing ends before a key had as much in flight
+/// as is allowed, so that a limit is reached where it can be.
+#[derive(Clone)]
+struct InFlight {
+    limit: u32,
+    keys: Arc<Mutex<std::collections::BTreeMap<String, (u32, u32)>>>,
+    full: Gate,
+}
 
 impl InFlight {
-    async fn during<T>(&self, key: &str, work: impl Future<Output = T>) -> T {
+    fn up_to(limit: u32) -> Self {
+        Self { limit, keys: Arc::default(), full: Gate::default() }
+    }
+
+    async fn during(&self, key: &str, polls: u32) {
         {
-            let mut map = lock(&self.0);
+            let mut map = lock(&self.keys);
             let (now, most) = map.entry(key.to_owned()).or_default();
             *now += 1;
             *most = (*most).max(*now);
+            if *now >= self.limit {
+                self.full.open();
+            }
         }
-        let out = work.await;
-        lock(&self.0).get_mut(key).expect("counted above").0 -= 1;
-        out
+        self.full.wait().await;
+        dally(polls).await;
+        lock(&self.keys).get_mut(key).expect("counted above").0 -= 1;
     }
 
     fn most(&self) -> u32 {
-        lock(&self.0).values().map(|(_, most)| *most).max().unwrap_or(0)
+        lock(&self.keys).values().map(|(_, most)| *most).max().unwrap_or(0)
     }
 }
 
 fn the_limit_of_a_host_holds(runtime: &Runtime) {
-    let hosts = InFlight::default();
+    let hosts = InFlight::up_to(3);
     let count = hosts.clone();
     let fetcher = move |request: Request| {
         let count = count.clone();
         async move {
             let key = request.target()?.origin().ascii_serialization();
-            count.during(&key, dally(5)).await;
+            count.during(&key, 5).await;
             Ok(answer(&request, 200, ""))
         }
     };
@@ -453,8 +465,8 @@ struct Addressed {
 }
 
 impl Addressed {
-    fn new(moves: bool) -> (Self, InFlight) {
-        let in_flight = InFlight::default();
+    fn new(limit: u32, moves: bool) -> (Self, InFlight) {
+        let in_flight = InFlight::up_to(limit);
         (Self { in_flight: in_flight.clone(), lookups: AtomicU32::new(0), moves }, in_flight)
     }
 }
@@ -462,7 +474,7 @@ impl Addressed {
 #[async_trait]
 impl Fetcher for Addressed {
     async fn fetch(&self, request: &Request, _cx: &FetchCx) -> Result<Response, Error> {
-        self.in_flight.during("the one address", dally(4)).await;
+        self.in_flight.during("the one address", 4).await;
         Ok(answer(request, 200, ""))
     }
 
@@ -475,7 +487,7 @@ impl Fetcher for Addressed {
 }
 
 fn the_limit_of_an_address_holds_over_its_hosts(runtime: &Runtime) {
-    let (fetcher, in_flight) = Addressed::new(false);
+    let (fetcher, in_flight) = Addressed::new(2, false);
     let run = crawl(runtime)
         .seeds((0..200).map(|i| format!("http://{}.test/{i}", i % 10)))
         .max_in_flight_per_address(Some(n(2)))
@@ -487,7 +499,7 @@ fn the_limit_of_an_address_holds_over_its_hosts(runtime: &Runtime) {
 }
 
 fn an_address_limit_survives_cancelled_urls_and_new_addresses(runtime: &Runtime) {
-    let (fetcher, _) = Addressed::new(true);
+    let (fetcher, _) = Addressed::new(1, true);
     let kept = outcomes();
     let run = crawl(runtime)
         .seeds((0..300).map(|i| format!("http://{}.test/{i}", i % 5)))
@@ -545,12 +557,12 @@ impl tidegate::Frontier for OneByOne {
 }
 
 fn max_in_flight_holds(runtime: &Runtime) {
-    let all = InFlight::default();
+    let all = InFlight::up_to(9);
     let count = all.clone();
     let fetcher = move |request: Request| {
         let count = count.clone();
         async move {
-            count.during("all", dally(7)).await;
+            count.during("all", 7).await;
             Ok(answer(&request, 200, ""))
         }
     };
