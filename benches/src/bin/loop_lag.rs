@@ -118,7 +118,8 @@ fn measure(mode: Mode, args: &Args, origin: &str) -> Result<Lateness, Failure> {
     let started = runtime.now();
     let ticker = Ticker::start(&runtime);
     match mode {
-        Mode::Loop => crawl(&runtime, fetcher, urls, args)?,
+        // The clone that stays here is the last: closing a thousand connections is no part of fetching.
+        Mode::Loop => crawl(&runtime, fetcher.clone(), urls, args)?,
         Mode::Tasks => tasks(&runtime, &fetcher, urls)?,
     }
     let seconds = runtime.now().saturating_duration_since(started).as_secs_f64();
