@@ -234,10 +234,10 @@ impl Task {
     /// before another is begun.
     fn prefer(&self, index: usize) {
         let mut state = self.shared.lock();
-        if let Some(place) = state.ready.iter().rposition(|i| *i as usize == index) {
-            if let Some(index) = state.ready.remove(place) {
-                state.ready.push_front(index);
-            }
+        if let Some(place) = state.ready.iter().rposition(|i| *i as usize == index)
+            && let Some(index) = state.ready.remove(place)
+        {
+            state.ready.push_front(index);
         }
     }
 
