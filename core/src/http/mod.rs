@@ -215,7 +215,10 @@ impl Inner {
             _ => cx.accept(&head),
         };
         let save_to = request.overrides().and_then(|o| o.save_to.as_deref()).filter(|_| head.status.is_success());
+        let short = conn.announced().is_some_and(|length| length <= DRAIN);
         let (body, bytes_wire) = match save_to {
+            // An error page that nobody wants is read all the same: a connection costs more than its bytes.
+            _ if accepted == Accept::Refuse && short => (Bytes::new(), self.drain(&mut conn, limits, cx).await),
             _ if accepted != Accept::Body => (Bytes::new(), 0),
             Some(target) => Box::pin(self.save(&mut conn, target, limits, cx)).await?,
             None => body::read(&mut conn, None, limits, cx).await?,
@@ -238,6 +241,11 @@ impl Inner {
             self.give_back(key, conn, cx);
         }
         Ok(response)
+    }
+
+    /// Reads a short body for the sake of the connection; where that fails, the connection is not reused.
+    async fn drain(&self, conn: &mut Conn, limits: &Limits, cx: &FetchCx) -> u64 {
+        body::read(conn, None, limits, cx).await.map_or(0, |(_, bytes)| bytes)
     }
 
     /// The body into a file: that of a 2xx answer only, so that no redirect or error page takes its place.

@@ -240,7 +240,7 @@ impl Driver {
             Accept::Refuse if status.is_success() => {
                 self.event(now, Event::Skipped { job, reason: SkipReason::Type });
             }
-            Accept::Refuse => {
+            Accept::Refuse | Accept::Fail => {
                 let error = Error::new(ErrorKind::HttpStatus, format!("get an answer other than {status}"));
                 self.failed(now, job, error, RetryTime::Never, false);
             }
