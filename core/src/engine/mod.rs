@@ -30,7 +30,7 @@ use std::time::{Duration, Instant};
 use slab::Slab;
 
 pub use self::config::Config;
-use self::counters::BoundClock;
+pub(crate) use self::counters::BoundClock;
 pub use self::counters::{Bound, Counters};
 pub use self::event::{Action, Event, HostId, JobId, JobSpec, JobVerdict};
 use self::host::{Host, HostState, Place};
@@ -455,6 +455,11 @@ impl Engine {
     /// Each bound with the time spent under it, the longest first.
     pub fn bound_by(&self, now: Instant) -> Vec<(Bound, Duration)> {
         self.bound.spent(now)
+    }
+
+    /// The same as a clock, which goes on while nothing happens.
+    pub(crate) fn bound_clock(&self) -> BoundClock {
+        self.bound
     }
 
     /// How many attempts of this job were started.

@@ -31,9 +31,6 @@ use crate::{Close, Error, ErrorKind, Fetcher, HostPolicy, HostRules, Ledger, Lim
 /// How long sinks and frontier may take to close after everything has settled or was aborted.
 const LINGER: Duration = Duration::from_secs(10);
 
-/// How often the time spent under each bound is published.
-const BOUNDS_EVERY: Duration = Duration::from_millis(100);
-
 /// How long a parse job waits that an offload shared with others had no room for.
 const OFFER_AGAIN: Duration = Duration::from_millis(2);
 
@@ -100,8 +97,6 @@ pub(super) struct Driver {
     give_up_at: Option<Instant>,
     timer: Option<(Instant, Pin<Box<dyn Sleep>>)>,
     yielding: Option<BoxFuture<'static, ()>>,
-    /// When the time spent under each bound is next published.
-    bounds_due: Instant,
     ended: bool,
     done: Option<oneshot::Sender<Result<Report, Error>>>,
 }
@@ -143,7 +138,6 @@ impl Driver {
             give_up_at: None,
             timer: None,
             yielding: None,
-            bounds_due: p.runtime.now(),
             ended: false,
             done: Some(done),
             p,
@@ -298,19 +292,14 @@ impl Driver {
             .min()
     }
 
-    fn publish(&mut self, now: Instant) {
+    fn publish(&mut self) {
         let counters = self.p.engine.counters();
         self.p.probe.set_active(counters.in_flight > 0);
         let bytes = self.ledger.bytes();
         let mut stats = self.stats();
         stats.counters = counters;
         stats.bytes_in_memory_peak = stats.bytes_in_memory_peak.max(bytes);
-        drop(stats);
-        if self.bounds_due <= now {
-            self.bounds_due = now + BOUNDS_EVERY;
-            let bound_by = self.p.engine.bound_by(now);
-            self.stats().bound_by = bound_by;
-        }
+        stats.bound = self.p.engine.bound_clock();
     }
 
     /// Ends what is left of the sinks, in the middle of a delivery where need be.
@@ -325,10 +314,10 @@ impl Driver {
         self.p.probe.close();
         self.p.frontier.close();
         self.abandon_lanes();
-        self.bounds_due = now;
-        self.publish(now);
+        self.publish();
+        self.stats().bound.stop(now);
         let elapsed = now.saturating_duration_since(self.started);
-        let totals = self.stats().snapshot(elapsed, self.p.probe.snapshot(now));
+        let totals = self.stats().snapshot(now, elapsed, self.p.probe.snapshot(now));
         let report = Report {
             finish_reason: self.finish.unwrap_or(FinishReason::Done),
             profile: self.p.settings.profile.name,
@@ -394,7 +383,7 @@ impl Future for Driver {
             }
             let rested = driver.work(cx);
             let now = driver.p.runtime.now();
-            driver.publish(now);
+            driver.publish();
             if !rested {
                 driver.yielding = Some(driver.p.runtime.spawner().yield_now());
                 continue;
