@@ -11,8 +11,8 @@ use std::time::{Duration, Instant, SystemTime};
 use async_trait::async_trait;
 use url::Url;
 
-use crate::time::later;
 use crate::rt::{PhaseTimer, Runtime, SliceClock, Wheel};
+use crate::time::later;
 use crate::{Accept, Error, ErrorKind, Head, Limits, Request, Response};
 
 /// Brings the answer to a request. [`HttpFetcher`](crate::http::HttpFetcher) is the one that ships.

@@ -17,9 +17,7 @@ use futures::executor::block_on;
 use serde_json::Value;
 use tidegate::http::HttpFetcher;
 use tidegate::rt::Runtime;
-use tidegate::{
-    Batch, Builder, Error, ErrorKind, FetchCx, Fetcher, Profile, Request, Response, Sink, SinkError,
-};
+use tidegate::{Batch, Builder, Error, ErrorKind, FetchCx, Fetcher, Profile, Request, Response, Sink, SinkError};
 use tidegate_examples::demo::{DemoOptions, DemoSite, PathClass};
 
 on_all_runtimes!(everything_is_brought_in_once_whatever_the_sink_does, what_failed_is_kept_and_replayed);
@@ -70,10 +68,10 @@ fn assert_is_the_truth(store: &Path, site: &DemoSite) {
     assert_eq!(products.len(), truth.len());
     for product in &truth {
         let found = products.get(&product.sku).expect("every product");
-        assert_eq!((&found["category"], &found["discontinued"]), (
-            &Value::from(product.category.as_str()),
-            &Value::from(product.discontinued)
-        ));
+        assert_eq!(
+            (&found["category"], &found["discontinued"]),
+            (&Value::from(product.category.as_str()), &Value::from(product.discontinued))
+        );
         if !product.discontinued {
             for (key, value) in [
                 ("name", &product.name),
@@ -175,7 +173,9 @@ impl Fetcher for Faulty {
             return match sum % 3 {
                 0 => Err(Error::new(ErrorKind::ConnectReset, "read")),
                 1 => panic!("in the fetcher"),
-                _ => self.inner.fetch(&request.clone().with_url(format!("http://{}/errors/1", host(request))), cx).await,
+                _ => {
+                    self.inner.fetch(&request.clone().with_url(format!("http://{}/errors/1", host(request))), cx).await
+                }
             };
         }
         self.inner.fetch(request, cx).await

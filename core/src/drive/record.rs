@@ -150,7 +150,8 @@ impl Record {
                 Outcome::Error(if error.url().is_some() { error } else { error.with_url(settled.request.url()) })
             }
         };
-        self.closing = Some(if verdict == JobVerdict::Cancelled && !self.unwanted { Verdict::Return } else { Verdict::Done });
+        self.closing =
+            Some(if verdict == JobVerdict::Cancelled && !self.unwanted { Verdict::Return } else { Verdict::Done });
         settled
     }
 }

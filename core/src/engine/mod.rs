@@ -38,8 +38,8 @@ use self::pacing::Rate;
 use self::retry::Budget;
 pub use self::shutdown::Shutdown;
 use crate::RetryTime;
-use crate::time::later;
 use crate::hash::KeyedState;
+use crate::time::later;
 
 /// The state machine. See the [module](self) for its life, and `engine/tests.rs` for tests as lists of literals.
 ///
