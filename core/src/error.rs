@@ -289,7 +289,7 @@ kinds! {
     BodyTooLarge = "body.too_large", Never;
     /// The Content-Encoding is unknown, nested too deeply or corrupt. Not retried.
     BodyEncoding = "body.encoding", Never;
-    /// Location is missing, cannot be parsed or has a scheme that is not followed. Not retried.
+    /// Location cannot be parsed, is too long or has a scheme that is not followed. Not retried.
     RedirectInvalid = "redirect.invalid", Never;
     /// More hops than `redirects`. Not retried.
     RedirectTooMany = "redirect.too_many", Never;
@@ -307,6 +307,8 @@ kinds! {
     ParserExpired = "parser.expired", AfterBackoff;
     /// The parser panicked; the message is its payload. Fails its URL only.
     ParserPanic = "parser.panic", Never;
+    /// The parser did not end within the parse limit. Its thread is given up and replaced. Not retried.
+    ParserTimeout = "parser.timeout", Never;
     /// The fetcher panicked; the message is its payload. Fails its URL only.
     FetcherPanic = "fetcher.panic", Never;
     /// The sink rejected items of the page for good.

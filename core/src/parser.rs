@@ -101,6 +101,9 @@ pub enum Accept {
     Head,
     /// Not a page for this parser: the URL settles with `http.status` for an error status, else as skipped for its type.
     Refuse,
+    /// Not an answer, whatever its status: the URL settles with `http.status`, after retries where the status asks for
+    /// them.
+    Fail,
 }
 
 impl Accept {

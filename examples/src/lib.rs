@@ -1,3 +1,4 @@
-//! What the program `tidegate` and the examples share: the [`demo`] site.
+//! What the program `tidegate` and the examples share: the [`demo`] site, and the program's own [`cli`].
 
+pub mod cli;
 pub mod demo;

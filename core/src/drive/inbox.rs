@@ -99,7 +99,7 @@ pub(super) enum ParseFailure {
 /// What a [`Handle`](super::Handle) asks of the driver.
 pub(super) enum Command {
     Submit(Vec<Request>),
-    Fetch { request: Request, reply: oneshot::Sender<Result<Page, Error>> },
+    Fetch { request: Request, reply: super::driver::Reply },
     Pause,
     Resume,
     Shutdown(Shutdown),

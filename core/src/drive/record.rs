@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use futures::channel::oneshot;
 use http::{Method, StatusCode};
 
 use super::inbox::ParseFailure;
@@ -24,7 +23,7 @@ pub(super) struct Record {
     pub(super) items: Option<Box<dyn std::any::Any + Send>>,
     pub(super) error: Option<Error>,
     /// Who waits for the page itself.
-    pub(super) reply: Option<oneshot::Sender<Result<Page, Error>>>,
+    pub(super) reply: Option<super::driver::Reply>,
     pub(super) page: Option<Page>,
     /// Which fetch loop has it.
     pub(super) in_loop: usize,

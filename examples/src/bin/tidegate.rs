@@ -1,1 +1,5 @@
-fn main() {}
+//! The program `tidegate`: see [`tidegate_examples::cli`].
+
+fn main() -> std::process::ExitCode {
+    tidegate_examples::cli::main()
+}

@@ -1,0 +1,82 @@
+//! From a crawl that is described to an exit status.
+
+use tidegate::{Builder, Error, Report, Snapshot};
+
+use super::args::Common;
+use super::output::{Outputs, RecordSink, Render, WriteError};
+use super::record::message;
+use super::signals::Signals;
+use super::stats::Stats;
+use super::watch::Watch;
+use super::{Failure, say};
+
+/// A run that has ended.
+pub(super) struct Ended {
+    result: Result<Report, Error>,
+    totals: Snapshot,
+    /// The exit status that a signal asks for.
+    signal: Option<u8>,
+    write_error: Option<WriteError>,
+}
+
+/// Runs the crawl, writing a record for each outcome, and its statistics at the end.
+pub(super) fn to_end(
+    builder: Builder<()>,
+    common: &Common,
+    outputs: Outputs,
+    render: Render,
+) -> Result<Ended, Failure> {
+    let Outputs { records, stats } = outputs;
+    let (sink, written) = RecordSink::start(records, render)?;
+    // Before the first record can be seen, so that whoever has seen one may send a signal.
+    let signals = Signals::catch()?;
+    let crawl = builder.outcomes(sink).start().map_err(|error| Failure::usage(message(&error)))?;
+    let handle = crawl.handle();
+    let caught = signals.watch(handle.clone(), common.quiet)?;
+    let watch = Watch::start(handle.clone(), stats.is_some(), common.quiet);
+    let result = futures::executor::block_on(crawl);
+    let peaks = watch.end();
+    let (reason, totals) = match &result {
+        Ok(report) => (report.finish_reason.code(), report.totals.clone()),
+        Err(_) => ("failed", handle.snapshot()),
+    };
+    if let Some(output) = stats {
+        let name = match common.runtime {
+            super::args::RuntimeName::Tokio => "tokio",
+            super::args::RuntimeName::Smol => "smol",
+        };
+        output.write_json(&Stats::new(name, common.io_threads.get(), reason, &totals, peaks))?;
+    }
+    Ok(Ended { result, totals, signal: caught.code(), write_error: written.error() })
+}
+
+impl Ended {
+    /// The exit status; `summary` is printed first, unless the reader of the records has gone, and `reason` says why the
+    /// run counts as failed although it came to its end.
+    pub(super) fn finish(
+        self,
+        common: &Common,
+        summary: Option<String>,
+        reason: Option<String>,
+    ) -> Result<u8, Failure> {
+        let report = match (self.write_error, self.result) {
+            // Nobody wants more: that is an ordinary end of a pipeline.
+            (Some(WriteError::Closed), _) => return Ok(0),
+            (Some(WriteError::Failed(message)), _) => return Err(Failure::run(message)),
+            (None, Err(error)) => return Err(Failure::run(message(&error))),
+            (None, Ok(report)) => report,
+        };
+        if !common.quiet {
+            say(report);
+            if let Some(summary) = summary {
+                say(summary);
+            }
+        }
+        match (self.signal, reason) {
+            (Some(code), _) => Ok(code),
+            (None, Some(reason)) => Err(Failure::run(reason)),
+            (None, None) if common.fail && self.totals.counters.error > 0 => Ok(3),
+            (None, None) => Ok(0),
+        }
+    }
+}
