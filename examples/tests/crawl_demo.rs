@@ -12,10 +12,7 @@ use tidegate::{Builder, Crawl, Profile, Settled};
 use tidegate_examples::demo::{DemoOptions, DemoSite, PathClass};
 use tidegate_parse::follow_links;
 
-on_all_runtimes!(
-    the_whole_site_is_found_and_every_corner_is_named,
-    a_server_that_dies_ends_the_crawl_with_errors,
-);
+on_all_runtimes!(the_whole_site_is_found_and_every_corner_is_named, a_server_that_dies_ends_the_crawl_with_errors,);
 
 const PAGES: u32 = 400;
 
@@ -83,7 +80,8 @@ fn the_whole_site_is_found_and_every_corner_is_named(runtime: &Runtime) {
         ("/redirects/single", "ok"),
     ];
     assert_eq!(broken, expected.map(|(path, code)| (path.to_owned(), code.to_owned())).into());
-    let with = |folder: &str, outcome: &str| list.iter().filter(|s| path(s).starts_with(folder) && code(s) == outcome).count();
+    let with =
+        |folder: &str, outcome: &str| list.iter().filter(|s| path(s).starts_with(folder) && code(s) == outcome).count();
     assert_eq!((with("/missing/", "http.status"), with("/errors/", "http.status")), (5, 3));
     assert_eq!((with("/flaky/", "ok"), with("/limited/", "ok"), with("/private/", "robots")), (5, 41, 2));
     assert!(list.iter().filter(|s| path(s).starts_with("/flaky/")).all(|s| s.attempts == 2));
@@ -108,7 +106,9 @@ fn a_server_that_dies_ends_the_crawl_with_errors(runtime: &Runtime) {
     let known = ["body.incomplete", "connect.refused", "connect.reset", "http.empty_reply", "http.status"];
     assert!(errors.contains("connect.refused"), "{errors:?}");
     assert!(
-        errors.iter().all(|code| known.contains(&code.as_str()) || code.starts_with("http.") || code.starts_with("redirect.")),
+        errors
+            .iter()
+            .all(|code| known.contains(&code.as_str()) || code.starts_with("http.") || code.starts_with("redirect.")),
         "{errors:?}"
     );
 }

@@ -269,12 +269,8 @@ fn the_handle_submits_fetches_and_lists(runtime: &Runtime) {
             }
         }
     };
-    let crawl = crawl(runtime)
-        .seeds(seeds(3))
-        .fetcher(fetcher)
-        .outcomes(all.clone())
-        .start()
-        .expect("settings are fine");
+    let crawl =
+        crawl(runtime).seeds(seeds(3)).fetcher(fetcher).outcomes(all.clone()).start().expect("settings are fine");
     let handle = crawl.handle();
     let page = block_on(handle.fetch("http://b.test/token")).expect("any status is an answer");
     assert_eq!((page.status().as_u16(), &*page.utf8()), (403, "a token"));

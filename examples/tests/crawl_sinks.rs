@@ -12,9 +12,7 @@ use common::{Gate, answer, crawl, dally, lock, ms, outcomes, settled, tree, wait
 use futures::StreamExt;
 use futures::executor::block_on;
 use tidegate::rt::Runtime;
-use tidegate::{
-    Batch, Close, Delivery, DeliveryId, Error, ErrorKind, Request, Shutdown, Sink, SinkError,
-};
+use tidegate::{Batch, Close, Delivery, DeliveryId, Error, ErrorKind, Request, Shutdown, Sink, SinkError};
 
 on_all_runtimes!(
     a_slow_sink_stops_the_fetches,
@@ -123,8 +121,7 @@ impl Sink<String> for Killer {
 // J2, J3
 fn a_sink_that_kills_batches_gets_everything_once_by_id(runtime: &Runtime) {
     let (kept, offered, all) = (Arc::default(), Arc::default(), outcomes());
-    let sink =
-        Killer { rng: fastrand::Rng::with_seed(5), kept: Arc::clone(&kept), offered: Arc::clone(&offered) };
+    let sink = Killer { rng: fastrand::Rng::with_seed(5), kept: Arc::clone(&kept), offered: Arc::clone(&offered) };
     let run = crawl(runtime).seeds(urls(400)).fetcher(page).sink(sink).outcomes(all.clone()).run();
     let report = block_on(run).expect("the run ends well");
     assert!(settled(&report, &all).iter().all(|s| s.items == 3 && s.outcome.name() == "ok"));
@@ -351,4 +348,3 @@ fn a_dropped_stream_fails_the_run(runtime: &Runtime) {
     assert_eq!(kind(block_on(crawl)), ErrorKind::SinkFailed);
     drop(held);
 }
-
