@@ -10,7 +10,7 @@ use futures::channel::oneshot;
 use super::driver::{Driver, Parts, Settings};
 use super::fetch_loop::FetchLoop;
 use super::frontier_task::FrontierDoor;
-use super::inbox::{Inbox, Message};
+use super::inbox::{Inbox, LaneOf};
 use super::items::{self, Items};
 use super::lag_probe::LagProbe;
 use super::lane::{Lane, SinkLane};
@@ -70,6 +70,7 @@ pub struct Builder<I> {
     max_time: Option<Duration>,
     lag_limit: Duration,
     parse_limit: Duration,
+    close_limit: Duration,
     loops: Option<usize>,
 }
 
@@ -104,6 +105,7 @@ impl<I: Send + 'static> Builder<I> {
             max_time: None,
             lag_limit: Duration::from_millis(50),
             parse_limit: Duration::from_secs(30),
+            close_limit: Duration::from_secs(10),
             loops: None,
         };
         builder.config.resolve_hosts = true;
@@ -303,6 +305,13 @@ impl<I: Send + 'static> Builder<I> {
         self
     }
 
+    /// How long sinks and the frontier may take to close when everything has settled or was stopped: 10 s. Beyond it they
+    /// are dropped, and the run fails.
+    pub fn close_limit(mut self, time: Duration) -> Self {
+        self.close_limit = time;
+        self
+    }
+
     /// Seed of all random choices; from the clock by default.
     pub fn random_seed(mut self, seed: u64) -> Self {
         self.config.seed = seed;
@@ -367,14 +376,11 @@ impl<I: Send + 'static> Builder<I> {
         let probe = Arc::new(LagProbe::start(&runtime, Arc::clone(&inbox), self.lag_limit));
         let stats = Arc::new(Mutex::new(Stats::new()));
         let sink = self.sink.filter(|_| self.stream.is_none());
-        let sink = sink.map(|sink| {
-            let says = |job, items, rejected| Message::Delivered { job, items, rejected };
-            Box::new(SinkLane::start(&runtime, Arc::clone(&inbox), sink, says)) as Box<dyn Lane>
-        });
+        let sink = sink
+            .map(|sink| Box::new(SinkLane::start(&runtime, Arc::clone(&inbox), sink, LaneOf::Items)) as Box<dyn Lane>);
         let items = self.stream.or(sink);
         let outcomes = self.outcomes.map(|sink| {
-            let says = |job, _, _| Message::Closed { job };
-            Box::new(SinkLane::start(&runtime, Arc::clone(&inbox), sink, says)) as Box<dyn Lane>
+            Box::new(SinkLane::start(&runtime, Arc::clone(&inbox), sink, LaneOf::Outcomes)) as Box<dyn Lane>
         });
         let (done, report) = oneshot::channel();
         let handle = Handle {
@@ -395,6 +401,7 @@ impl<I: Send + 'static> Builder<I> {
                 max_depth: self.max_depth,
                 max_time: self.max_time,
                 parse_limit: self.parse_limit,
+                close_limit: self.close_limit,
             },
             seeds: self.seeds,
             runtime: runtime.clone(),

@@ -28,9 +28,6 @@ use crate::rt::{BoxFuture, Runtime, Sleep};
 use crate::time::later;
 use crate::{Close, Error, ErrorKind, Fetcher, HostPolicy, HostRules, Ledger, Limits, Page, Request, Verdict};
 
-/// How long sinks and frontier may take to close after everything has settled or was aborted.
-const LINGER: Duration = Duration::from_secs(10);
-
 /// How long a parse job waits that an offload shared with others had no room for.
 const OFFER_AGAIN: Duration = Duration::from_millis(2);
 
@@ -48,6 +45,7 @@ pub(super) struct Settings {
     pub(super) max_depth: Option<u32>,
     pub(super) max_time: Option<Duration>,
     pub(super) parse_limit: Duration,
+    pub(super) close_limit: Duration,
 }
 
 /// Who waits for a page.
@@ -185,17 +183,21 @@ impl Driver {
             Shutdown::Graceful { within } => within,
             Shutdown::Now => Duration::ZERO,
         };
-        let give_up = later(now, within) + LINGER;
+        let give_up = later(later(now, within), self.p.settings.close_limit);
         self.give_up_at = Some(self.give_up_at.map_or(give_up, |at| at.min(give_up)));
     }
 
-    /// The crawl cannot go on: leases return, and what the failed part would have acknowledged is not waited for.
+    /// The crawl cannot go on: leases return, and no item is delivered any more. Outcomes still are.
     fn fail(&mut self, now: Instant, error: Error) {
         self.fatal.get_or_insert(error);
         self.end(now, FinishReason::Shutdown, Shutdown::Now);
         if let Some(lane) = &self.p.items {
             lane.close(Close::Failed);
         }
+    }
+
+    /// Nobody takes outcomes any more: what waits for an acknowledgement is not waited for.
+    fn lose_outcomes(&mut self, now: Instant) {
         if let Some(lane) = self.p.outcomes.take() {
             lane.close(Close::Failed);
             self.failed_lanes.push(lane);
@@ -248,7 +250,7 @@ impl Driver {
         }
         self.p.frontier.close();
         self.closing = Some(why);
-        let give_up = self.p.runtime.now() + LINGER;
+        let give_up = later(self.p.runtime.now(), self.p.settings.close_limit);
         self.give_up_at = Some(self.give_up_at.map_or(give_up, |at| at.max(give_up)));
     }
 
