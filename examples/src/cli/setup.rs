@@ -76,10 +76,12 @@ impl Setup {
             Some(most) => format!("{most} connections a host"),
             None => "no limit of connections".into(),
         };
-        format!(
-            "{connections}, delay {:?}, {} attempts, back-off {:?} to {:?}",
-            self.profile.gap, self.profile.attempts, DEMO_BACKOFF.0, DEMO_BACKOFF.1
-        )
+        let delay = match self.profile.gap {
+            Duration::ZERO => "no delay".into(),
+            gap => format!("delay {gap:?}"),
+        };
+        let (shortest, longest) = DEMO_BACKOFF;
+        format!("{connections}, {delay}, retries {} after {shortest:?} to {longest:?}", self.profile.attempts - 1)
     }
 
     /// A crawl with everything that the subcommands share; its URLs, its parser and its fetcher are still to be set.
