@@ -155,6 +155,15 @@ pub(super) enum RuntimeName {
     Smol,
 }
 
+impl RuntimeName {
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Tokio => "tokio",
+            Self::Smol => "smol",
+        }
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(super) enum BodyMode {
     /// Nothing of the body

@@ -207,30 +207,37 @@ pub(crate) fn refusing() -> SocketAddr {
 /// A server that answers by a function of the request's head, and remembers the heads.
 pub(crate) struct Server {
     pub(crate) addr: SocketAddr,
-    heads: Arc<Mutex<Vec<String>>>,
+    seen: Arc<Mutex<Vec<(SocketAddr, String)>>>,
 }
 
 impl Server {
     pub(crate) fn start(answer: impl Fn(&str) -> String + Send + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
         let addr = listener.local_addr().expect("bound");
-        let heads = Arc::new(Mutex::new(Vec::new()));
-        let seen = Arc::clone(&heads);
+        let seen = Arc::new(Mutex::new(Vec::new()));
+        let for_thread = Arc::clone(&seen);
         // Ends with the test's process.
         std::thread::spawn(move || {
             for stream in listener.incoming() {
                 let mut stream = BufReader::new(stream.expect("a connection"));
+                let Ok(peer) = stream.get_ref().peer_addr() else { continue };
                 let mut head = String::new();
                 while !head.ends_with("\r\n\r\n") && stream.read_line(&mut head).is_ok_and(|n| n > 0) {}
-                seen.lock().expect("no panic").push(head.to_ascii_lowercase());
+                for_thread.lock().expect("no panic").push((peer, head.to_ascii_lowercase()));
                 let _ = stream.get_mut().write_all(answer(&head).as_bytes());
             }
         });
-        Self { addr, heads }
+        Self { addr, seen }
     }
 
+    /// The heads of all requests, in lower case.
     pub(crate) fn heads(&self) -> Vec<String> {
-        self.heads.lock().expect("no panic").clone()
+        self.seen.lock().expect("no panic").iter().map(|(_, head)| head.clone()).collect()
+    }
+
+    /// Who asked.
+    pub(crate) fn peers(&self) -> Vec<SocketAddr> {
+        self.seen.lock().expect("no panic").iter().map(|(peer, _)| *peer).collect()
     }
 }
 
