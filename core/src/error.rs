@@ -289,7 +289,7 @@ kinds! {
     BodyTooLarge = "body.too_large", Never;
     /// The Content-Encoding is unknown, nested too deeply or corrupt. Not retried.
     BodyEncoding = "body.encoding", Never;
-    /// Location is missing, cannot be parsed or has a scheme that is not followed. Not retried.
+    /// Location cannot be parsed, is too long or has a scheme that is not followed. Not retried.
     RedirectInvalid = "redirect.invalid", Never;
     /// More hops than `redirects`. Not retried.
     RedirectTooMany = "redirect.too_many", Never;

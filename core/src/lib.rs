@@ -1,4 +1,74 @@
-//! The core of tidegate, a library to build scrapers on.
+//! The core of tidegate: build scrapers that hold tens of thousands of sockets on one thread, and keep that thread free.
+//!
+//! # Should I use this?
+//! Yes, where a crawl is large enough that one thread a request is too many and parsing on the event loop shows: a
+//! thousand pages and more. For fewer, `reqwest` and `buffer_unordered` are enough. For pages that need a browser, or
+//! servers that look at fingerprints, other tools exist.
+//!
+//! This crate knows no executor. Take an adapter with it, `tidegate-tokio` or `tidegate-smol`, and usually
+//! `tidegate-parse`.
+//!
+//! # Quick start
+//! ```
+//! use tidegate::{Crawl, Output, Page, ParseError};
+//!
+//! fn lines(page: &Page, out: &mut Output<String>) -> Result<(), ParseError> {
+//!     for line in page.utf8().lines() {
+//!         out.item(line.to_owned());
+//!     }
+//!     Ok(())
+//! }
+//!
+//! async fn run(runtime: tidegate::rt::Runtime) -> Result<(), tidegate::Error> {
+//!     let report = Crawl::builder(runtime)
+//!         .user_agent("lines-bot/0.1 (+mailto:me@example.org)")
+//!         .seed("https://example.org/robots.txt")
+//!         .parse_with(lines)
+//!         .sink(tidegate::sink::jsonl_stdout())
+//!         .run()
+//!         .await?; // an error only where the run itself could not go on
+//!     eprintln!("{report}");
+//!     Ok(())
+//! }
+//! ```
+//!
+//! # Map
+//! | you want to | look at |
+//! |---|---|
+//! | describe and run a crawl | [`Crawl`], [`Builder`], [`Profile`], [`Scope`], [`Handle`], [`Report`] |
+//! | ask for a URL | [`Request`], [`Overrides`], [`Limits`], [`Deadlines`] |
+//! | bring it by other means than HTTP | [`Fetcher`], [`FetchCx`], [`Response`], [`Head`] |
+//! | make something of it | [`Parser`], [`Page`], [`Output`], [`ParseError`], [`parse_once`] |
+//! | keep it | [`Sink`], [`Batch`], [`Delivery`], [`sink`]; every URL's end: [`Settled`] |
+//! | say what there is to fetch | [`Frontier`], [`MemoryFrontier`], [`StreamFrontier`], [`Recurring`] |
+//! | obey a host | [`HostPolicy`], [`robots`] |
+//! | fetch over HTTP without a crawl | [`http`] |
+//! | bring an executor | [`rt`] |
+//! | understand the rules | [`engine`]: pure, with time as an argument |
+//!
+//! # How it works
+//! An [`engine`] decides, without I/O and without a clock: which job is leased, queued, started, retried, settled. A driver
+//! task feeds it. One fetch loop for each I/O thread owns all fetches of that thread in one task: it polls those that are
+//! ready for 500 us, then gives the thread back until I/O and timers were looked at, so that a thousand answers at once
+//! delay nobody's timer. Parsing runs on threads of its own. A heartbeat measures how late the loop is; above 50 ms
+//! no fetch is started until it recovers. What is slow fills its own stage and then stops the stage before it: sink, parser,
+//! fetches.
+//!
+//! # Cancel safety
+//! Dropping [`Crawl`] stops it now: leases return to the frontier. Every future of this crate says in its documentation
+//! what happens when it is dropped; where it says nothing, nothing is lost.
+//!
+//! # Features
+//! | feature | default | gives |
+//! |---|---|---|
+//! | `http` | yes | [`http::HttpFetcher`](crate::http): HTTP/1.1, pool, redirects, decoding, proxies |
+//! | `tls` | yes | https by rustls with ring and the Mozilla roots |
+//! | `native-roots` | no | the system's certificate store beside them |
+//!
+//! # Foreign types
+//! The public API names types of `bytes`, `http`, `url`, `serde` and `serde_json` (`RawValue`), `futures` (`Stream`) and
+//! `hyper::rt`. A major version of one of them is a major version of this crate.
+#![cfg_attr(not(feature = "http"), allow(rustdoc::broken_intra_doc_links, reason = "the map names the HTTP fetcher"))]
 
 mod defaults;
 mod drive;
@@ -20,6 +90,7 @@ pub mod robots;
 pub mod rt;
 mod settled;
 pub mod sink;
+mod time;
 #[cfg(feature = "tls")]
 pub mod tls;
 

@@ -149,7 +149,7 @@ impl<I> Output<I> {
         let request = request.into();
         let target = self.base.join(request.url()).ok().and_then(|url| crate::canonical(url).ok());
         match target {
-            Some(url) if self.found.len() < self.max_links => self.found.push(request.with_url(url)),
+            Some(url) if self.found.len() < self.max_links => self.found.push(request.with_canonical(&url)),
             _ => self.refused_links += 1,
         }
     }

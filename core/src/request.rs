@@ -1,5 +1,6 @@
 //! What is asked for: [`Request`], its identity for deduplication, and the canonical form of URLs.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -38,6 +39,8 @@ pub struct Request {
     not_before: Option<SystemTime>,
     priority: i32,
     depth: u32,
+    /// The URL is in canonical form already: it need not be brought into it again on the loop.
+    canonical: bool,
     more: Option<Box<More>>,
 }
 
@@ -115,6 +118,7 @@ impl Request {
             not_before: None,
             priority: 0,
             depth: 0,
+            canonical: false,
             more: None,
         }
     }
@@ -145,6 +149,15 @@ impl Request {
     #[must_use]
     pub fn with_url(mut self, url: impl Into<String>) -> Self {
         self.url = url.into().into_boxed_str();
+        self.canonical = false;
+        self
+    }
+
+    /// Replaces the URL by one that [`canonical`] gave.
+    #[must_use]
+    pub(crate) fn with_canonical(mut self, url: &Url) -> Self {
+        self.url = url.as_str().into();
+        self.canonical = true;
         self
     }
 
@@ -334,6 +347,9 @@ impl Request {
     /// # Errors
     /// [`ErrorKind::UrlInvalid`], [`ErrorKind::UrlScheme`].
     pub fn target(&self) -> Result<Url, Error> {
+        if let (true, Ok(url)) = (self.canonical, Url::parse(&self.url)) {
+            return Ok(url);
+        }
         parse_target(&self.url)
     }
 
@@ -342,7 +358,11 @@ impl Request {
         if let Some(key) = self.more.as_ref().and_then(|m| m.dedupe_key.as_deref()) {
             return key.as_bytes().to_vec();
         }
-        let url = self.target().map_or_else(|_| self.url.to_string(), String::from);
+        let url: Cow<'_, str> = if self.canonical {
+            (&*self.url).into()
+        } else {
+            self.target().map_or_else(|_| (&*self.url).into(), |url| String::from(url).into())
+        };
         let mut identity = Vec::with_capacity(url.len() + 24);
         if self.method != Method::GET {
             identity.extend_from_slice(self.method.as_str().as_bytes());
@@ -459,7 +479,7 @@ fn normalise_percent(text: &str) -> String {
 }
 
 /// `url` without `user:password@`, also where it cannot be parsed.
-pub(crate) fn without_userinfo(url: &str) -> std::borrow::Cow<'_, str> {
+pub(crate) fn without_userinfo(url: &str) -> Cow<'_, str> {
     let Some(start) = url.find("//").map(|i| i + 2) else { return url.into() };
     let end = url[start..].find(['/', '\\', '?', '#']).map_or(url.len(), |i| start + i);
     match url[start..end].rfind('@') {

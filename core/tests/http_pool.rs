@@ -5,9 +5,9 @@ mod common;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
-use common::{Server, fetch, limits, run};
+use common::{Server, catch_up, fetch, limits, run, until};
+use futures::future::Either;
 use tidegate::http::HttpFetcher;
 use tidegate::rt::Runtime;
 use tidegate::{ErrorKind, FetchCx, Fetcher, Overrides, Request};
@@ -21,13 +21,6 @@ fn fetcher(runtime: &Runtime) -> HttpFetcher {
 async fn get(runtime: &Runtime, fetcher: &HttpFetcher, server: &Server) -> Result<Vec<u8>, ErrorKind> {
     let response = fetch(runtime, fetcher, Request::get(server.url("/"))).await;
     response.map(|r| r.body.to_vec()).map_err(|e| e.kind())
-}
-
-/// Waits until the pool's connection shows that the peer closed it, without a fetch.
-async fn until(mut condition: impl FnMut() -> bool) {
-    while !condition() {
-        tokio::task::yield_now().await;
-    }
 }
 
 #[test]
@@ -124,8 +117,7 @@ fn an_unsolicited_answer_is_seen_at_checkout() {
         assert_eq!(fetcher.idle_connections(), 1);
         release.store(true, Ordering::SeqCst);
         until(|| sent.load(Ordering::SeqCst)).await;
-        // The reactor has to hear of the bytes.
-        tokio::time::timeout(Duration::from_millis(20), std::future::pending::<()>()).await.expect_err("a pause");
+        catch_up(&rt).await;
         assert_eq!(get(&rt, &fetcher, &server).await.as_deref(), Ok(&b"hello"[..]));
         assert_eq!(server.accepted(), 2);
     });
@@ -190,7 +182,8 @@ fn a_connection_that_was_closed_while_idle_is_not_used() {
             let response = fetch(&rt, &fetcher, Request::post(server.url("/"), "x")).await.expect("an answer");
             assert_eq!(&response.body[..], b"hello");
             assert_eq!(server.accepted(), n);
-            tokio::time::timeout(Duration::from_millis(20), std::future::pending::<()>()).await.expect_err("a pause");
+            until(|| server.closed() == n).await;
+            catch_up(&rt).await;
         }
     });
 }
@@ -223,23 +216,29 @@ fn the_pool_can_be_switched_off() {
 // H10
 #[test]
 fn a_fetch_that_is_dropped_leaves_no_connection() {
-    let closed = Arc::new(AtomicBool::new(false));
-    let seen = Arc::clone(&closed);
+    let sent = Arc::new(AtomicBool::new(false));
+    let tell = Arc::clone(&sent);
     let server = Server::start(move |peer| {
         peer.request()?;
         peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf")?;
+        tell.store(true, Ordering::SeqCst);
         peer.wait_for_close();
-        seen.store(true, Ordering::SeqCst);
         Ok(())
     });
     run(async |rt| {
         let fetcher = fetcher(&rt);
         let cx = FetchCx::detached(&rt).with_limits(limits());
         let request = Request::get(server.url("/"));
-        let unfinished = tokio::time::timeout(Duration::from_millis(50), fetcher.fetch(&request, &cx)).await;
-        assert!(unfinished.is_err(), "the body never ends");
+        let half_sent = std::pin::pin!(async {
+            until(|| sent.load(Ordering::SeqCst)).await;
+            catch_up(&rt).await;
+        });
+        match futures::future::select(fetcher.fetch(&request, &cx), half_sent).await {
+            Either::Left(_) => panic!("the body never ends"),
+            Either::Right(((), fetch)) => drop(fetch),
+        }
         assert_eq!(fetcher.idle_connections(), 0);
-        until(|| closed.load(Ordering::SeqCst)).await;
+        until(|| server.closed() == 1).await;
     });
 }
 
@@ -335,4 +334,28 @@ fn two_credentials_do_not_share_a_connection() {
             assert_eq!(proxy.accepted(), accepted);
         }
     });
+}
+
+// A12, A13: whatever the verdict on the framing, the next answer is not read from the same connection.
+#[test]
+fn doubtful_framing_ends_the_connection() {
+    let chunked = "5\r\nhello\r\n0\r\n\r\n";
+    for (fields, body, expected) in [
+        ("Content-Length: 3\r\nTransfer-Encoding: chunked", chunked, Ok(&b"hello"[..])),
+        ("Transfer-Encoding: chunked\r\nContent-Length: 3", chunked, Ok(b"hello")),
+        ("Transfer-Encoding: xchunked", "hello", Ok(b"hello")),
+        ("Transfer-Encoding: chunked, identity", "hello", Ok(b"hello")),
+    ] {
+        let reply = format!("HTTP/1.1 200 OK\r\n{fields}\r\n\r\n{body}");
+        // Where the framing says when the body ends, the server leaves it to us to close.
+        let server = if body == chunked { Server::replying(reply) } else { Server::replying_once(reply) };
+        run(async |rt| {
+            let fetcher = fetcher(&rt);
+            for n in 1..=2 {
+                let result = get(&rt, &fetcher, &server).await;
+                assert_eq!(result.as_deref(), expected.as_deref(), "{fields}");
+                assert_eq!(server.accepted(), n, "{fields}");
+            }
+        });
+    }
 }

@@ -21,7 +21,9 @@ fn countdown() -> Server {
                 Ok(0) | Err(_) => peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\npage")?,
                 Ok(n) => {
                     let to = n - 1;
-                    peer.send(format!("HTTP/1.1 302 Found\r\nLocation: /{to}#x\r\nContent-Length: 0\r\n\r\n").as_bytes())?;
+                    peer.send(
+                        format!("HTTP/1.1 302 Found\r\nLocation: /{to}#x\r\nContent-Length: 0\r\n\r\n").as_bytes(),
+                    )?;
                 }
             }
         }
@@ -91,7 +93,8 @@ fn userinfo_is_sent_once_and_shown_nowhere() {
 #[test]
 fn a_redirect_to_anything_else_is_an_error() {
     for location in ["file:///etc/passwd", "javascript:alert(1)", "", "http://[bad/"] {
-        let server = Server::replying(format!("HTTP/1.1 302 Found\r\nLocation: {location}\r\nContent-Length: 0\r\n\r\n"));
+        let server =
+            Server::replying(format!("HTTP/1.1 302 Found\r\nLocation: {location}\r\nContent-Length: 0\r\n\r\n"));
         let error = run(async |rt| fetch(&rt, &fetcher(&rt), Request::get(server.url("/"))).await);
         assert_eq!(error.expect_err("not followed").kind(), ErrorKind::RedirectInvalid, "{location:?}");
     }

@@ -18,8 +18,7 @@ fn fetcher(runtime: &Runtime) -> HttpFetcher {
 /// The verdict on one reply, after which the server closes.
 fn verdict(reply: impl Into<Vec<u8>>) -> Result<Response, ErrorKind> {
     let server = Server::replying_once(reply);
-    run(async |runtime| fetch(&runtime, &fetcher(&runtime), Request::get(server.url("/"))).await)
-        .map_err(|e| e.kind())
+    run(async |runtime| fetch(&runtime, &fetcher(&runtime), Request::get(server.url("/"))).await).map_err(|e| e.kind())
 }
 
 fn body(reply: impl Into<Vec<u8>>) -> Result<Vec<u8>, ErrorKind> {
@@ -35,9 +34,11 @@ fn plain_answers() {
     assert_eq!(body("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello"), Ok(b"hello".to_vec()));
     assert_eq!(body("HTTP/1.1 200 OK\r\n\r\nuntil the end"), Ok(b"until the end".to_vec()));
     assert_eq!(body("HTTP/1.0 200 OK\r\n\r\nold"), Ok(b"old".to_vec()));
-    let chunked = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n6;x=y\r\n world\r\n0\r\nT: x\r\n\r\n";
+    let chunked =
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n6;x=y\r\n world\r\n0\r\nT: x\r\n\r\n";
     assert_eq!(body(chunked), Ok(b"hello world".to_vec()));
-    let response = verdict("HTTP/1.1 404 Not Found\r\nX-A: 1\r\nX-A: 2\r\nContent-Length: 0\r\n\r\n").expect("an answer");
+    let response =
+        verdict("HTTP/1.1 404 Not Found\r\nX-A: 1\r\nX-A: 2\r\nContent-Length: 0\r\n\r\n").expect("an answer");
     assert_eq!(response.head.status, 404);
     assert_eq!(response.head.headers.get_all("x-a").iter().count(), 2);
     assert!(response.remote.is_some() && response.decoder.is_none());
@@ -115,8 +116,16 @@ fn a_cut_answer_is_never_complete() {
 // A5
 #[test]
 fn no_status_line_no_answer() {
-    for line in ["garbage", "<html>hello", "HTTP/3.0 200 OK", "HTTP/1.2 200 OK", "HTTP/1.1 -12", "HTTP/1.1 20", "HTTP/1.1 1000 x", "HTTP/1.1 1234567 x"]
-    {
+    for line in [
+        "garbage",
+        "<html>hello",
+        "HTTP/3.0 200 OK",
+        "HTTP/1.2 200 OK",
+        "HTTP/1.1 -12",
+        "HTTP/1.1 20",
+        "HTTP/1.1 1000 x",
+        "HTTP/1.1 1234567 x",
+    ] {
         assert_eq!(body(format!("{line}\r\n\r\n")), Err(ErrorKind::HttpStatusLine), "{line}");
     }
 }
@@ -238,7 +247,9 @@ fn content_length_is_a_claim() {
 // A14
 #[test]
 fn bad_chunks_are_refused() {
-    for chunk in ["zz\r\nhello\r\n0\r\n\r\n", "-5\r\nhello\r\n0\r\n\r\n", "11111111111111111\r\nx", "5\r\nhelloX\r\n0\r\n\r\n"] {
+    for chunk in
+        ["zz\r\nhello\r\n0\r\n\r\n", "-5\r\nhello\r\n0\r\n\r\n", "11111111111111111\r\nx", "5\r\nhelloX\r\n0\r\n\r\n"]
+    {
         let result = body(format!("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n{chunk}"));
         assert_eq!(result, Err(ErrorKind::HttpProtocol), "{chunk:?}");
     }
@@ -319,7 +330,8 @@ fn encoded_bodies_carry_their_decoder() {
     let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
     encoder.write_all(b"hello, hello, hello").expect("memory");
     let gzip = encoder.finish().expect("memory");
-    let mut reply = format!("HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: {}\r\n\r\n", gzip.len()).into_bytes();
+    let mut reply =
+        format!("HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: {}\r\n\r\n", gzip.len()).into_bytes();
     reply.extend_from_slice(&gzip);
     let response = verdict(reply.clone()).expect("an answer");
     assert_eq!(response.bytes_wire, gzip.len() as u64);

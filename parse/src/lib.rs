@@ -30,7 +30,6 @@ mod html;
 mod json;
 mod links;
 mod prescan;
-mod robots;
 mod scan;
 
 pub use self::charset::{Charset, CharsetSource, DETECT_BYTES, charset, charset_of_bytes, decode, text};
@@ -43,4 +42,4 @@ pub use self::html::{
 };
 pub use self::json::{JsonError, embedded_json, json, json_ld};
 pub use self::links::{Link, LinkKind, Links, MAX_LINKS, images, links, links_of};
-pub use self::robots::{MAX_BYTES as MAX_ROBOTS_BYTES, MAX_CRAWL_DELAY, Robots, RobotsRules};
+pub use tidegate::robots::{Robots, RobotsRules};

@@ -219,9 +219,9 @@ mod tests {
     // I5: a text in which every place looks like a beginning.
     #[test]
     fn a_hostile_script_is_looked_at_a_bounded_number_of_times() {
-        let script = "s={".repeat(300_000);
+        let script = "s={".repeat(30_000);
         assert_eq!(assigned(&script, "s").count(), 0);
-        assert_eq!(assigned(&"s/*".repeat(300_000), "s").count(), 0);
+        assert_eq!(assigned(&"s/*".repeat(30_000), "s").count(), 0);
         let script = "s={}".repeat(1000);
         assert_eq!(assigned(&script, "s").count(), MAX_ASSIGNMENTS);
     }

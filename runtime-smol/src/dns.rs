@@ -20,10 +20,9 @@ use hickory_resolver::proto::rr::Name as DnsName;
 use hickory_resolver::{ConnectionProvider, Resolver};
 use tidegate::rt::{Addrs, BoxFuture, Name, Resolve, ResolveError, TcpOptions};
 
-/// Made with the first lookup, because that reads files.
 pub(crate) struct Dns {
     provider: Provider,
-    resolver: Arc<Mutex<Option<Resolver<Provider>>>>,
+    resolver: Slot<Provider>,
 }
 
 impl Dns {
@@ -39,13 +38,12 @@ impl Resolve for Dns {
     }
 }
 
-fn made(
-    resolver: &Mutex<Option<Resolver<Provider>>>,
-    provider: Provider,
-    name: &Name,
-) -> Result<Resolver<Provider>, ResolveError> {
-    let mut resolver = resolver.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some(resolver) = &*resolver {
+/// The resolver, made with the first lookup because that reads files.
+type Slot<P> = Arc<Mutex<Option<Resolver<P>>>>;
+
+fn made<P: ConnectionProvider>(slot: &Slot<P>, provider: P, name: &Name) -> Result<Resolver<P>, ResolveError> {
+    let mut slot = slot.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(resolver) = &*slot {
         return Ok(resolver.clone());
     }
     let made = Resolver::builder(provider).and_then(|mut builder| {
@@ -57,7 +55,7 @@ fn made(
         name: name.clone(),
         message: format!("the system's DNS configuration: {error}").into(),
     })?;
-    Ok(resolver.insert(made).clone())
+    Ok(slot.insert(made).clone())
 }
 
 async fn lookup<P: ConnectionProvider>(resolver: Resolver<P>, name: Name) -> Result<Addrs, ResolveError> {
@@ -201,4 +199,27 @@ impl AsyncWrite for Tcp {
     fn poll_close(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.0).poll_close(cx)
     }
+}
+
+#[cfg(test)]
+#[path = "../../runtime-tokio/tests/suite/name_server.rs"]
+mod name_server;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn runtime(config: ResolverConfig, timeout: Duration) -> Runtime {
+        let executor = Arc::new(Executor::new());
+        let dns = Dns::new(Arc::downgrade(&executor));
+        let mut builder = Resolver::builder_with_config(config, dns.provider.clone());
+        configure(builder.options_mut());
+        builder.options_mut().timeout = timeout;
+        *dns.resolver.lock().expect("no panic") = Some(builder.build().expect("a resolver"));
+        let runtime = crate::from_executor(&executor, std::num::NonZeroUsize::MIN).expect("a descriptor");
+        std::thread::spawn(move || async_io::block_on(executor.run(std::future::pending::<()>())));
+        runtime.with_resolve(dns)
+    }
+
+    super::name_server::tests!();
 }

@@ -1,4 +1,4 @@
-//! Runs [tidegate](tidegate) on smol: async-io and async-executor.
+//! Runs [tidegate] on smol: async-io and async-executor.
 //!
 //! | where the crawl's I/O runs | |
 //! |---|---|

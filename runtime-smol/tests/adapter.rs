@@ -24,3 +24,31 @@ adapter_tests! {
     two_threads: tidegate_smol::runtime(crate::TWO).expect("two threads");
     from_executor: crate::passed_in();
 }
+
+#[test]
+fn tasks_are_dropped_with_one_thread() {
+    suite::spawn::tasks_are_dropped_with_the_runtime(tidegate_smol::dedicated().expect("a thread"));
+}
+
+#[test]
+fn tasks_are_dropped_with_two_threads() {
+    suite::spawn::tasks_are_dropped_with_the_runtime(tidegate_smol::runtime(TWO).expect("two threads"));
+}
+
+// K5
+#[test]
+fn tasks_are_dropped_with_an_executor_that_was_passed_in() {
+    let executor = Arc::new(Executor::new());
+    let runtime = tidegate_smol::from_executor(&executor, NonZeroUsize::MIN).expect("a descriptor");
+    let (sender, receiver) = std::sync::mpsc::channel::<()>();
+    // The task keeps a clone, which must not keep the executor.
+    let (clone, early, late) = (runtime.clone(), sender.clone(), sender);
+    runtime.spawn(async move {
+        let _kept = (clone, early);
+        std::future::pending().await
+    });
+    assert!(executor.try_tick());
+    drop(executor);
+    runtime.spawn(async move { drop(late) });
+    assert!(receiver.recv().is_err());
+}

@@ -6,16 +6,16 @@ use std::time::Duration;
 
 use hickory_resolver::config::{LookupIpStrategy, ResolverOpts};
 use hickory_resolver::net::NetError;
+use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use hickory_resolver::proto::rr::Name as DnsName;
-use hickory_resolver::{ConnectionProvider, Resolver, TokioResolver};
+use hickory_resolver::{ConnectionProvider, Resolver};
 use tidegate::rt::{Addrs, BoxFuture, Name, Resolve, ResolveError};
 use tokio::runtime::Handle;
 use tokio::task::JoinSet;
 
-/// Made with the first lookup, because that reads files.
 pub(crate) struct Dns {
     handle: Handle,
-    resolver: Arc<Mutex<Option<TokioResolver>>>,
+    resolver: Slot<TokioRuntimeProvider>,
 }
 
 impl Dns {
@@ -31,7 +31,10 @@ impl Resolve for Dns {
             let asked = name.clone();
             // hickory takes its sockets, timers and tasks from the runtime that polls it. Dropping the set ends the task.
             let mut task = JoinSet::new();
-            task.spawn_on(async move { lookup(made(&resolver, &asked)?, asked).await }, &handle);
+            task.spawn_on(
+                async move { lookup(made(&resolver, TokioRuntimeProvider::default(), &asked)?, asked).await },
+                &handle,
+            );
             match task.join_next().await {
                 Some(Ok(answer)) => answer,
                 _ => Err(ResolveError::Failed { name, message: "the runtime has ended".into() }),
@@ -40,12 +43,15 @@ impl Resolve for Dns {
     }
 }
 
-fn made(resolver: &Mutex<Option<TokioResolver>>, name: &Name) -> Result<TokioResolver, ResolveError> {
-    let mut resolver = resolver.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some(resolver) = &*resolver {
+/// The resolver, made with the first lookup because that reads files.
+type Slot<P> = Arc<Mutex<Option<Resolver<P>>>>;
+
+fn made<P: ConnectionProvider>(slot: &Slot<P>, provider: P, name: &Name) -> Result<Resolver<P>, ResolveError> {
+    let mut slot = slot.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(resolver) = &*slot {
         return Ok(resolver.clone());
     }
-    let made = TokioResolver::builder_tokio().and_then(|mut builder| {
+    let made = Resolver::builder(provider).and_then(|mut builder| {
         configure(builder.options_mut());
         builder.build()
     });
@@ -54,7 +60,7 @@ fn made(resolver: &Mutex<Option<TokioResolver>>, name: &Name) -> Result<TokioRes
         name: name.clone(),
         message: format!("the system's DNS configuration: {error}").into(),
     })?;
-    Ok(resolver.insert(made).clone())
+    Ok(slot.insert(made).clone())
 }
 
 async fn lookup<P: ConnectionProvider>(resolver: Resolver<P>, name: Name) -> Result<Addrs, ResolveError> {
@@ -88,4 +94,31 @@ fn configure(options: &mut ResolverOpts) {
     options.max_active_requests = 1024;
     // Many nodes have no IPv6, and the order is kept.
     options.ip_strategy = LookupIpStrategy::Ipv4AndIpv6;
+}
+
+#[cfg(test)]
+#[path = "../tests/suite/name_server.rs"]
+mod name_server;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn runtime(config: ResolverConfig, timeout: Duration) -> Runtime {
+        let runtime = crate::dedicated().expect("a thread");
+        let dns = Dns::new(handle_of(&runtime));
+        let mut builder = Resolver::builder_with_config(config, TokioRuntimeProvider::default());
+        configure(builder.options_mut());
+        builder.options_mut().timeout = timeout;
+        *dns.resolver.lock().expect("no panic") = Some(builder.build().expect("a resolver"));
+        runtime.with_resolve(dns)
+    }
+
+    fn handle_of(runtime: &Runtime) -> Handle {
+        let (sender, receiver) = std::sync::mpsc::channel();
+        runtime.spawn(async move { sender.send(Handle::current()).expect("receiver lives") });
+        receiver.recv().expect("the task runs")
+    }
+
+    super::name_server::tests!();
 }

@@ -1,4 +1,4 @@
-//! Runs [tidegate](tidegate) on Tokio: on the runtime that is there, or on one of its own.
+//! Runs [tidegate] on Tokio: on the runtime that is there, or on one of its own.
 //!
 //! | where the crawl's I/O runs | |
 //! |---|---|

@@ -27,3 +27,33 @@ adapter_tests! {
     two_threads: tidegate_tokio::runtime(crate::TWO).expect("two threads");
     from_handle: crate::kept();
 }
+
+#[test]
+fn tasks_are_dropped_with_one_thread() {
+    suite::spawn::tasks_are_dropped_with_the_runtime(tidegate_tokio::dedicated().expect("a thread"));
+}
+
+#[test]
+fn tasks_are_dropped_with_two_threads() {
+    suite::spawn::tasks_are_dropped_with_the_runtime(tidegate_tokio::runtime(TWO).expect("two threads"));
+}
+
+// K5
+#[test]
+fn tasks_are_dropped_with_a_runtime_that_somebody_else_ended() {
+    let tokio = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("descriptors");
+    let runtime = tidegate_tokio::from_handle(tokio.handle().clone());
+    let (sender, receiver) = std::sync::mpsc::channel::<()>();
+    let (clone, early, late) = (runtime.clone(), sender.clone(), sender);
+    runtime.spawn(async move {
+        let _kept = (clone, early);
+        std::future::pending().await
+    });
+    tokio.block_on(tokio::task::yield_now());
+    drop(tokio);
+    runtime.spawn(async move { drop(late) });
+    assert!(receiver.recv().is_err());
+    // What needs a reactor says so.
+    let addr = suite::net::echo();
+    assert!(futures::executor::block_on(runtime.tcp().connect(addr, &Default::default())).is_err());
+}

@@ -20,8 +20,10 @@ use url::{Host, Url};
 pub struct Scope {
     rule: Rule,
     admitted: BTreeSet<Box<str>>,
-    filter: Option<Arc<dyn Fn(&Url) -> bool + Send + Sync>>,
+    filter: Option<Filter>,
 }
+
+type Filter = Arc<dyn Fn(&Url) -> bool + Send + Sync>;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Rule {

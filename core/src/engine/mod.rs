@@ -8,6 +8,7 @@
 //! vetted, queued, started when its host, the crawl and the loop allow it, fetched, parsed, delivered, and settled with
 //! exactly one verdict.
 
+mod admission;
 mod config;
 mod counters;
 mod event;
@@ -16,6 +17,7 @@ mod lag;
 mod limiter;
 mod pacing;
 mod retry;
+mod settlement;
 mod shutdown;
 #[cfg(test)]
 mod tests;
@@ -28,17 +30,17 @@ use std::time::{Duration, Instant};
 use slab::Slab;
 
 pub use self::config::Config;
-use self::counters::BoundClock;
+pub(crate) use self::counters::BoundClock;
 pub use self::counters::{Bound, Counters};
 pub use self::event::{Action, Event, HostId, JobId, JobSpec, JobVerdict};
-use self::host::{Host, HostState, Place, Waiting};
+use self::host::{Host, HostState, Place};
 pub use self::lag::LagMonitor;
 use self::limiter::Limiter;
 use self::pacing::Rate;
 use self::retry::Budget;
 pub use self::shutdown::Shutdown;
-use crate::RetryTime;
 use crate::hash::KeyedState;
+use crate::time::later;
 
 /// The state machine. See the [module](self) for its life, and `engine/tests.rs` for tests as lists of literals.
 ///
@@ -116,6 +118,8 @@ struct Job {
     serial: u32,
     seq: u64,
     host: HostId,
+    /// Whose permit it holds while it is fetched; the host may be given another one meanwhile.
+    address: Option<IpAddr>,
     priority: i32,
     stage: Stage,
     /// Attempts started; a hop is not one.
@@ -215,6 +219,7 @@ impl Engine {
             serial: self.serial,
             seq: self.seq,
             host,
+            address: None,
             priority: spec.priority,
             stage: Stage::Arriving,
             attempts: 0,
@@ -244,10 +249,14 @@ impl Engine {
             }
             Event::Resolved { host, address } => {
                 let Some(known) = self.known_host(host).filter(|h| h.state == HostState::Resolving) else { return };
-                known.address = address;
+                let before = std::mem::replace(&mut known.address, address);
                 known.failures = 0;
                 known.state = HostState::Ready;
                 self.advance_host(now, host);
+                // It may have been offered a permit of the old one, which others wait for.
+                if before != address {
+                    self.next_at_address(now, before);
+                }
             }
             Event::HostFailed { host, retry } => self.host_failed(now, host, retry),
             Event::Vetted { job } => {
@@ -283,7 +292,7 @@ impl Engine {
             Event::Throttled { job, wait } => {
                 let wait = wait.min(self.config.retry_after_cap);
                 if let Some(host) = self.host_of(job) {
-                    self.host_mut(host).wait_until(now + wait);
+                    self.host_mut(host).wait_until(later(now, wait));
                 }
             }
             Event::Parsed { job, deliver } => {
@@ -448,6 +457,11 @@ impl Engine {
         self.bound.spent(now)
     }
 
+    /// The same as a clock, which goes on while nothing happens.
+    pub(crate) fn bound_clock(&self) -> BoundClock {
+        self.bound
+    }
+
     /// How many attempts of this job were started.
     pub fn attempts(&self, job: JobId) -> u32 {
         self.job(job).map_or(0, |j| j.attempts)
@@ -466,7 +480,9 @@ impl Engine {
     /// The busiest hosts: key, jobs, fetches in flight, and how long each must wait.
     pub fn hosts(&self, top: usize, now: Instant) -> Vec<(&str, u32, u32, Duration)> {
         let wait = |h: &Host| h.not_before.map_or(Duration::ZERO, |time| time.saturating_duration_since(now));
-        let mut list: Vec<_> = self.hosts.iter().map(|(_, h)| (&*h.key, h.jobs, h.in_flight, wait(h))).collect();
+        // The host without a key has the jobs that were settled before they had one.
+        let named = self.hosts.iter().filter(|(_, h)| !h.key.is_empty());
+        let mut list: Vec<_> = named.map(|(_, h)| (&*h.key, h.jobs, h.in_flight, wait(h))).collect();
         list.sort_by_key(|(key, jobs, ..)| (Reverse(*jobs), *key));
         list.truncate(top);
         list
@@ -506,372 +522,5 @@ impl Engine {
     fn delay(&mut self, id: JobId, until: Instant) {
         self.set_stage(id, Stage::Delayed);
         self.at(until, Due::Job(id));
-    }
-
-    /// A job has come to its host, which may have to be prepared first.
-    fn arrive(&mut self, now: Instant, id: JobId) {
-        let host_id = self.job_mut(id).host;
-        let vet = self.job_mut(id).vet;
-        let host = self.host_mut(host_id);
-        if host.state == HostState::Ready && host.valid_until.is_some_and(|until| until <= now) {
-            host.state = HostState::New;
-        }
-        if host.state == HostState::Ready && !vet {
-            self.enqueue(now, id);
-            return;
-        }
-        host.arriving.push(id);
-        self.advance_host(now, host_id);
-    }
-
-    /// Takes a host as far as it can go without an answer from outside.
-    fn advance_host(&mut self, now: Instant, id: HostId) {
-        let (prepare, resolve) = (self.config.prepare_hosts, self.config.resolve_hosts);
-        let host = self.host_mut(id);
-        if host.state == HostState::New {
-            host.state = HostState::Prepared;
-            if prepare {
-                host.state = HostState::Preparing;
-                self.actions.push_back(Action::Prepare(id));
-                return;
-            }
-        }
-        if host.state == HostState::Prepared {
-            host.state = HostState::Ready;
-            if resolve {
-                host.state = HostState::Resolving;
-                self.actions.push_back(Action::Resolve(id));
-                return;
-            }
-        }
-        if host.state == HostState::Ready {
-            for job in std::mem::take(&mut host.arriving) {
-                if !self.in_stage(job, Stage::Arriving) {
-                    continue;
-                }
-                if self.job_mut(job).vet {
-                    self.set_stage(job, Stage::Vetting);
-                    self.actions.push_back(Action::Vet(job));
-                } else {
-                    self.enqueue(now, job);
-                }
-            }
-            self.offer(now, id);
-        }
-    }
-
-    fn host_failed(&mut self, now: Instant, id: HostId, retry: RetryTime) {
-        let (base, cap, attempts) = (self.config.backoff_base, self.config.backoff_cap, self.config.attempts);
-        let Some(host) = self.hosts.get_mut(id.index as usize).filter(|h| h.serial == id.serial) else { return };
-        let prepared = match host.state {
-            HostState::Preparing => false,
-            HostState::Resolving => true,
-            _ => return,
-        };
-        host.failures += 1;
-        let wait = match retry {
-            RetryTime::After(wait) if wait <= self.config.retry_after_cap => Some(wait),
-            RetryTime::AfterBackoff | RetryTime::WhenRoom => {
-                host.backoff = retry::backoff(base, cap, host.backoff, &mut self.rng);
-                Some(host.backoff)
-            }
-            _ => None,
-        };
-        if let Some(wait) = wait.filter(|_| host.failures < attempts || retry == RetryTime::WhenRoom) {
-            host.state = HostState::BackingOff { prepared };
-            self.at(now + wait, Due::HostRetry(id));
-            return;
-        }
-        host.state = HostState::New;
-        host.failures = 0;
-        host.backoff = Duration::ZERO;
-        let queued = std::mem::take(&mut host.queue).into_iter().map(|w| w.job);
-        let waiting: Vec<_> = std::mem::take(&mut host.arriving).into_iter().chain(queued).collect();
-        for job in waiting {
-            if self.job(job).is_some_and(|j| matches!(j.stage, Stage::Arriving | Stage::Queued)) {
-                self.settle(job, JobVerdict::HostError);
-            }
-        }
-    }
-
-    fn enqueue(&mut self, now: Instant, id: JobId) {
-        self.set_stage(id, Stage::Queued);
-        let job = &self.jobs[id.index as usize];
-        let (host, waiting) = (job.host, Waiting { priority: job.priority, seq: job.seq, job: id });
-        self.host_mut(host).queue.push(waiting);
-        self.offer(now, host);
-    }
-
-    /// Puts a host where it will be found when it may start a job. Called whenever one of its conditions changed.
-    fn offer(&mut self, now: Instant, id: HostId) {
-        let per_host = self.config.per_host.unwrap_or(u32::MAX);
-        let host = self.host_mut(id);
-        if host.place != Place::Nowhere || host.state != HostState::Ready || host.queue.is_empty() {
-            return;
-        }
-        if host.in_flight >= per_host {
-            return;
-        }
-        match host.not_before.filter(|time| *time > now) {
-            Some(time) => {
-                host.place = Place::Timed(time);
-                self.at(time, Due::Host(id));
-            }
-            None => {
-                host.place = Place::Ready;
-                self.ready.push_back(id);
-            }
-        }
-    }
-
-    /// Starts the next job, or says what keeps it from starting.
-    fn start(&mut self, now: Instant) -> Result<Action, Bound> {
-        if self.paused || self.ending.is_some() {
-            return Err(Bound::Stopped);
-        }
-        if self.waiting == 0 {
-            return Err(Bound::NoWork);
-        }
-        let in_flight = self.counters.in_flight;
-        if !self.gate_open && in_flight >= self.config.gate_floor {
-            return Err(Bound::Lag);
-        }
-        if self.bytes >= self.config.byte_budget && in_flight > 0 {
-            return Err(Bound::Bytes);
-        }
-        if self.to_parse.len() as u32 + self.parsing >= self.config.backlog {
-            return Err(if self.to_deliver.is_empty() { Bound::Parser } else { Bound::Sink });
-        }
-        if self.to_deliver.len() as u32 + self.delivering + self.settling >= self.config.backlog {
-            return Err(Bound::Sink);
-        }
-        if in_flight >= self.limiter.limit() {
-            return Err(Bound::GlobalLimit);
-        }
-        if self.ready.is_empty() {
-            return Err(if self.host_limited > 0 { Bound::HostLimit } else { Bound::Politeness });
-        }
-        if self.rate.as_ref().is_some_and(|rate| rate.wait_until(now).is_some()) {
-            return Err(Bound::Rate);
-        }
-        while let Some(id) = self.ready.pop_front() {
-            if let Some(job) = self.start_on(now, id) {
-                return Ok(job);
-            }
-        }
-        Err(Bound::Politeness)
-    }
-
-    fn start_on(&mut self, now: Instant, id: HostId) -> Option<Action> {
-        let exhausted = self.is_exhausted();
-        let per_address = self.config.per_address.unwrap_or(u32::MAX);
-        let per_host = self.config.per_host.unwrap_or(u32::MAX);
-        let host = self.known_host(id)?;
-        host.place = Place::Nowhere;
-        if host.state != HostState::Ready {
-            return None;
-        }
-        if host.not_before.is_some_and(|time| time > now) {
-            self.offer(now, id);
-            return None;
-        }
-        let address = host.address;
-        if let Some(address) = address {
-            let entry = self.addresses.entry(address).or_default();
-            if entry.in_flight >= per_address {
-                entry.waiting.push_back(id);
-                self.host_mut(id).place = Place::Address;
-                return None;
-            }
-        }
-        let job = loop {
-            let host = self.host_mut(id);
-            let waiting = host.queue.pop()?;
-            if !self.in_stage(waiting.job, Stage::Queued) {
-                continue;
-            }
-            // Retries and hops of what was started may end; nothing new begins.
-            if exhausted && self.job_mut(waiting.job).attempts == 0 {
-                self.settle(waiting.job, JobVerdict::Cancelled);
-                continue;
-            }
-            break waiting.job;
-        };
-        if let Some(address) = address {
-            self.addresses.entry(address).or_default().in_flight += 1;
-        }
-        let (gap, jitter) = (self.config.gap, self.config.gap_jitter);
-        let host = &mut self.hosts[id.index as usize];
-        let asked = host.gap;
-        let gap = pacing::jittered(gap, jitter, &mut self.rng).max(asked);
-        host.in_flight += 1;
-        if !gap.is_zero() {
-            host.wait_until(now + gap);
-        }
-        self.host_limited += u32::from(host.in_flight == per_host);
-        self.offer(now, id);
-        if let Some(rate) = &mut self.rate {
-            rate.start(now);
-        }
-        self.waiting -= 1;
-        self.counters.starts += 1;
-        self.counters.in_flight += 1;
-        self.counters.in_flight_peak = self.counters.in_flight_peak.max(self.counters.in_flight);
-        let started = &mut self.jobs[job.index as usize];
-        started.stage = Stage::Fetching;
-        if !std::mem::take(&mut started.hop) {
-            started.attempts += 1;
-            if started.attempts == 1 {
-                self.first_starts += 1;
-                self.budget.start();
-            } else {
-                self.counters.retries += 1;
-            }
-        }
-        Some(Action::Fetch { job, attempt: started.attempts })
-    }
-
-    /// Gives back what the job's stage holds.
-    fn leave_stage(&mut self, now: Instant, id: JobId) {
-        let (stage, host_id) = {
-            let job = self.job_mut(id);
-            (job.stage, job.host)
-        };
-        match stage {
-            Stage::Fetching => {
-                self.counters.in_flight -= 1;
-                let per_host = self.config.per_host.unwrap_or(u32::MAX);
-                let host = self.host_mut(host_id);
-                let was_limited = host.in_flight == per_host;
-                host.in_flight -= 1;
-                let address = host.address;
-                self.host_limited -= u32::from(was_limited);
-                self.offer(now, host_id);
-                self.leave_address(now, address);
-            }
-            Stage::Parsing => self.parsing -= 1,
-            Stage::Delivering => self.delivering -= 1,
-            _ => {}
-        }
-    }
-
-    fn leave_address(&mut self, now: Instant, address: Option<IpAddr>) {
-        let Some(address) = address else { return };
-        let Some(entry) = self.addresses.get_mut(&address) else { return };
-        entry.in_flight -= 1;
-        let next = entry.waiting.pop_front();
-        if entry.in_flight == 0 && next.is_none() {
-            self.addresses.remove(&address);
-        }
-        if let Some(id) = next {
-            if let Some(host) = self.known_host(id) {
-                host.place = Place::Nowhere;
-                self.offer(now, id);
-            }
-        }
-    }
-
-    fn redirected(&mut self, now: Instant, id: JobId, host: HostId) {
-        if !self.in_stage(id, Stage::Fetching) || self.known_host(host).is_none() {
-            return;
-        }
-        self.leave_stage(now, id);
-        self.limiter.success();
-        self.waiting += 1;
-        let from = std::mem::replace(&mut self.job_mut(id).host, host);
-        self.host_mut(host).jobs += 1;
-        self.release_host(now, from);
-        let job = self.job_mut(id);
-        job.hop = true;
-        job.stage = Stage::Arriving;
-        if self.ending.is_some() {
-            self.settle(id, JobVerdict::Cancelled);
-        } else {
-            self.arrive(now, id);
-        }
-    }
-
-    fn failed(&mut self, now: Instant, id: JobId, retry: RetryTime, throttled: bool) {
-        let (base, cap) = (self.config.backoff_base, self.config.backoff_cap);
-        let in_flight = self.counters.in_flight;
-        let job = &mut self.jobs[id.index as usize];
-        let wait = match retry {
-            RetryTime::WhenRoom => {
-                // The attempt never left this machine: not counted, and fewer at a time from now on.
-                job.attempts -= 1;
-                if job.attempts == 0 {
-                    self.first_starts -= 1;
-                }
-                self.limiter.pressure(in_flight);
-                Some(base / 10)
-            }
-            RetryTime::After(wait) => (wait <= self.config.retry_after_cap).then_some(wait),
-            RetryTime::AfterBackoff => {
-                job.backoff = retry::backoff(base, cap, job.backoff, &mut self.rng);
-                Some(job.backoff)
-            }
-            RetryTime::Never => None,
-        };
-        let (host, tries_left) = (job.host, job.attempts < job.max_attempts);
-        if let (true, Some(wait)) = (throttled, wait) {
-            self.host_mut(host).wait_until(now + wait);
-        }
-        let again = wait.filter(|_| tries_left && self.ending.is_none());
-        match again {
-            Some(wait) if retry == RetryTime::WhenRoom || self.budget.take() => {
-                self.waiting += 1;
-                self.delay(id, now + wait);
-            }
-            _ => self.settle(id, JobVerdict::Error),
-        }
-    }
-
-    fn settle(&mut self, id: JobId, verdict: JobVerdict) {
-        let job = self.job_mut(id);
-        if job.stage == Stage::Settling {
-            return;
-        }
-        let waited = job.stage.waits();
-        job.stage = Stage::Settling;
-        self.waiting -= u32::from(waited);
-        self.settling += 1;
-        match verdict {
-            JobVerdict::Ok => self.counters.ok += 1,
-            JobVerdict::Error | JobVerdict::HostError => self.counters.error += 1,
-            JobVerdict::Skipped(_) => self.counters.skipped += 1,
-            JobVerdict::Cancelled => self.counters.cancelled += 1,
-        }
-        self.actions.push_back(Action::Settle { job: id, verdict });
-    }
-
-    fn close(&mut self, now: Instant, id: JobId) {
-        let job = self.jobs.remove(id.index as usize);
-        self.settling -= 1;
-        self.counters.jobs -= 1;
-        self.release_host(now, job.host);
-    }
-
-    fn release_host(&mut self, now: Instant, id: HostId) {
-        let host = self.host_mut(id);
-        host.jobs -= 1;
-        if host.jobs == 0 && !std::mem::replace(&mut host.listed_idle, true) {
-            self.idle.push_back(id);
-        }
-        while self.hosts.len() > self.config.max_hosts {
-            let Some(id) = self.idle.pop_front() else { break };
-            let host = self.host_mut(id);
-            host.listed_idle = false;
-            if host.jobs > 0 {
-                continue;
-            }
-            if !host.is_forgettable(now) {
-                host.listed_idle = true;
-                self.idle.push_back(id);
-                break;
-            }
-            let host = self.hosts.remove(id.index as usize);
-            self.names.remove(&host.key);
-            self.actions.push_back(Action::Forget(id));
-        }
     }
 }

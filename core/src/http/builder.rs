@@ -35,7 +35,7 @@ const WRITES: usize = 1 << 16;
 ///         .build()
 /// }
 /// ```
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 #[must_use]
 pub struct HttpFetcherBuilder {
     runtime: Runtime,
@@ -209,6 +209,13 @@ impl HttpFetcherBuilder {
             writers: Arc::new(ThreadPool::new(NonZeroUsize::MIN).with_queue(WRITES)),
             next_file: AtomicUsize::new(0),
         })))
+    }
+}
+
+impl std::fmt::Debug for HttpFetcherBuilder {
+    /// Without proxies and headers, which may hold secrets.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("HttpFetcherBuilder").field("user_agent", &self.user_agent).finish_non_exhaustive()
     }
 }
 

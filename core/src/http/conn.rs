@@ -106,12 +106,12 @@ impl Conn {
     /// A connection whose `send` was dropped is not reusable; drop it too.
     pub(super) async fn send(
         &mut self,
-        request: http::Request<Full<Bytes>>,
+        request: Box<http::Request<Full<Bytes>>>,
         limits: &Limits,
         cx: &FetchCx,
     ) -> Result<Parts, SendError> {
         let received_before = self.wire.received();
-        let mut reply = std::pin::pin!(self.sender.try_send_request(request));
+        let mut reply = std::pin::pin!(self.sender.try_send_request(*request));
         let mut timer: Option<(Waiting, PhaseTimer)> = None;
         std::future::poll_fn(|task| {
             self.drive(task);

@@ -12,12 +12,14 @@ pub(crate) mod scratch;
 
 use std::borrow::Cow;
 use std::net::IpAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::Poll;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
 use http::{Method, StatusCode};
 use url::Url;
 
@@ -33,6 +35,9 @@ use crate::rt::{Runtime, ThreadPool};
 use crate::{
     Accept, Decode, Error, ErrorKind, FetchCx, Fetcher, Head, Hop, Limits, Phase, Request, Response, redirect,
 };
+
+/// A redirect whose body is larger than this is not read to its end for the sake of the connection.
+const DRAIN: u64 = 64 << 10;
 
 /// Fetches over HTTP/1.1, with and without TLS. Clones share the connections.
 ///
@@ -98,7 +103,8 @@ impl std::fmt::Debug for HttpFetcher {
 impl Fetcher for HttpFetcher {
     async fn fetch(&self, request: &Request, cx: &FetchCx) -> Result<Response, Error> {
         let result = if cx.follows_redirects() {
-            self.0.follow(request, cx).await
+            // Boxed: it is large, and no crawl needs it.
+            Box::pin(self.0.follow(request, cx)).await
         } else {
             self.0.hop(request, cx.limits(), cx).await
         };
@@ -155,7 +161,8 @@ impl Inner {
         }
         let proxy = self.proxy_for(request)?;
         let local = rotate(&self.local_addresses, &self.next_local).copied();
-        let mut message = message::build(request, &url, proxy.as_deref().filter(|_| !https), &self.defaults)?;
+        let message = message::build(request, &url, proxy.as_deref().filter(|_| !https), &self.defaults)?;
+        let mut message = Some(Box::new(message));
         let (host, port) = endpoint(&url)?;
         let key = Arc::new(Key {
             https,
@@ -175,8 +182,8 @@ impl Inner {
             };
             cx.phase(Phase::FirstByte);
             // The fetch keeps its own copy only while it may have to send it again.
-            let sent = if reused { message.clone() } else { std::mem::take(&mut message) };
-            match conn.send(sent, limits, cx).await {
+            let sent = if reused { message.clone() } else { message.take() };
+            match conn.send(sent.expect("only a reused connection is followed by another try"), limits, cx).await {
                 Ok(parts) => break (conn, parts),
                 Err(failed) => {
                     let died = matches!(failed.error.kind(), ErrorKind::HttpEmptyReply | ErrorKind::ConnectReset);
@@ -191,20 +198,34 @@ impl Inner {
         if parts.status == StatusCode::SWITCHING_PROTOCOLS {
             return Err(Error::new(ErrorKind::HttpProtocol, "read an answer that switches protocols unasked"));
         }
-        if proxy.is_some() && !https && parts.status == StatusCode::PROXY_AUTHENTICATION_REQUIRED {
-            return Err(Error::new(ErrorKind::ProxyAuth, "use the proxy, which asks for other credentials (407)"));
+        if let Some(proxy) = proxy.as_deref().filter(|_| !https)
+            && parts.status == StatusCode::PROXY_AUTHENTICATION_REQUIRED
+        {
+            let attempted = format!("use the proxy {}, which asks for other credentials (407)", proxy.shown());
+            return Err(Error::new(ErrorKind::ProxyAuth, attempted));
         }
         let mut head = Head::new(without_userinfo(url), parts.status);
         head.version = parts.version;
         head.headers = parts.headers;
 
         let redirected = cx.follows_redirects() && limits.redirects > 0 && head.location().is_some();
-        let accepted = if redirected { Accept::Head } else { cx.accept(&head) };
-        let (body, bytes_wire) =
-            if accepted == Accept::Body { self.body(&mut conn, request, limits, cx).await? } else { (Bytes::new(), 0) };
+        let accepted = match conn.announced() {
+            // Without a crawl a redirect is read only for the sake of its connection.
+            length if redirected && length.is_none_or(|length| length > DRAIN) => Accept::Head,
+            _ => cx.accept(&head),
+        };
+        let save_to = request.overrides().and_then(|o| o.save_to.as_deref()).filter(|_| head.status.is_success());
+        let short = conn.announced().is_some_and(|length| length <= DRAIN);
+        let (body, bytes_wire) = match save_to {
+            // An error page that nobody wants is read all the same: a connection costs more than its bytes.
+            _ if accepted == Accept::Refuse && short => (Bytes::new(), self.drain(&mut conn, limits, cx).await),
+            _ if accepted != Accept::Body => (Bytes::new(), 0),
+            Some(target) => Box::pin(self.save(&mut conn, target, limits, cx)).await?,
+            None => body::read(&mut conn, None, limits, cx).await?,
+        };
         let mut response = Response::new(head, body);
         response.bytes_wire = bytes_wire;
-        response.accepted = if redirected { Accept::Body } else { accepted };
+        response.accepted = accepted;
         response.remote = Some(conn.peer().addr);
         response.certificate_expiry = conn.peer().certificate_expiry;
         response.proxy = proxy.map(|p| Arc::clone(p.shown()));
@@ -214,20 +235,21 @@ impl Inner {
         {
             response.decoder = Some(Arc::clone(&self.decoder));
         }
-        self.give_back(key, conn, cx);
+        // Chunked won, but somebody on the way may have gone by the length (RFC 9112, 6.3).
+        let headers = &response.head.headers;
+        if !(headers.contains_key(CONTENT_LENGTH) && headers.contains_key(TRANSFER_ENCODING)) {
+            self.give_back(key, conn, cx);
+        }
         Ok(response)
     }
 
-    async fn body(
-        &self,
-        conn: &mut Conn,
-        request: &Request,
-        limits: &Limits,
-        cx: &FetchCx,
-    ) -> Result<(Bytes, u64), Error> {
-        let Some(target) = request.overrides().and_then(|o| o.save_to.as_deref()) else {
-            return body::read(conn, None, limits, cx).await;
-        };
+    /// Reads a short body for the sake of the connection; where that fails, the connection is not reused.
+    async fn drain(&self, conn: &mut Conn, limits: &Limits, cx: &FetchCx) -> u64 {
+        body::read(conn, None, limits, cx).await.map_or(0, |(_, bytes)| bytes)
+    }
+
+    /// The body into a file: that of a 2xx answer only, so that no redirect or error page takes its place.
+    async fn save(&self, conn: &mut Conn, target: &Path, limits: &Limits, cx: &FetchCx) -> Result<(Bytes, u64), Error> {
         let number = self.next_file.fetch_add(1, Ordering::Relaxed) as u64;
         let mut file = SaveTo::create(&self.writers, target, number).await?;
         let read = body::read(conn, Some(&mut file), limits, cx).await?;

@@ -10,8 +10,8 @@ use super::conn::Conn;
 use crate::hash::KeyedState;
 
 /// What two requests must have in common to share a connection. The TLS configuration is that of the fetcher, which
-/// owns the pool.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+/// owns the pool. No `Debug`: the proxy's credential is part of it.
+#[derive(Clone, PartialEq, Eq, Hash)]
 pub(super) struct Key {
     pub(super) https: bool,
     pub(super) host: Box<str>,

@@ -387,6 +387,44 @@ mod tests {
         }
     }
 
+    struct Silent;
+
+    impl Read for Silent {
+        fn poll_read(self: Pin<&mut Self>, _: &mut Context<'_>, _: ReadBufCursor<'_>) -> Poll<io::Result<()>> {
+            Poll::Pending
+        }
+    }
+
+    impl Write for Silent {
+        fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, _: &[u8]) -> Poll<io::Result<usize>> {
+            Poll::Pending
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Pending
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Pending
+        }
+    }
+
+    // F2
+    #[test]
+    fn early_bytes_are_read_first() {
+        let mut io = Early { early: Bytes::from_static(b"early"), io: Box::new(Silent) };
+        let mut read = |room: usize| {
+            let mut bytes = vec![0; room];
+            let mut buf = ReadBuf::new(&mut bytes);
+            let task = &mut Context::from_waker(std::task::Waker::noop());
+            let polled = Pin::new(&mut io).poll_read(task, buf.unfilled());
+            polled.map(|result| result.map(|()| buf.filled().to_vec()).expect("no error"))
+        };
+        assert_eq!(read(3), Poll::Ready(b"ear".to_vec()));
+        assert_eq!(read(9), Poll::Ready(b"ly".to_vec()));
+        assert_eq!(read(9), Poll::Pending);
+    }
+
     proptest! {
         // Invariant 12
         #[test]

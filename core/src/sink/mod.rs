@@ -46,7 +46,7 @@ pub trait Sink<T: Send + 'static>: Send + 'static {
 #[async_trait]
 impl<T, F> Sink<T> for F
 where
-    T: Send + Sync + 'static,
+    T: Send + 'static,
     F: FnMut(&Delivery<T>) -> Result<(), SinkError> + Send + 'static,
 {
     async fn deliver(&mut self, batch: &mut Batch<T>) -> Result<(), SinkError> {

@@ -49,7 +49,7 @@ impl Config {
             Host::Ipv6(ip) => ServerName::from(std::net::IpAddr::from(ip)),
         };
         let connection = ClientConnection::new(Arc::clone(&self.client), name).map_err(|e| handshake_error(e, host))?;
-        TlsStream::handshake(connection, io, host).await
+        TlsStream::handshake(Box::new(connection), io, host).await
     }
 }
 
@@ -60,6 +60,13 @@ impl std::fmt::Debug for Config {
 }
 
 /// Builds a [`Config`].
+///
+/// ```
+/// // For a test server with a certificate of its own making.
+/// let config = tidegate::tls::Config::builder().insecure().build()?;
+/// # let _ = config;
+/// # Ok::<(), tidegate::Error>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct ConfigBuilder {
     pems: Vec<Vec<u8>>,

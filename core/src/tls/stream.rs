@@ -18,7 +18,8 @@ use crate::{Error, ErrorKind};
 /// a body that ends with the connection cannot be cut short unnoticed.
 pub(crate) struct TlsStream {
     io: Box<dyn Io>,
-    tls: ClientConnection,
+    /// Boxed: it is large, and moves through the futures that make a connection.
+    tls: Box<ClientConnection>,
     /// Bytes that were read and that rustls had no room for; rarely any.
     unread: Vec<u8>,
     closing: bool,
@@ -32,7 +33,11 @@ enum Fed {
 }
 
 impl TlsStream {
-    pub(super) async fn handshake(tls: ClientConnection, io: Box<dyn Io>, host: &Host<&str>) -> Result<Self, Error> {
+    pub(super) async fn handshake(
+        tls: Box<ClientConnection>,
+        io: Box<dyn Io>,
+        host: &Host<&str>,
+    ) -> Result<Self, Error> {
         let mut stream = Self { io, tls, unread: Vec::new(), closing: false, certificate_expiry: None };
         std::future::poll_fn(|task| stream.poll_handshake(task)).await.map_err(|e| classify(e, host))?;
         stream.certificate_expiry =

@@ -2,6 +2,9 @@
 
 #![allow(dead_code, reason = "each test file uses its part")]
 
+#[cfg(feature = "tls")]
+pub(crate) mod tls;
+
 use std::future::Future;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -71,7 +74,7 @@ impl rt::Spawn for TestSpawn {
     }
 }
 
-struct TestTcp;
+pub(crate) struct TestTcp;
 
 impl rt::TcpConnect for TestTcp {
     fn connect(&self, addr: SocketAddr, options: &TcpOptions) -> BoxFuture<'static, io::Result<TcpConn>> {
@@ -134,63 +137,80 @@ const _: fn() = || {
 };
 
 /// Runs a test on a runtime of its own.
-pub fn run<F: Future>(test: impl FnOnce(Runtime) -> F) -> F::Output {
+pub(crate) fn run<F: Future>(test: impl FnOnce(Runtime) -> F) -> F::Output {
     let executor = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     let runtime = Runtime::new("test", TestTimer, TestSpawn, TestTcp, SystemResolver::new());
     executor.block_on(test(runtime))
 }
 
 /// Limits whose deadlines are long enough never to decide a test by accident.
-pub fn limits() -> Limits {
+pub(crate) fn limits() -> Limits {
     Limits::discovered()
 }
 
 /// Fetches one URL with a context of its own.
-pub async fn fetch(runtime: &Runtime, fetcher: &impl Fetcher, request: Request) -> Result<Response, Error> {
+pub(crate) async fn fetch(runtime: &Runtime, fetcher: &impl Fetcher, request: Request) -> Result<Response, Error> {
     fetcher.fetch(&request, &FetchCx::detached(runtime).with_limits(limits())).await
 }
 
+/// Waits for what another thread does.
+pub(crate) async fn until(mut condition: impl FnMut() -> bool) {
+    while !condition() {
+        tokio::task::yield_now().await;
+    }
+}
+
+/// Makes the reactor hear of everything that has happened until now: the event of a later exchange comes after it.
+pub(crate) async fn catch_up(runtime: &Runtime) {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let addr = listener.local_addr().expect("bound");
+    runtime.tcp().connect(addr, &TcpOptions::default()).await.expect("loopback");
+}
+
 /// A server that answers each connection by a function of the test.
-pub struct Server {
-    pub addr: SocketAddr,
+pub(crate) struct Server {
+    pub(crate) addr: SocketAddr,
     accepted: Arc<AtomicUsize>,
+    closed: Arc<AtomicUsize>,
     heads: Arc<Mutex<Vec<String>>>,
 }
 
 /// One accepted connection.
-pub struct Peer {
-    pub stream: TcpStream,
+pub(crate) struct Peer {
+    pub(crate) stream: TcpStream,
     /// Counts the connections of the server from 0.
-    pub number: usize,
+    pub(crate) number: usize,
     heads: Arc<Mutex<Vec<String>>>,
 }
 
 impl Server {
     /// Runs `serve` for each connection on a thread of its own. The connection closes when it returns.
-    pub fn start(serve: impl Fn(&mut Peer) -> io::Result<()> + Send + Sync + 'static) -> Self {
+    pub(crate) fn start(serve: impl Fn(&mut Peer) -> io::Result<()> + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
         let addr = listener.local_addr().expect("bound");
-        let accepted = Arc::new(AtomicUsize::new(0));
+        let (accepted, closed) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
         let heads = Arc::new(Mutex::new(Vec::new()));
         let serve = Arc::new(serve);
-        let (count, log) = (Arc::clone(&accepted), Arc::clone(&heads));
+        let (count, ended, log) = (Arc::clone(&accepted), Arc::clone(&closed), Arc::clone(&heads));
         thread::spawn(move || {
             for stream in listener.incoming().map_while(Result::ok) {
                 let number = count.fetch_add(1, Ordering::SeqCst);
                 stream.set_nodelay(true).expect("a socket");
                 let mut peer = Peer { stream, number, heads: Arc::clone(&log) };
-                let serve = Arc::clone(&serve);
+                let (serve, ended) = (Arc::clone(&serve), Arc::clone(&ended));
                 thread::spawn(move || {
                     // The client closing first is an error here and no news.
                     let _ = serve(&mut peer);
+                    drop(peer);
+                    ended.fetch_add(1, Ordering::SeqCst);
                 });
             }
         });
-        Self { addr, accepted, heads }
+        Self { addr, accepted, closed, heads }
     }
 
     /// Answers every request of every connection with these bytes.
-    pub fn replying(reply: impl Into<Vec<u8>>) -> Self {
+    pub(crate) fn replying(reply: impl Into<Vec<u8>>) -> Self {
         let reply = reply.into();
         Self::start(move |peer| {
             while peer.request()?.is_some() {
@@ -201,7 +221,7 @@ impl Server {
     }
 
     /// Answers the first request of every connection with these bytes and closes it.
-    pub fn replying_once(reply: impl Into<Vec<u8>>) -> Self {
+    pub(crate) fn replying_once(reply: impl Into<Vec<u8>>) -> Self {
         let reply = reply.into();
         Self::start(move |peer| {
             peer.request()?;
@@ -209,24 +229,29 @@ impl Server {
         })
     }
 
-    pub fn url(&self, path: &str) -> String {
+    pub(crate) fn url(&self, path: &str) -> String {
         format!("http://{}{path}", self.addr)
     }
 
     /// Connections accepted so far.
-    pub fn accepted(&self) -> usize {
+    pub(crate) fn accepted(&self) -> usize {
         self.accepted.load(Ordering::SeqCst)
     }
 
+    /// Connections that this end has closed so far.
+    pub(crate) fn closed(&self) -> usize {
+        self.closed.load(Ordering::SeqCst)
+    }
+
     /// Heads of the requests so far.
-    pub fn heads(&self) -> Vec<String> {
+    pub(crate) fn heads(&self) -> Vec<String> {
         self.heads.lock().expect("no panic while locked").clone()
     }
 }
 
 impl Peer {
     /// Reads the head of a request, and the body that its Content-Length announces; `None` at the end.
-    pub fn request(&mut self) -> io::Result<Option<String>> {
+    pub(crate) fn request(&mut self) -> io::Result<Option<String>> {
         let head = read_head(&mut self.stream)?;
         if let Some(head) = &head {
             self.heads.lock().expect("no panic while locked").push(head.clone());
@@ -234,23 +259,23 @@ impl Peer {
         Ok(head)
     }
 
-    pub fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
+    pub(crate) fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.stream.write_all(bytes)
     }
 
     /// Waits until the client closes.
-    pub fn wait_for_close(&mut self) {
+    pub(crate) fn wait_for_close(&mut self) {
         let _ = io::copy(&mut self.stream, &mut io::sink());
     }
 
     /// Makes the close a reset: the next one, with unread bytes or not.
-    pub fn reset_on_close(&mut self) -> io::Result<()> {
+    pub(crate) fn reset_on_close(&mut self) -> io::Result<()> {
         socket2::SockRef::from(&self.stream).set_linger(Some(Duration::ZERO))
     }
 }
 
 /// Reads a head byte by byte, and the body that its Content-Length announces; `None` at the end.
-pub fn read_head(stream: &mut impl Read) -> io::Result<Option<String>> {
+pub(crate) fn read_head(stream: &mut impl Read) -> io::Result<Option<String>> {
     let mut head = Vec::new();
     let mut byte = [0];
     while !head.ends_with(b"\r\n\r\n") {

@@ -226,7 +226,7 @@ proptest! {
             (any::<bool>(), prop::sample::select(vec![
                 "div", "p", "b", "i", "a", "table", "tr", "td", "caption", "ul", "li", "svg", "template", "select", "option", "button",
                 "body", "html", "form", "font", "br", "script", "title", "math", "foreignObject", "h1", "nobr",
-            ]), 1..200usize), 0..40,
+            ]), 1..60usize), 0..40,
         ),
     ) {
         let body: String = tags.iter().map(|(end, name, n)| format!("<{}{name}>", if *end { "/" } else { "" }).repeat(*n)).collect();

@@ -10,7 +10,7 @@ fn name(text: &str) -> Name {
     Name::new(text).expect("a name")
 }
 
-pub fn localhost_resolves(runtime: Runtime) {
+pub(crate) fn localhost_resolves(runtime: Runtime) {
     let lookup = || runtime.resolver().resolve(&name("localhost"));
     for found in [on(&runtime, lookup()), block_on(lookup())] {
         let addrs = found.expect("found").addrs;
@@ -19,13 +19,13 @@ pub fn localhost_resolves(runtime: Runtime) {
     }
 }
 
-pub fn an_unknown_name_is_an_error(runtime: Runtime) {
+pub(crate) fn an_unknown_name_is_an_error(runtime: Runtime) {
     let lookup = || runtime.resolver().resolve(&name("nonexistent.invalid"));
     assert!(on(&runtime, lookup()).is_err());
     assert!(block_on(lookup()).is_err(), "also on a foreign thread");
 }
 
-pub fn timers_fire_during_a_lookup(runtime: Runtime) {
+pub(crate) fn timers_fire_during_a_lookup(runtime: Runtime) {
     on(&runtime.clone(), async move {
         let ticks = Box::pin(async {
             for _ in 0..20 {

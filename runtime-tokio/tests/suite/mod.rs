@@ -1,9 +1,9 @@
 //! What both adapters must do, one `#[test]` per case and per way to get a runtime.
 
-pub mod dns;
-pub mod net;
-pub mod spawn;
-pub mod timer;
+pub(crate) mod dns;
+pub(crate) mod net;
+pub(crate) mod spawn;
+pub(crate) mod timer;
 
 use std::future::Future;
 use std::pin::Pin;
@@ -13,14 +13,14 @@ use std::task::{Context, Poll, Waker};
 use tidegate::rt::Runtime;
 
 /// Runs `task` on the runtime, and gives what came of it.
-pub fn on<T: Send + 'static>(runtime: &Runtime, task: impl Future<Output = T> + Send + 'static) -> T {
+pub(crate) fn on<T: Send + 'static>(runtime: &Runtime, task: impl Future<Output = T> + Send + 'static) -> T {
     let (sender, receiver) = channel();
     runtime.spawn(async move { drop(sender.send(task.await)) });
     receiver.recv().expect("the task has panicked or was dropped")
 }
 
 /// One poll, with a waker that tells nobody.
-pub fn poll_once<F: Future + ?Sized>(future: Pin<&mut F>) -> Poll<F::Output> {
+pub(crate) fn poll_once<F: Future + ?Sized>(future: Pin<&mut F>) -> Poll<F::Output> {
     future.poll(&mut Context::from_waker(Waker::noop()))
 }
 
@@ -47,7 +47,7 @@ macro_rules! adapter_tests {
     (@cases $make:expr, $group:ident: $($case:ident)*) => {$(
         #[test]
         fn $case() {
-            crate::suite::$group::$case($make);
+            $crate::suite::$group::$case($make);
         }
     )*};
 }

@@ -22,7 +22,7 @@ fn serve<T: Send + 'static>(
 }
 
 /// A server that sends back what it gets from one connection.
-pub fn echo() -> SocketAddr {
+pub(crate) fn echo() -> SocketAddr {
     serve(|mut stream| io::copy(&mut stream.try_clone().expect("a descriptor"), &mut stream)).0
 }
 
@@ -37,7 +37,7 @@ fn poll_read(conn: &mut TcpConn, cx: &mut Context<'_>, raw: &mut [u8]) -> Poll<i
 }
 
 /// One read; empty at the end.
-pub async fn read(conn: &mut TcpConn, most: usize) -> Vec<u8> {
+pub(crate) async fn read(conn: &mut TcpConn, most: usize) -> Vec<u8> {
     let mut raw = vec![0; most];
     let read = poll_fn(|cx| poll_read(conn, cx, &mut raw)).await.expect("reads");
     raw.truncate(read);
@@ -55,7 +55,7 @@ async fn read_exact(conn: &mut TcpConn, len: usize) -> Vec<u8> {
 }
 
 /// Writes all, and tells in how many parts.
-pub async fn write_all(conn: &mut TcpConn, mut bytes: &[u8]) -> usize {
+pub(crate) async fn write_all(conn: &mut TcpConn, mut bytes: &[u8]) -> usize {
     let mut parts = 0;
     while !bytes.is_empty() {
         let written = poll_fn(|cx| Pin::new(&mut conn.io).poll_write(cx, bytes)).await.expect("writes");
@@ -65,7 +65,7 @@ pub async fn write_all(conn: &mut TcpConn, mut bytes: &[u8]) -> usize {
     parts
 }
 
-pub fn round_trip(runtime: Runtime) {
+pub(crate) fn round_trip(runtime: Runtime) {
     let addr = echo();
     on(&runtime.clone(), async move {
         let mut conn = connect(&runtime, addr).await;
@@ -84,14 +84,14 @@ pub fn round_trip(runtime: Runtime) {
     }
 }
 
-pub fn refused(runtime: Runtime) {
+pub(crate) fn refused(runtime: Runtime) {
     // An address that no other test binds, so that the port stays free.
     let addr = TcpListener::bind("127.0.0.3:0").and_then(|listener| listener.local_addr()).expect("a free port");
     let refused = on(&runtime.clone(), async move { runtime.tcp().connect(addr, &TcpOptions::default()).await });
     assert_eq!(refused.expect_err("nobody listens").kind(), io::ErrorKind::ConnectionRefused);
 }
 
-pub fn half_close_is_the_end(runtime: Runtime) {
+pub(crate) fn half_close_is_the_end(runtime: Runtime) {
     let (addr, server) = serve(|mut stream| {
         stream.write_all(b"abc").expect("writes");
         stream.shutdown(Shutdown::Write).expect("shuts down");
@@ -109,7 +109,7 @@ pub fn half_close_is_the_end(runtime: Runtime) {
     assert_eq!(server.join().expect("no panic"), "xyz");
 }
 
-pub fn a_short_read_loses_nothing(runtime: Runtime) {
+pub(crate) fn a_short_read_loses_nothing(runtime: Runtime) {
     let (go_on, gone_on) = channel::<()>();
     let (sent, wait) = channel::<()>();
     let (addr, _) = serve(move |mut stream| {
@@ -138,7 +138,7 @@ pub fn a_short_read_loses_nothing(runtime: Runtime) {
     });
 }
 
-pub fn eight_mebibytes_to_a_slow_reader(runtime: Runtime) {
+pub(crate) fn eight_mebibytes_to_a_slow_reader(runtime: Runtime) {
     const LEN: usize = 8 << 20;
     let byte = |n: usize| (n % 251) as u8;
     let (addr, server) = serve(move |mut stream| {
@@ -162,7 +162,7 @@ pub fn eight_mebibytes_to_a_slow_reader(runtime: Runtime) {
     assert_eq!(server.join().expect("no panic"), LEN);
 }
 
-pub fn vectored_writes_take_all_slices(runtime: Runtime) {
+pub(crate) fn vectored_writes_take_all_slices(runtime: Runtime) {
     let addr = echo();
     on(&runtime.clone(), async move {
         let mut conn = connect(&runtime, addr).await;
@@ -183,7 +183,7 @@ impl Wake for Tells {
     }
 }
 
-pub fn the_last_waker_wins(runtime: Runtime) {
+pub(crate) fn the_last_waker_wins(runtime: Runtime) {
     let (go_on, gone_on) = channel::<()>();
     let (addr, _) = serve(move |mut stream| {
         gone_on.recv().expect("client lives");
@@ -209,7 +209,7 @@ pub fn the_last_waker_wins(runtime: Runtime) {
     }
 }
 
-pub fn a_read_leaves_the_rest_alone(runtime: Runtime) {
+pub(crate) fn a_read_leaves_the_rest_alone(runtime: Runtime) {
     let addr = echo();
     on(&runtime.clone(), async move {
         let mut conn = connect(&runtime, addr).await;
@@ -224,7 +224,7 @@ pub fn a_read_leaves_the_rest_alone(runtime: Runtime) {
     });
 }
 
-pub fn dropped_while_connecting(runtime: Runtime) {
+pub(crate) fn dropped_while_connecting(runtime: Runtime) {
     let (addr, server) = serve(|mut stream| stream.read(&mut [0; 16]));
     on(&runtime.clone(), async move {
         let mut connects = runtime.tcp().connect(addr, &TcpOptions::default());
@@ -235,13 +235,13 @@ pub fn dropped_while_connecting(runtime: Runtime) {
     assert_eq!(server.join().expect("no panic").unwrap_or(0), 0);
 }
 
-pub fn dropped_is_closed(runtime: Runtime) {
+pub(crate) fn dropped_is_closed(runtime: Runtime) {
     let (addr, server) = serve(|mut stream| stream.read_to_end(&mut Vec::new()));
     on(&runtime.clone(), async move { drop(connect(&runtime, addr).await) });
     assert_eq!(server.join().expect("no panic").expect("reads"), 0);
 }
 
-pub fn shutdown_ends_one_direction(runtime: Runtime) {
+pub(crate) fn shutdown_ends_one_direction(runtime: Runtime) {
     let (addr, _) = serve(|mut stream| {
         let mut got = Vec::new();
         stream.read_to_end(&mut got).expect("reads");
@@ -257,7 +257,7 @@ pub fn shutdown_ends_one_direction(runtime: Runtime) {
     });
 }
 
-pub fn source_address(runtime: Runtime) {
+pub(crate) fn source_address(runtime: Runtime) {
     let (addr, server) = serve(|stream| stream.peer_addr());
     let local = on(&runtime.clone(), async move {
         let mut options = TcpOptions::default();
@@ -269,7 +269,7 @@ pub fn source_address(runtime: Runtime) {
 }
 
 // K8
-pub fn descriptors_close_on_exec(runtime: Runtime) {
+pub(crate) fn descriptors_close_on_exec(runtime: Runtime) {
     let addr = echo();
     on(&runtime.clone(), async move {
         let before = descriptors();

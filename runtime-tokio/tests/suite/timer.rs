@@ -9,7 +9,7 @@ use super::{on, poll_once};
 
 const HOUR: Duration = Duration::from_secs(3600);
 
-pub fn never_early(runtime: Runtime) {
+pub(crate) fn never_early(runtime: Runtime) {
     on(&runtime.clone(), async move {
         for micros in [1, 100, 999, 1_000, 1_001, 1_500, 2_000, 7_777] {
             let deadline = runtime.now() + Duration::from_micros(micros);
@@ -19,7 +19,7 @@ pub fn never_early(runtime: Runtime) {
     });
 }
 
-pub fn a_past_deadline_is_ready_at_once(runtime: Runtime) {
+pub(crate) fn a_past_deadline_is_ready_at_once(runtime: Runtime) {
     on(&runtime.clone(), async move {
         let mut sleep = runtime.sleep_until(runtime.now());
         assert_eq!(poll_once(sleep.as_mut()), Poll::Ready(()));
@@ -31,7 +31,7 @@ pub fn a_past_deadline_is_ready_at_once(runtime: Runtime) {
     });
 }
 
-pub fn reset_moves_a_deadline(runtime: Runtime) {
+pub(crate) fn reset_moves_a_deadline(runtime: Runtime) {
     on(&runtime.clone(), async move {
         let soon = || runtime.now() + Duration::from_millis(3);
 
@@ -59,7 +59,7 @@ pub fn reset_moves_a_deadline(runtime: Runtime) {
     });
 }
 
-pub fn ten_thousand_timers(runtime: Runtime) {
+pub(crate) fn ten_thousand_timers(runtime: Runtime) {
     on(&runtime.clone(), async move {
         let start = runtime.now();
         let dropped: Vec<_> = (0..10_000)
@@ -81,7 +81,7 @@ pub fn ten_thousand_timers(runtime: Runtime) {
     });
 }
 
-pub fn works_on_a_foreign_thread(runtime: Runtime) {
+pub(crate) fn works_on_a_foreign_thread(runtime: Runtime) {
     let deadline = runtime.now() + Duration::from_millis(3);
     let mut sleep = runtime.sleep_until(deadline);
     block_on(sleep.as_mut());
@@ -95,7 +95,7 @@ pub fn works_on_a_foreign_thread(runtime: Runtime) {
     assert!(runtime.now() >= deadline);
 }
 
-pub fn clocks_go_on(runtime: Runtime) {
+pub(crate) fn clocks_go_on(runtime: Runtime) {
     let (now, wall) = (runtime.now(), runtime.wall_clock());
     block_on(runtime.sleep_until(now + Duration::from_millis(3)));
     assert!(runtime.now() >= now + Duration::from_millis(3));

@@ -1,0 +1,20 @@
+//! The snippets of the book and of README, as doc tests: what a page shows compiles, and runs unless it needs a network.
+
+macro_rules! pages {
+    ($($name:ident: $file:literal;)*) => {
+        $(
+            #[cfg(doctest)]
+            #[doc = include_str!($file)]
+            pub struct $name;
+        )*
+    };
+}
+
+pages! {
+    Readme: "../README.md";
+    TheLoop: "src/loop.md";
+    FirstScraper: "src/first-scraper.md";
+    Catalogue: "src/catalogue.md";
+    Monitor: "src/monitor.md";
+    Errors: "src/errors.md";
+}

@@ -1,0 +1,87 @@
+//! What README, the book and the manifests say of each other.
+
+use tidegate::{ErrorKind, RetryTime};
+
+const README: &str = include_str!("../../README.md");
+const MAKEFILE: &str = include_str!("../../Makefile");
+const ERRORS: &str = include_str!("../src/errors.md");
+const SUMMARY: &str = include_str!("../src/SUMMARY.md");
+const BOOK: &str = include_str!("../lib.rs");
+
+#[test]
+fn readme_names_the_rust_version_of_the_manifests() {
+    let version = env!("CARGO_PKG_RUST_VERSION");
+    assert!(README.contains(&format!("\n{version} or newer.")), "README must say {version}");
+}
+
+#[test]
+fn readme_names_the_commands_that_are_run() {
+    let line = |text: &str, line: &str| text.lines().any(|l| l.trim() == line);
+    assert!(line(README, "cargo run --release --bin tidegate -- crawl --demo"));
+    assert!(line(README, "cargo test --workspace"));
+    assert!(line(MAKEFILE, "$(CARGO) test --workspace"));
+}
+
+/// The rows of the table of errors: code, when another try makes sense, cause.
+fn rows() -> Vec<[&'static str; 3]> {
+    let row = |line: &'static str| {
+        let mut cells = line.strip_prefix("| `")?.strip_suffix(" |")?.split(" | ");
+        Some([cells.next()?.strip_suffix('`')?, cells.next()?, cells.next()?])
+    };
+    ERRORS.lines().filter_map(row).collect()
+}
+
+#[test]
+fn the_book_lists_every_error_kind_in_order() {
+    let expected: Vec<_> = ErrorKind::all()
+        .iter()
+        .map(|kind| {
+            let retry = match kind.retry_time() {
+                RetryTime::Never => "never",
+                RetryTime::AfterBackoff => "after back-off",
+                RetryTime::WhenRoom => "when there is room",
+                _ => "after the time that the server said",
+            };
+            (kind.code(), retry)
+        })
+        .collect();
+    let listed: Vec<_> = rows().into_iter().map(|[code, retry, _]| (code, retry)).collect();
+    assert_eq!(listed, expected);
+}
+
+/// The table says what the documentation of the kinds says.
+#[test]
+fn the_book_explains_every_error_kind_as_its_documentation_does() {
+    let source = include_str!("../../core/src/error.rs");
+    for [code, _, cause] in rows() {
+        let end = source.find(&format!("= \"{code}\", ")).unwrap_or_else(|| panic!("{code} is a kind"));
+        let mut lines: Vec<_> = source[..end].lines().rev().skip(1).map(str::trim).collect();
+        lines.truncate(lines.iter().position(|line| !line.starts_with("///")).expect("the first kind has one before"));
+        let documented: Vec<_> = lines.iter().rev().map(|line| line.trim_start_matches("///").trim()).collect();
+        assert_eq!(cause, documented.join(" "), "{code}");
+    }
+}
+
+#[test]
+fn every_page_of_the_book_is_in_its_summary_and_is_compiled() {
+    for page in std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/src")).expect("the book has pages") {
+        let name = page.expect("readable").file_name().into_string().expect("UTF-8");
+        if name != "SUMMARY.md" {
+            assert!(SUMMARY.contains(&format!("({name})")), "{name} is not in SUMMARY.md");
+            assert!(BOOK.contains(&format!("\"src/{name}\"")), "{name} is not in lib.rs");
+        }
+    }
+}
+
+/// Links of README and the root files to files of this repository.
+#[test]
+fn links_lead_somewhere() {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("a member of the workspace");
+    for page in ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md", "book/src/SUMMARY.md"] {
+        let text = std::fs::read_to_string(root.join(page)).expect("a root file");
+        let folder = root.join(page).parent().expect("a file").to_owned();
+        for link in text.split("](").skip(1).filter_map(|rest| rest.split_once(')')).map(|(link, _)| link) {
+            assert!(link.starts_with("https://") || folder.join(link).exists(), "{page} links to {link}");
+        }
+    }
+}

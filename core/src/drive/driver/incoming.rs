@@ -1,0 +1,340 @@
+//! What comes in: messages become events of the engine.
+
+use std::sync::Arc;
+use std::time::{Instant, SystemTime};
+
+use super::super::inbox::{Command, FetchEnd, Message, ParseEnd};
+use super::super::record::{self, Record};
+use super::super::stats::{FinishReason, HostSnapshot};
+use super::{Driver, Reply};
+use crate::engine::{Event, HostId, JobId, JobSpec, JobVerdict, Shutdown};
+use crate::time::later;
+use crate::{
+    Accept, Booking, Error, ErrorKind, Head, HostRules, LeaseId, Leased, Limits, Request, Response, RetryTime,
+    SkipReason,
+};
+
+impl Driver {
+    pub(super) fn on_message(&mut self, now: Instant, message: Message) {
+        match message {
+            Message::Prepared { host, rules } => self.prepared(now, host, rules),
+            Message::Resolved { host, address: Ok(address) } => self.event(now, Event::Resolved { host, address }),
+            Message::Resolved { host, address: Err(error) } => self.host_failed(now, host, error),
+            Message::Fetched { job, end } => self.fetched(now, job, end),
+            Message::Parsed { job, end } => self.parsed(now, job, end),
+            Message::Delivered { job, items, rejected } => {
+                let Some(record) = self.open_record(job) else { return };
+                record.settled.items = items;
+                let is_rejected = rejected.is_some();
+                record.error = rejected;
+                self.event(now, Event::Delivered { job, rejected: is_rejected });
+            }
+            Message::Closed { job } => self.closed(now, job),
+            Message::Leased(leased) => self.leased(now, leased),
+            Message::Added { refused } => {
+                self.lease.adding -= 1;
+                self.lease.worth_asking = true;
+                self.lease.drained = false;
+                for request in refused {
+                    self.submit_settled(now, None, request, JobVerdict::Skipped(SkipReason::FrontierFull), None);
+                }
+            }
+            Message::FrontierFailed(error) => self.fail(now, error.into()),
+            Message::SinkFailed(error) => self.fail(now, error),
+            Message::LaneClosed(result) => {
+                if let Err(error) = result {
+                    self.fatal.get_or_insert(error);
+                }
+                self.open_tasks -= 1;
+                if self.closing.is_none() {
+                    // It failed before everything settled, and said how: nobody acknowledges outcomes any more.
+                    self.fail(now, Error::new(ErrorKind::Shutdown, "go on without a sink or frontier"));
+                }
+            }
+            Message::Gate { open } => self.event(now, Event::Gate { open }),
+            Message::TaskLost => {
+                self.fatal = Some(Error::new(ErrorKind::Shutdown, "go on: the runtime dropped a task of the crawl"));
+                self.ended = true;
+            }
+            Message::Command(command) => self.command(now, command),
+        }
+    }
+
+    pub(super) fn command(&mut self, now: Instant, command: Command) {
+        if self.closing.is_some() {
+            // Too late: a reply that is dropped says that the crawl has ended.
+            return;
+        }
+        match command {
+            Command::Submit(requests) => self.add(requests),
+            Command::Fetch { request, reply } => {
+                let request = request.with_priority(i32::MAX);
+                self.submit(now, None, request, Some(reply));
+            }
+            Command::Pause => self.p.engine.pause(),
+            Command::Resume => self.p.engine.resume(),
+            Command::Shutdown(how) => self.end(now, FinishReason::Shutdown, how),
+            Command::Cancel { which, reply } => {
+                let ids: Vec<_> = self
+                    .records
+                    .iter()
+                    .flatten()
+                    .filter(|record| record.closing.is_none() && which(&record.settled.request))
+                    .map(|record| record.id)
+                    .collect();
+                let _ = reply.send(ids.len() as u64);
+                for id in ids {
+                    if let Some(record) = self.record(id) {
+                        record.unwanted = true;
+                    }
+                    self.p.engine.cancel(now, id);
+                }
+            }
+            Command::Hosts { top, reply } => {
+                let hosts = self.p.engine.hosts(top, now);
+                let list = hosts.into_iter().map(|(origin, jobs, in_flight, wait)| HostSnapshot {
+                    origin: origin.to_owned(),
+                    jobs,
+                    in_flight,
+                    wait,
+                });
+                let _ = reply.send(list.collect());
+            }
+        }
+    }
+
+    pub(super) fn leased(&mut self, now: Instant, leased: Leased) {
+        self.lease.asked = false;
+        self.lease.drained = leased.drained && self.lease.adding == 0;
+        self.lease.next_due = leased.next_due;
+        self.lease.worth_asking = !leased.requests.is_empty() && !leased.drained;
+        for (lease, request) in leased.requests {
+            self.submit(now, Some(lease), request, None);
+        }
+    }
+
+    /// Takes a request into the engine, or settles it at once where it is out of bounds.
+    pub(super) fn submit(&mut self, now: Instant, lease: Option<LeaseId>, request: Request, reply: Option<Reply>) {
+        let target = match request.target() {
+            Ok(target) => target,
+            Err(error) => return self.submit_settled(now, lease, request, JobVerdict::Error, Some((error, reply))),
+        };
+        if reply.is_none() && request.depth() > 0 {
+            let scope = &self.p.settings.scope;
+            let reason = if !scope.contains(&target) {
+                Some(SkipReason::Scope)
+            } else if self.p.settings.max_depth.is_some_and(|max| request.depth() > max) {
+                Some(SkipReason::Depth)
+            } else {
+                None
+            };
+            if let Some(reason) = reason {
+                return self.submit_settled(now, lease, request, JobVerdict::Skipped(reason), None);
+            }
+        }
+        let overrides = request.overrides();
+        let wait = |time: SystemTime| time.duration_since(self.p.runtime.wall_clock()).ok();
+        let spec = JobSpec {
+            priority: request.priority(),
+            attempts: overrides.and_then(|o| o.max_retries).map_or(0, |retries| retries.saturating_add(1)),
+            vet: self.p.host_policy.is_some(),
+            not_before: request.not_before().and_then(wait).map(|wait| later(now, wait)),
+        };
+        let limits = match overrides {
+            Some(overrides) => Arc::new(overrides.apply(&self.limits)),
+            None => Arc::clone(&self.limits),
+        };
+        let host = self.p.engine.host(&target.origin().ascii_serialization());
+        let job = self.p.engine.submit(now, host, spec);
+        self.insert(now, job, lease, request, limits).reply = reply;
+    }
+
+    pub(super) fn submit_settled(
+        &mut self,
+        now: Instant,
+        lease: Option<LeaseId>,
+        request: Request,
+        verdict: JobVerdict,
+        error: Option<(Error, Option<Reply>)>,
+    ) {
+        let limits = Arc::clone(&self.limits);
+        let job = self.p.engine.submit_settled(verdict);
+        let record = self.insert(now, job, lease, request, limits);
+        if let Some((error, reply)) = error {
+            record.error = Some(error);
+            record.reply = reply;
+        }
+    }
+
+    pub(super) fn insert(
+        &mut self,
+        now: Instant,
+        job: JobId,
+        lease: Option<LeaseId>,
+        request: Request,
+        limits: Arc<Limits>,
+    ) -> &mut Record {
+        self.submitted += 1;
+        let mut record = Record::new(job, self.submitted, Arc::new(request), limits, now);
+        record.lease = lease;
+        if self.records.len() <= job.index() {
+            self.records.resize_with(job.index() + 1, || None);
+        }
+        self.records[job.index()].insert(record)
+    }
+
+    pub(super) fn prepared(&mut self, now: Instant, host: HostId, rules: Result<Box<dyn HostRules>, Error>) {
+        match rules {
+            Ok(rules) => {
+                let gap = rules.crawl_delay();
+                let valid_until = now.checked_add(rules.valid_for());
+                self.rules.insert(host, rules);
+                self.event(now, Event::Prepared { host, gap, valid_until });
+            }
+            Err(error) => self.host_failed(now, host, error),
+        }
+    }
+
+    pub(super) fn host_failed(&mut self, now: Instant, host: HostId, error: Error) {
+        let retry = error.retry_time();
+        self.host_errors.insert(host, error);
+        self.event(now, Event::HostFailed { host, retry });
+    }
+
+    pub(super) fn fetched(&mut self, now: Instant, job: JobId, end: FetchEnd) {
+        let Some(record) = self.open_record(job) else { return };
+        let queue = record.settled.timings.queue;
+        record.settled.timings = end.timings;
+        record.settled.timings.queue = queue;
+        record.settled.fetched_at = Some(end.at);
+        match end.result {
+            Ok(response) => self.answered(now, job, response, end.booking),
+            Err(error) => {
+                let safe = record.is_idempotent() || record::was_not_sent(error.kind());
+                let retry = match error.retry_time() {
+                    RetryTime::AfterBackoff if !safe => RetryTime::Never,
+                    retry => retry,
+                };
+                self.failed(now, job, error, retry, false);
+            }
+        }
+    }
+
+    pub(super) fn answered(&mut self, now: Instant, job: JobId, response: Response, booking: Option<Booking>) {
+        let wall_clock = self.p.runtime.wall_clock();
+        let may_retry = self.p.engine.may_retry(job);
+        let Some(record) = self.record(job) else { return };
+        record.note_response(&response);
+        let status = response.head.status;
+        if response.head.location().is_some() && record.limits.redirects > 0 {
+            match self.redirect(now, job, &response.head) {
+                Ok(true) => return,
+                Ok(false) => {}
+                Err(error) => return self.failed(now, job, error, RetryTime::Never, false),
+            }
+        }
+        let Some(record) = self.record(job) else { return };
+        if record::is_retry_status(status) {
+            let wait = record::retry_after(&response.head, wall_clock);
+            let throttled = matches!(status.as_u16(), 429 | 503);
+            let retry = wait.map_or(RetryTime::AfterBackoff, RetryTime::After);
+            if may_retry && record.is_idempotent() {
+                let error = Error::new(ErrorKind::HttpStatus, format!("get an answer other than {status}"));
+                return self.failed(now, job, error, retry, throttled);
+            }
+            if let Some(wait) = wait.filter(|_| throttled) {
+                self.event(now, Event::Throttled { job, wait });
+            }
+        }
+        match response.accepted {
+            Accept::Refuse if status.is_success() => {
+                self.event(now, Event::Skipped { job, reason: SkipReason::Type });
+            }
+            Accept::Refuse | Accept::Fail => {
+                let error = Error::new(ErrorKind::HttpStatus, format!("get an answer other than {status}"));
+                self.failed(now, job, error, RetryTime::Never, false);
+            }
+            Accept::Body | Accept::Head => {
+                if let Some(record) = self.record(job) {
+                    record.response = Some((response, booking));
+                }
+                self.event(now, Event::Fetched { job });
+            }
+        }
+    }
+
+    /// Sends the job on its next hop; `false` where the answer is no redirect to follow.
+    pub(super) fn redirect(&mut self, now: Instant, job: JobId, head: &Head) -> Result<bool, Error> {
+        let Some(record) = self.record(job) else { return Ok(true) };
+        let Some(next) = crate::redirect::next_hop(record.current(), head)? else { return Ok(false) };
+        if record.hops() >= record.limits.redirects {
+            let attempted = format!("follow more than {} redirects", record.limits.redirects);
+            return Err(Error::new(ErrorKind::RedirectTooMany, attempted).with_url(next.url()));
+        }
+        let target = next.target()?;
+        let (is_seed, is_own) = (next.depth() == 0, record.reply.is_some());
+        record.note_hop(head);
+        record.hop = Some(Arc::new(next));
+        if is_seed {
+            self.p.settings.scope.admit(&target);
+        } else if !is_own && !self.p.settings.scope.contains(&target) {
+            self.event(now, Event::Skipped { job, reason: SkipReason::Scope });
+            return Ok(true);
+        }
+        let host = self.p.engine.host(&target.origin().ascii_serialization());
+        self.event(now, Event::Redirected { job, host });
+        Ok(true)
+    }
+
+    pub(super) fn failed(&mut self, now: Instant, job: JobId, error: Error, retry: RetryTime, throttled: bool) {
+        if let Some(record) = self.record(job) {
+            record.error = Some(error);
+            self.event(now, Event::Failed { job, retry, throttled });
+        }
+    }
+
+    pub(super) fn parsed(&mut self, now: Instant, job: JobId, end: ParseEnd) {
+        let has_sink = self.p.items.is_some();
+        let took = u64::try_from(end.took.as_micros()).unwrap_or(u64::MAX);
+        self.stats().parse.saturating_record(took.max(1));
+        let Some(record) = self.open_record(job) else { return };
+        record.settled.bytes = end.bytes;
+        match end.result {
+            Ok(parsed) => {
+                let deliver = parsed.items.is_some();
+                record.items = parsed.items;
+                record.settled.items = if has_sink { 0 } else { parsed.item_count };
+                record.page = parsed.page;
+                record.settled.links = parsed.links;
+                record.settled.attachment = parsed.attachment;
+                for (name, n) in parsed.counts {
+                    *self.stats().counts.entry(name).or_default() += n;
+                }
+                // Also while the crawl ends: the page's lease ends, and nobody would find its links again.
+                self.add(parsed.found);
+                self.event(now, Event::Parsed { job, deliver });
+                if parsed.stop {
+                    let within = self.p.settings.profile.drain;
+                    self.end(now, FinishReason::Stopped, Shutdown::Graceful { within });
+                }
+            }
+            Err(failure) => {
+                let error = record.note_parse_failure(failure);
+                let retry = error.retry_time();
+                self.failed(now, job, error, retry, false);
+            }
+        }
+    }
+
+    pub(super) fn closed(&mut self, now: Instant, job: JobId) {
+        let Some(record) = self.records.get_mut(job.index()).and_then(|slot| slot.take_if(|r| r.id == job)) else {
+            return;
+        };
+        if let (Some(lease), Some(verdict)) = (record.lease, record.closing) {
+            self.p.frontier.settle(lease, verdict);
+            // It may give what it held back until now.
+            self.lease.worth_asking |= !self.lease.drained;
+        }
+        self.event(now, Event::Closed { job });
+    }
+}

@@ -1,0 +1,423 @@
+//! The driver: the one task that owns the engine, turns messages into its events and its actions into work.
+
+mod incoming;
+mod outgoing;
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::num::NonZeroU32;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant, SystemTime};
+
+use futures::channel::oneshot;
+
+use super::fetch_loop::{FetchLoop, SLICE};
+use super::frontier_task::FrontierDoor;
+use super::inbox::Inbox;
+use super::lag_probe::LagProbe;
+use super::lane::Lane;
+use super::parse_stage::ParseStage;
+use super::record::Record;
+use super::stats::{FinishReason, Report, Stats};
+use super::{Profile, Scope};
+use crate::engine::{Engine, Event, HostId, JobId, Shutdown};
+use crate::hash::KeyedState;
+use crate::rt::{BoxFuture, Runtime, Sleep};
+use crate::time::later;
+use crate::{Close, Error, ErrorKind, Fetcher, HostPolicy, HostRules, Ledger, Limits, Page, Request, Verdict};
+
+/// How long sinks and frontier may take to close after everything has settled or was aborted.
+const LINGER: Duration = Duration::from_secs(10);
+
+/// How long a parse job waits that an offload shared with others had no room for.
+const OFFER_AGAIN: Duration = Duration::from_millis(2);
+
+/// Jobs for which there must be room before the frontier is asked, unless it is all the room there is.
+const LEASE_AT_LEAST: u32 = 64;
+
+/// Jobs that are leased at a time: what the driver takes in is work on the loop, about 2 us each.
+const LEASE_AT_MOST: u32 = 128;
+
+/// What a crawl was told, apart from the engine's rules.
+pub(super) struct Settings {
+    pub(super) profile: Profile,
+    pub(super) user_agent: Box<str>,
+    pub(super) scope: Scope,
+    pub(super) max_depth: Option<u32>,
+    pub(super) max_time: Option<Duration>,
+}
+
+/// Who waits for a page.
+pub(super) type Reply = oneshot::Sender<Result<Page, Error>>;
+
+/// Everything that the driver works with.
+pub(super) struct Parts {
+    pub(super) runtime: Runtime,
+    pub(super) inbox: Arc<Inbox>,
+    pub(super) engine: Engine,
+    pub(super) settings: Settings,
+    pub(super) fetcher: Arc<dyn Fetcher>,
+    pub(super) host_policy: Option<Arc<dyn HostPolicy>>,
+    pub(super) loops: Vec<FetchLoop>,
+    pub(super) stage: Arc<dyn ParseStage>,
+    pub(super) items: Option<Box<dyn Lane>>,
+    pub(super) outcomes: Option<Box<dyn Lane>>,
+    pub(super) frontier: FrontierDoor,
+    pub(super) probe: Arc<LagProbe>,
+    pub(super) stats: Arc<Mutex<Stats>>,
+    pub(super) seeds: Vec<Request>,
+    pub(super) done: oneshot::Sender<Result<Report, Error>>,
+}
+
+pub(super) struct Driver {
+    p: Parts,
+    started: Instant,
+    records: Vec<Option<Record>>,
+    /// Jobs, from 1, in the order of submission.
+    submitted: u64,
+    rules: HashMap<HostId, Box<dyn HostRules>, KeyedState>,
+    host_errors: HashMap<HostId, Error, KeyedState>,
+    /// Lanes that take nothing more because the crawl failed.
+    failed_lanes: Vec<Box<dyn Lane>>,
+    ledger: Arc<Ledger>,
+    limits: Arc<Limits>,
+    lease: Lease,
+    finish: Option<FinishReason>,
+    fatal: Option<Error>,
+    /// Sinks and the frontier, as long as their tasks have not ended.
+    open_tasks: usize,
+    /// Why the sinks were closed; `None` while the crawl runs.
+    closing: Option<Close>,
+    /// Until when what was started may go on after the last page that was allowed.
+    drain_until: Option<Instant>,
+    /// When parse jobs that a shared offload had no room for are offered again.
+    offer_again: Option<Instant>,
+    give_up_at: Option<Instant>,
+    timer: Option<(Instant, Pin<Box<dyn Sleep>>)>,
+    yielding: Option<BoxFuture<'static, ()>>,
+    ended: bool,
+    done: Option<oneshot::Sender<Result<Report, Error>>>,
+}
+
+/// How we stand with the frontier.
+#[derive(Debug, Default)]
+struct Lease {
+    asked: bool,
+    /// Additions that it has not answered.
+    adding: u32,
+    /// It may have something that it had not when it was asked last.
+    worth_asking: bool,
+    drained: bool,
+    next_due: Option<SystemTime>,
+    /// The question was taken back, because the crawl ends.
+    withdrawn: bool,
+}
+
+impl Driver {
+    pub(super) fn new(mut p: Parts) -> Self {
+        let (unused, _) = oneshot::channel();
+        let done = std::mem::replace(&mut p.done, unused);
+        let mut driver = Self {
+            started: p.runtime.now(),
+            records: Vec::new(),
+            submitted: 0,
+            rules: HashMap::with_hasher(KeyedState::new(0)),
+            host_errors: HashMap::with_hasher(KeyedState::new(0)),
+            failed_lanes: Vec::new(),
+            ledger: Arc::new(Ledger::default()),
+            limits: Arc::new(p.settings.profile.limits.clone()),
+            lease: Lease { worth_asking: true, ..Lease::default() },
+            finish: None,
+            fatal: None,
+            open_tasks: 1 + usize::from(p.items.is_some()) + usize::from(p.outcomes.is_some()),
+            closing: None,
+            drain_until: None,
+            offer_again: None,
+            give_up_at: None,
+            timer: None,
+            yielding: None,
+            ended: false,
+            done: Some(done),
+            p,
+        };
+        let seeds = std::mem::take(&mut driver.p.seeds);
+        for target in seeds.iter().filter_map(|seed| seed.target().ok()) {
+            driver.p.settings.scope.admit(&target);
+        }
+        driver.add(seeds);
+        driver
+    }
+
+    fn add(&mut self, found: Vec<Request>) {
+        if !found.is_empty() {
+            self.lease.adding += 1;
+            self.p.frontier.add(found);
+        }
+    }
+
+    fn event(&mut self, now: Instant, event: Event) {
+        self.p.engine.handle_event(now, event);
+    }
+
+    fn record(&mut self, job: JobId) -> Option<&mut Record> {
+        self.records.get_mut(job.index())?.as_mut().filter(|record| record.id == job)
+    }
+
+    /// The record, unless the job has its verdict: an answer that comes later than a cancellation changes nothing.
+    fn open_record(&mut self, job: JobId) -> Option<&mut Record> {
+        self.record(job).filter(|record| record.closing.is_none())
+    }
+
+    fn stats(&self) -> MutexGuard<'_, Stats> {
+        self.p.stats.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn end(&mut self, now: Instant, reason: FinishReason, how: Shutdown) {
+        self.finish.get_or_insert(reason);
+        self.p.engine.shutdown(now, how);
+        let within = match how {
+            Shutdown::Graceful { within } => within,
+            Shutdown::Now => Duration::ZERO,
+        };
+        let give_up = later(now, within) + LINGER;
+        self.give_up_at = Some(self.give_up_at.map_or(give_up, |at| at.min(give_up)));
+    }
+
+    /// The crawl cannot go on: leases return, and what the failed part would have acknowledged is not waited for.
+    fn fail(&mut self, now: Instant, error: Error) {
+        self.fatal.get_or_insert(error);
+        self.end(now, FinishReason::Shutdown, Shutdown::Now);
+        if let Some(lane) = &self.p.items {
+            lane.close(Close::Failed);
+        }
+        if let Some(lane) = self.p.outcomes.take() {
+            lane.close(Close::Failed);
+            self.failed_lanes.push(lane);
+            let waiting: Vec<_> = self.records.iter().flatten().filter(|r| r.closing.is_some()).map(|r| r.id).collect();
+            for job in waiting {
+                // Its outcome is with nobody, so it is not done.
+                if let Some(record) = self.record(job) {
+                    record.closing = Some(Verdict::Return);
+                }
+                self.closed(now, job);
+            }
+        }
+    }
+
+    fn ask_frontier(&mut self) {
+        let want = self.p.engine.want();
+        let enough = want >= LEASE_AT_LEAST || self.p.engine.waiting() < LEASE_AT_LEAST;
+        if self.lease.asked || !self.lease.worth_asking || !enough || self.finish.is_some() {
+            return;
+        }
+        if let Some(want) = NonZeroU32::new(want.min(LEASE_AT_MOST)) {
+            self.lease.asked = true;
+            self.lease.worth_asking = false;
+            self.p.frontier.lease(want);
+        }
+    }
+
+    fn is_done(&mut self) -> bool {
+        if !self.p.engine.is_idle() || (self.lease.adding > 0 && self.fatal.is_none()) {
+            return false;
+        }
+        if self.finish.is_none() {
+            return self.lease.drained && !self.lease.worth_asking;
+        }
+        // What it leases now would come too late for an outcome.
+        if self.lease.asked && !std::mem::replace(&mut self.lease.withdrawn, true) {
+            self.p.frontier.withdraw();
+        }
+        !self.lease.asked || self.fatal.is_some()
+    }
+
+    fn begin_to_close(&mut self) {
+        let why = match (&self.fatal, self.finish) {
+            (Some(_), _) => Close::Failed,
+            (None, None | Some(FinishReason::Done)) => Close::Done,
+            _ => Close::Stopped,
+        };
+        for lane in [&self.p.items, &self.p.outcomes].into_iter().flatten() {
+            lane.close(why);
+        }
+        self.p.frontier.close();
+        self.closing = Some(why);
+        let give_up = self.p.runtime.now() + LINGER;
+        self.give_up_at = Some(self.give_up_at.map_or(give_up, |at| at.max(give_up)));
+    }
+
+    fn on_time(&mut self, now: Instant) {
+        self.p.engine.handle_timeout(now);
+        if let Some(max) = self.p.settings.max_time.filter(|max| now >= later(self.started, *max)) {
+            self.p.settings.max_time = None;
+            let within = self.p.settings.profile.drain.min(max);
+            self.end(now, FinishReason::MaxTime, Shutdown::Graceful { within });
+        }
+        if self.lease.next_due.is_some_and(|due| due <= self.p.runtime.wall_clock()) {
+            self.lease.next_due = None;
+            self.lease.worth_asking = true;
+        }
+        if self.p.engine.is_exhausted() && self.finish.is_none() {
+            self.finish = Some(FinishReason::MaxPages);
+            self.p.engine.cancel_unstarted();
+            self.drain_until = Some(later(now, self.p.settings.profile.drain));
+        }
+        if self.drain_until.is_some_and(|at| at <= now) {
+            self.drain_until = None;
+            self.end(now, FinishReason::MaxPages, Shutdown::Now);
+        }
+        if self.offer_again.is_some_and(|at| at <= now) {
+            self.offer_again = None;
+            self.p.stage.retry();
+        }
+        if self.offer_again.is_none() && self.p.stage.has_rejected() {
+            self.offer_again = Some(now + OFFER_AGAIN);
+        }
+        if self.give_up_at.is_some_and(|at| at <= now) {
+            self.fatal
+                .get_or_insert_with(|| Error::new(ErrorKind::SinkFailed, "close the sinks and the frontier in time"));
+            self.ended = true;
+        }
+    }
+
+    fn next_wake(&self, now: Instant) -> Option<Instant> {
+        let due = self.lease.next_due.filter(|_| !self.lease.asked);
+        let due = due.map(|due| later(now, due.duration_since(self.p.runtime.wall_clock()).unwrap_or_default()));
+        let end = self.p.settings.max_time.map(|max| later(self.started, max));
+        [self.p.engine.poll_timeout(), due, end, self.give_up_at, self.drain_until, self.offer_again]
+            .into_iter()
+            .flatten()
+            .min()
+    }
+
+    fn publish(&mut self) {
+        let counters = self.p.engine.counters();
+        self.p.probe.set_active(counters.in_flight > 0);
+        let bytes = self.ledger.bytes();
+        let mut stats = self.stats();
+        stats.counters = counters;
+        stats.bytes_in_memory_peak = stats.bytes_in_memory_peak.max(bytes);
+        stats.bound = self.p.engine.bound_clock();
+    }
+
+    /// Ends what is left of the sinks, in the middle of a delivery where need be.
+    fn abandon_lanes(&mut self) {
+        let lanes = [self.p.items.take(), self.p.outcomes.take()].into_iter().flatten();
+        lanes.chain(self.failed_lanes.drain(..)).for_each(|lane| lane.abandon());
+    }
+
+    fn finish_up(&mut self, now: Instant) {
+        self.p.inbox.close();
+        self.p.loops.iter().for_each(FetchLoop::close);
+        self.p.probe.close();
+        self.p.frontier.close();
+        self.abandon_lanes();
+        self.publish();
+        self.stats().bound.stop(now);
+        let elapsed = now.saturating_duration_since(self.started);
+        let totals = self.stats().snapshot(now, elapsed, self.p.probe.snapshot(now));
+        let report = Report {
+            finish_reason: self.finish.unwrap_or(FinishReason::Done),
+            profile: self.p.settings.profile.name,
+            runtime: self.p.runtime.name(),
+            totals,
+        };
+        if let Some(done) = self.done.take() {
+            let _ = done.send(self.fatal.take().map_or(Ok(report), Err));
+        }
+    }
+
+    /// Works for a slice; `true` when there is nothing left to do for now.
+    fn work(&mut self, cx: &mut Context<'_>) -> bool {
+        let mut now = self.p.runtime.now();
+        let end = now + SLICE;
+        loop {
+            self.on_time(now);
+            // Bodies are given back on the parsers' threads, so the sum is asked for and not told.
+            let bytes = self.ledger.bytes();
+            self.event(now, Event::Bytes(bytes));
+            while let Some(message) = self.p.inbox.poll_next(cx.waker()) {
+                self.on_message(now, message);
+                if self.ended {
+                    return true;
+                }
+                now = self.p.runtime.now();
+                if now >= end {
+                    return false;
+                }
+            }
+            self.ask_frontier();
+            let mut acted = false;
+            while let Some(action) = self.p.engine.poll(now) {
+                acted = true;
+                self.act(now, action);
+                now = self.p.runtime.now();
+                if now >= end {
+                    return false;
+                }
+            }
+            if !acted {
+                return true;
+            }
+        }
+    }
+}
+
+fn key(job: JobId) -> u64 {
+    job.as_u64()
+}
+
+impl Future for Driver {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let driver = &mut *self;
+        loop {
+            if let Some(yielding) = &mut driver.yielding {
+                if yielding.as_mut().poll(cx).is_pending() {
+                    return Poll::Pending;
+                }
+                driver.yielding = None;
+            }
+            let rested = driver.work(cx);
+            let now = driver.p.runtime.now();
+            driver.publish();
+            if !rested {
+                driver.yielding = Some(driver.p.runtime.spawner().yield_now());
+                continue;
+            }
+            if driver.closing.is_none() && !driver.ended && driver.is_done() {
+                driver.begin_to_close();
+                continue;
+            }
+            if driver.ended || (driver.closing.is_some() && driver.open_tasks == 0) {
+                driver.finish_up(now);
+                return Poll::Ready(());
+            }
+            let Some(at) = driver.next_wake(now) else { return Poll::Pending };
+            if at <= now {
+                continue;
+            }
+            let (armed, timer) = driver.timer.get_or_insert_with(|| (at, driver.p.runtime.sleep_until(at)));
+            if at < *armed || *armed <= now {
+                timer.as_mut().reset(at);
+                *armed = at;
+            }
+            if timer.as_mut().poll(cx).is_pending() {
+                return Poll::Pending;
+            }
+        }
+    }
+}
+
+impl Drop for Driver {
+    fn drop(&mut self) {
+        self.p.inbox.close();
+        self.p.loops.iter().for_each(FetchLoop::close);
+        self.p.probe.close();
+        self.p.frontier.close();
+        self.abandon_lanes();
+    }
+}

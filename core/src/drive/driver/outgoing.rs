@@ -1,0 +1,165 @@
+//! What goes out: actions of the engine become work.
+
+use std::sync::Arc;
+use std::time::{Instant, SystemTime};
+
+use super::super::attempt;
+use super::super::parse_stage::ParseJob;
+use super::{Driver, key};
+use crate::engine::{Action, Event, HostId, JobId, JobVerdict};
+use crate::request::without_userinfo;
+use crate::{
+    Accept, Delivery, DeliveryId, Error, ErrorKind, FetchCx, Head, HostCx, Limits, Outcome, Settled, SkipReason,
+};
+
+impl Driver {
+    pub(super) fn act(&mut self, now: Instant, action: Action) {
+        match action {
+            Action::Prepare(host) => self.prepare(now, host),
+            Action::Resolve(host) => self.resolve(host),
+            Action::Vet(job) => self.vet(now, job),
+            Action::Fetch { job, attempt } => self.fetch(now, job, attempt),
+            Action::Parse(job) => self.parse(job),
+            Action::Deliver(job) => {
+                let items = self.record(job).and_then(|record| record.items.take());
+                match (&self.p.items, items) {
+                    (Some(lane), Some(items)) => lane.enqueue(job, items),
+                    _ => self.event(now, Event::Delivered { job, rejected: false }),
+                }
+            }
+            Action::Abort(job) => {
+                if let Some(record) = self.record(job) {
+                    let at = record.in_loop;
+                    self.p.loops[at].abort(key(job));
+                }
+            }
+            Action::Settle { job, verdict } => self.settle(now, job, verdict),
+            Action::Forget(host) => {
+                self.rules.remove(&host);
+                self.host_errors.remove(&host);
+            }
+        }
+    }
+
+    pub(super) fn target_of(&self, host: HostId) -> Option<url::Url> {
+        url::Url::parse(self.p.engine.host_key(host)?).ok()
+    }
+
+    pub(super) fn loop_of(&self, host: HostId) -> usize {
+        host.index() % self.p.loops.len()
+    }
+
+    pub(super) fn context(&self, at: usize, limits: Arc<Limits>, number: u64, attempt: u32) -> FetchCx {
+        let runtime = self.p.runtime.clone();
+        FetchCx::new(runtime, limits, number, attempt, Arc::clone(&self.ledger))
+            .in_loop(self.p.loops[at].wheel(), self.p.loops[at].slice())
+    }
+
+    pub(super) fn prepare(&mut self, now: Instant, host: HostId) {
+        let (Some(policy), Some(target)) = (self.p.host_policy.clone(), self.target_of(host)) else {
+            return self.event(now, Event::Prepared { host, gap: None, valid_until: None });
+        };
+        let at = self.loop_of(host);
+        let (fetcher, limits) = (Arc::clone(&self.p.fetcher), Arc::clone(&self.limits));
+        let (runtime, ledger) = (self.p.runtime.clone(), Arc::clone(&self.ledger));
+        let (wheel, slice) = (self.p.loops[at].wheel(), self.p.loops[at].slice());
+        let cx = HostCx::new(self.p.settings.user_agent.clone(), move |request| {
+            let cx = FetchCx::new(runtime.clone(), Arc::clone(&limits), 0, 1, Arc::clone(&ledger));
+            let cx = cx.in_loop(wheel.clone(), Arc::clone(&slice));
+            Box::pin(attempt::fetch_page(Arc::clone(&fetcher), request, cx))
+        });
+        self.p.loops[at].begin(None, Box::pin(attempt::prepare(policy, target, cx, host)));
+    }
+
+    pub(super) fn resolve(&mut self, host: HostId) {
+        let at = self.loop_of(host);
+        let cx = self.context(at, Arc::clone(&self.limits), 0, 1);
+        if let Some(target) = self.target_of(host) {
+            let fetcher = Arc::clone(&self.p.fetcher);
+            self.p.loops[at].begin(None, Box::pin(attempt::resolve(fetcher, target, cx, host)));
+        }
+    }
+
+    pub(super) fn vet(&mut self, now: Instant, job: JobId) {
+        let rules = self.p.engine.host_of(job).and_then(|host| self.rules.get(&host));
+        let record = self.records.get(job.index()).and_then(Option::as_ref);
+        let target = record.and_then(|record| record.current().target().ok());
+        let allowed = match (rules, target) {
+            (Some(rules), Some(target)) => rules.allows(&target),
+            _ => true,
+        };
+        let verdict = if allowed { Event::Vetted { job } } else { Event::Skipped { job, reason: SkipReason::Robots } };
+        self.event(now, verdict);
+    }
+
+    pub(super) fn fetch(&mut self, now: Instant, job: JobId, attempt: u32) {
+        let at = self.p.engine.host_of(job).map_or(0, |host| self.loop_of(host));
+        let Some(record) = self.record(job) else { return };
+        record.in_loop = at;
+        record.clear();
+        record.settled.timings.queue = Some(now.saturating_duration_since(record.submitted));
+        let request = Arc::clone(record.current());
+        let (limits, number) = (Arc::clone(&record.limits), record.number());
+        let (follow, page_only) = (record.hops() < limits.redirects, record.reply.is_some());
+        let accept = {
+            let (stage, request) = (Arc::clone(&self.p.stage), Arc::clone(&request));
+            move |head: &Head| match head.location() {
+                Some(_) if follow => attempt::accept_redirect(head),
+                _ if page_only => Accept::Body,
+                _ => stage.accept(request.label(), head),
+            }
+        };
+        let cx = self.context(at, limits, number, attempt).accepting(Arc::new(accept));
+        let fetcher = Arc::clone(&self.p.fetcher);
+        self.p.loops[at].begin(Some(key(job)), Box::pin(attempt::fetch(fetcher, request, cx, job)));
+    }
+
+    pub(super) fn parse(&mut self, job: JobId) {
+        let attempt = self.p.engine.attempts(job);
+        let stage = Arc::clone(&self.p.stage);
+        let Some(record) = self.record(job) else { return };
+        let Some((response, booking)) = record.response.take() else { return };
+        stage.begin(ParseJob {
+            job,
+            request: Arc::clone(&record.settled.request),
+            response,
+            booking,
+            limits: Arc::clone(&record.limits),
+            attempt,
+            at: record.settled.fetched_at.unwrap_or(SystemTime::UNIX_EPOCH),
+            page_only: record.reply.is_some(),
+        });
+    }
+
+    pub(super) fn settle(&mut self, now: Instant, job: JobId, verdict: JobVerdict) {
+        let attempts = self.p.engine.attempts(job);
+        let host = self.p.engine.host_of(job);
+        let host_error = host.and_then(|host| self.host_errors.get(&host)).map(Error::replicate);
+        let Some(record) = self.record(job) else { return };
+        let settled = record.settle(verdict, attempts, host_error);
+        record.response = None;
+        if let Some(reply) = record.reply.take() {
+            let page = record.page.take();
+            let answer = match (&settled.outcome, page) {
+                (Outcome::Ok, Some(page)) => Ok(page),
+                (Outcome::Error(error), _) => Err(error.replicate()),
+                (Outcome::Skipped(reason), _) => {
+                    Err(Error::new(ErrorKind::Cancelled, format!("fetch the URL: skipped, {}", reason.code())))
+                }
+                _ => Err(Error::new(ErrorKind::Cancelled, "fetch the URL")),
+            };
+            let _ = reply.send(answer);
+        }
+        self.stats().settled(&settled);
+        match &self.p.outcomes {
+            Some(lane) => {
+                let identity = settled.request.identity();
+                let url = without_userinfo(settled.request.url()).into_owned();
+                let at = settled.fetched_at.unwrap_or_else(|| self.p.runtime.wall_clock());
+                let delivery: Delivery<Settled> = Delivery::new(DeliveryId::of(&identity, u64::MAX), url, at, *settled);
+                lane.enqueue(job, Box::new(vec![delivery]));
+            }
+            None => self.closed(now, job),
+        }
+    }
+}

@@ -1,0 +1,238 @@
+//! From arrival to start: hosts that are prepared, queues, and the conditions under which the next job begins.
+
+use std::time::{Duration, Instant};
+
+use super::host::{HostState, Place, Waiting};
+use super::{Action, Bound, Due, Engine, HostId, JobId, JobVerdict, Stage, pacing, retry};
+use crate::RetryTime;
+use crate::time::later;
+
+impl Engine {
+    /// A job has come to its host, which may have to be prepared first.
+    pub(super) fn arrive(&mut self, now: Instant, id: JobId) {
+        let host_id = self.job_mut(id).host;
+        let vet = self.job_mut(id).vet;
+        let host = self.host_mut(host_id);
+        if host.state == HostState::Ready && host.valid_until.is_some_and(|until| until <= now) {
+            host.state = HostState::New;
+        }
+        if host.state == HostState::Ready && !vet {
+            self.enqueue(now, id);
+            return;
+        }
+        host.arriving.push(id);
+        self.advance_host(now, host_id);
+    }
+
+    /// Takes a host as far as it can go without an answer from outside.
+    pub(super) fn advance_host(&mut self, now: Instant, id: HostId) {
+        let (prepare, resolve) = (self.config.prepare_hosts, self.config.resolve_hosts);
+        let host = self.host_mut(id);
+        if host.state == HostState::New {
+            host.state = HostState::Prepared;
+            if prepare {
+                host.state = HostState::Preparing;
+                self.actions.push_back(Action::Prepare(id));
+                return;
+            }
+        }
+        if host.state == HostState::Prepared {
+            host.state = HostState::Ready;
+            if resolve {
+                host.state = HostState::Resolving;
+                self.actions.push_back(Action::Resolve(id));
+                return;
+            }
+        }
+        if host.state == HostState::Ready {
+            for job in std::mem::take(&mut host.arriving) {
+                if !self.in_stage(job, Stage::Arriving) {
+                    continue;
+                }
+                if self.job_mut(job).vet {
+                    self.set_stage(job, Stage::Vetting);
+                    self.actions.push_back(Action::Vet(job));
+                } else {
+                    self.enqueue(now, job);
+                }
+            }
+            self.offer(now, id);
+        }
+    }
+
+    pub(super) fn host_failed(&mut self, now: Instant, id: HostId, retry: RetryTime) {
+        let (base, cap, attempts) = (self.config.backoff_base, self.config.backoff_cap, self.config.attempts);
+        let Some(host) = self.hosts.get_mut(id.index as usize).filter(|h| h.serial == id.serial) else { return };
+        let prepared = match host.state {
+            HostState::Preparing => false,
+            HostState::Resolving => true,
+            _ => return,
+        };
+        host.failures += 1;
+        let wait = match retry {
+            RetryTime::After(wait) if wait <= self.config.retry_after_cap => Some(wait),
+            RetryTime::AfterBackoff | RetryTime::WhenRoom => {
+                host.backoff = retry::backoff(base, cap, host.backoff, &mut self.rng);
+                Some(host.backoff)
+            }
+            _ => None,
+        };
+        if let Some(wait) = wait.filter(|_| host.failures < attempts || retry == RetryTime::WhenRoom) {
+            host.state = HostState::BackingOff { prepared };
+            self.at(later(now, wait), Due::HostRetry(id));
+            return;
+        }
+        host.state = HostState::New;
+        host.failures = 0;
+        host.backoff = Duration::ZERO;
+        let queued = std::mem::take(&mut host.queue).into_iter().map(|w| w.job);
+        let waiting: Vec<_> = std::mem::take(&mut host.arriving).into_iter().chain(queued).collect();
+        for job in waiting {
+            if self.job(job).is_some_and(|j| matches!(j.stage, Stage::Arriving | Stage::Queued)) {
+                self.settle(job, JobVerdict::HostError);
+            }
+        }
+    }
+
+    pub(super) fn enqueue(&mut self, now: Instant, id: JobId) {
+        self.set_stage(id, Stage::Queued);
+        let job = &self.jobs[id.index as usize];
+        let (host, waiting) = (job.host, Waiting { priority: job.priority, seq: job.seq, job: id });
+        self.host_mut(host).queue.push(waiting);
+        self.offer(now, host);
+    }
+
+    /// Puts a host where it will be found when it may start a job. Called whenever one of its conditions changed.
+    pub(super) fn offer(&mut self, now: Instant, id: HostId) {
+        let per_host = self.config.per_host.unwrap_or(u32::MAX);
+        let host = self.host_mut(id);
+        if host.place != Place::Nowhere || host.state != HostState::Ready || host.queue.is_empty() {
+            return;
+        }
+        if host.in_flight >= per_host {
+            return;
+        }
+        match host.not_before.filter(|time| *time > now) {
+            Some(time) => {
+                host.place = Place::Timed(time);
+                self.at(time, Due::Host(id));
+            }
+            None => {
+                host.place = Place::Ready;
+                self.ready.push_back(id);
+            }
+        }
+    }
+
+    /// Starts the next job, or says what keeps it from starting.
+    pub(super) fn start(&mut self, now: Instant) -> Result<Action, Bound> {
+        if self.paused || self.ending.is_some() {
+            return Err(Bound::Stopped);
+        }
+        if self.waiting == 0 {
+            return Err(Bound::NoWork);
+        }
+        let in_flight = self.counters.in_flight;
+        if !self.gate_open && in_flight >= self.config.gate_floor {
+            return Err(Bound::Lag);
+        }
+        if self.bytes >= self.config.byte_budget && in_flight > 0 {
+            return Err(Bound::Bytes);
+        }
+        if self.to_parse.len() as u32 + self.parsing >= self.config.backlog {
+            return Err(if self.to_deliver.is_empty() { Bound::Parser } else { Bound::Sink });
+        }
+        if self.to_deliver.len() as u32 + self.delivering + self.settling >= self.config.backlog {
+            return Err(Bound::Sink);
+        }
+        if in_flight >= self.limiter.limit() {
+            return Err(Bound::GlobalLimit);
+        }
+        if self.ready.is_empty() {
+            return Err(if self.host_limited > 0 { Bound::HostLimit } else { Bound::Politeness });
+        }
+        if self.rate.as_ref().is_some_and(|rate| rate.wait_until(now).is_some()) {
+            return Err(Bound::Rate);
+        }
+        while let Some(id) = self.ready.pop_front() {
+            if let Some(job) = self.start_on(now, id) {
+                return Ok(job);
+            }
+        }
+        Err(Bound::Politeness)
+    }
+
+    pub(super) fn start_on(&mut self, now: Instant, id: HostId) -> Option<Action> {
+        let exhausted = self.is_exhausted();
+        let per_address = self.config.per_address.unwrap_or(u32::MAX);
+        let per_host = self.config.per_host.unwrap_or(u32::MAX);
+        let host = self.known_host(id)?;
+        host.place = Place::Nowhere;
+        let address = host.address;
+        if host.state != HostState::Ready {
+            self.next_at_address(now, address);
+            return None;
+        }
+        if host.not_before.is_some_and(|time| time > now) {
+            self.offer(now, id);
+            self.next_at_address(now, address);
+            return None;
+        }
+        if let Some(address) = address {
+            let entry = self.addresses.entry(address).or_default();
+            if entry.in_flight >= per_address {
+                entry.waiting.push_back(id);
+                self.host_mut(id).place = Place::Address;
+                return None;
+            }
+        }
+        let job = loop {
+            let Some(waiting) = self.host_mut(id).queue.pop() else {
+                self.next_at_address(now, address);
+                return None;
+            };
+            if !self.in_stage(waiting.job, Stage::Queued) {
+                continue;
+            }
+            // Retries and hops of what was started may end; nothing new begins.
+            if exhausted && self.job_mut(waiting.job).attempts == 0 {
+                self.settle(waiting.job, JobVerdict::Cancelled);
+                continue;
+            }
+            break waiting.job;
+        };
+        if let Some(address) = address {
+            self.addresses.entry(address).or_default().in_flight += 1;
+        }
+        let (gap, jitter) = (self.config.gap, self.config.gap_jitter);
+        let host = &mut self.hosts[id.index as usize];
+        let asked = host.gap;
+        let gap = pacing::jittered(gap, jitter, &mut self.rng).max(asked);
+        host.in_flight += 1;
+        if !gap.is_zero() {
+            host.wait_until(later(now, gap));
+        }
+        self.host_limited += u32::from(host.in_flight == per_host);
+        self.offer(now, id);
+        if let Some(rate) = &mut self.rate {
+            rate.start(now);
+        }
+        self.waiting -= 1;
+        self.counters.starts += 1;
+        self.counters.in_flight += 1;
+        self.counters.in_flight_peak = self.counters.in_flight_peak.max(self.counters.in_flight);
+        let started = &mut self.jobs[job.index as usize];
+        started.stage = Stage::Fetching;
+        started.address = address;
+        if !std::mem::take(&mut started.hop) {
+            started.attempts += 1;
+            if started.attempts == 1 {
+                self.first_starts += 1;
+                self.budget.start();
+            } else {
+                self.counters.retries += 1;
+            }
+        }
+        Some(Action::Fetch { job, attempt: started.attempts })
+    }
+}

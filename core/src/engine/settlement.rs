@@ -1,0 +1,168 @@
+//! From the end of a stage to the verdict: what is given back, retried, redirected, settled, forgotten.
+
+use std::net::IpAddr;
+use std::time::Instant;
+
+use super::host::Place;
+use super::{Action, Engine, HostId, JobId, JobVerdict, Stage, retry};
+use crate::RetryTime;
+use crate::time::later;
+
+impl Engine {
+    /// Gives back what the job's stage holds.
+    pub(super) fn leave_stage(&mut self, now: Instant, id: JobId) {
+        let (stage, host_id, address) = {
+            let job = self.job_mut(id);
+            (job.stage, job.host, job.address.take())
+        };
+        match stage {
+            Stage::Fetching => {
+                self.counters.in_flight -= 1;
+                let per_host = self.config.per_host.unwrap_or(u32::MAX);
+                let host = self.host_mut(host_id);
+                let was_limited = host.in_flight == per_host;
+                host.in_flight -= 1;
+                self.host_limited -= u32::from(was_limited);
+                self.offer(now, host_id);
+                self.leave_address(now, address);
+            }
+            Stage::Parsing => self.parsing -= 1,
+            Stage::Delivering => self.delivering -= 1,
+            _ => {}
+        }
+    }
+
+    pub(super) fn leave_address(&mut self, now: Instant, address: Option<IpAddr>) {
+        let Some(address) = address else { return };
+        if let Some(entry) = self.addresses.get_mut(&address) {
+            entry.in_flight -= 1;
+        }
+        self.next_at_address(now, Some(address));
+    }
+
+    /// Offers the next host that waits for a permit of this address. A host that was offered one and cannot use it
+    /// passes it on, or those behind it would wait for ever.
+    pub(super) fn next_at_address(&mut self, now: Instant, address: Option<IpAddr>) {
+        let Some(address) = address else { return };
+        while let Some(entry) = self.addresses.get_mut(&address) {
+            let Some(id) = entry.waiting.pop_front() else {
+                if entry.in_flight == 0 {
+                    self.addresses.remove(&address);
+                }
+                return;
+            };
+            if let Some(host) = self.known_host(id).filter(|host| host.place == Place::Address) {
+                host.place = Place::Nowhere;
+                let is_here = host.address == Some(address);
+                self.offer(now, id);
+                if is_here && self.host_mut(id).place == Place::Ready {
+                    return;
+                }
+            }
+        }
+    }
+
+    pub(super) fn redirected(&mut self, now: Instant, id: JobId, host: HostId) {
+        if !self.in_stage(id, Stage::Fetching) || self.known_host(host).is_none() {
+            return;
+        }
+        self.leave_stage(now, id);
+        self.limiter.success();
+        self.waiting += 1;
+        let from = std::mem::replace(&mut self.job_mut(id).host, host);
+        self.host_mut(host).jobs += 1;
+        self.release_host(now, from);
+        let job = self.job_mut(id);
+        job.hop = true;
+        job.stage = Stage::Arriving;
+        if self.ending.is_some() {
+            self.settle(id, JobVerdict::Cancelled);
+        } else {
+            self.arrive(now, id);
+        }
+    }
+
+    pub(super) fn failed(&mut self, now: Instant, id: JobId, retry: RetryTime, throttled: bool) {
+        let (base, cap) = (self.config.backoff_base, self.config.backoff_cap);
+        let in_flight = self.counters.in_flight;
+        let job = &mut self.jobs[id.index as usize];
+        let wait = match retry {
+            RetryTime::WhenRoom => {
+                // The attempt never left this machine: not counted, and fewer at a time from now on.
+                job.attempts -= 1;
+                if job.attempts == 0 {
+                    self.first_starts -= 1;
+                }
+                self.limiter.pressure(in_flight);
+                Some(base / 10)
+            }
+            RetryTime::After(wait) => (wait <= self.config.retry_after_cap).then_some(wait),
+            RetryTime::AfterBackoff => {
+                job.backoff = retry::backoff(base, cap, job.backoff, &mut self.rng);
+                Some(job.backoff)
+            }
+            RetryTime::Never => None,
+        };
+        let (host, tries_left) = (job.host, job.attempts < job.max_attempts);
+        if let (true, Some(wait)) = (throttled, wait) {
+            self.host_mut(host).wait_until(later(now, wait));
+        }
+        let again = wait.filter(|_| tries_left && self.ending.is_none());
+        match again {
+            Some(wait) if retry == RetryTime::WhenRoom || self.budget.take() => {
+                self.waiting += 1;
+                self.delay(id, later(now, wait));
+            }
+            _ => self.settle(id, JobVerdict::Error),
+        }
+    }
+
+    pub(super) fn settle(&mut self, id: JobId, verdict: JobVerdict) {
+        let job = self.job_mut(id);
+        if job.stage == Stage::Settling {
+            return;
+        }
+        let waited = job.stage.waits();
+        job.stage = Stage::Settling;
+        self.waiting -= u32::from(waited);
+        self.settling += 1;
+        match verdict {
+            JobVerdict::Ok => self.counters.ok += 1,
+            JobVerdict::Error | JobVerdict::HostError => self.counters.error += 1,
+            JobVerdict::Skipped(_) => self.counters.skipped += 1,
+            JobVerdict::Cancelled => self.counters.cancelled += 1,
+        }
+        self.actions.push_back(Action::Settle { job: id, verdict });
+    }
+
+    pub(super) fn close(&mut self, now: Instant, id: JobId) {
+        let job = self.jobs.remove(id.index as usize);
+        self.settling -= 1;
+        self.counters.jobs -= 1;
+        self.release_host(now, job.host);
+    }
+
+    pub(super) fn release_host(&mut self, now: Instant, id: HostId) {
+        let host = self.host_mut(id);
+        host.jobs -= 1;
+        if host.jobs == 0 && !std::mem::replace(&mut host.listed_idle, true) {
+            self.idle.push_back(id);
+        }
+        while self.hosts.len() > self.config.max_hosts {
+            let Some(id) = self.idle.pop_front() else { break };
+            let host = self.host_mut(id);
+            host.listed_idle = false;
+            if host.jobs > 0 {
+                continue;
+            }
+            if !host.is_forgettable(now) {
+                host.listed_idle = true;
+                self.idle.push_back(id);
+                break;
+            }
+            let host = self.hosts.remove(id.index as usize);
+            self.names.remove(&host.key);
+            self.actions.push_back(Action::Forget(id));
+        }
+    }
+}

@@ -1,0 +1,175 @@
+//! Fetching through a proxy: what goes to whom, and which error is whose.
+#![cfg(feature = "http")]
+
+mod common;
+
+use common::{Server, fetch, run};
+use tidegate::http::HttpFetcher;
+use tidegate::{ErrorKind, FetchCx, Fetcher, Request, Response};
+
+fn through(proxy: &str, url: &str) -> Result<Response, tidegate::Error> {
+    run(async |rt| {
+        let fetcher = HttpFetcher::builder(&rt).proxy(proxy).build().expect("a valid proxy");
+        let header = |value| http::HeaderValue::from_static(value);
+        let request = Request::get(url)
+            .with_header(http::header::AUTHORIZATION, header("Bearer target"))
+            .with_header(http::header::PROXY_AUTHORIZATION, header("Basic c3RheXM="));
+        fetch(&rt, &fetcher, request).await
+    })
+}
+
+// F6
+#[test]
+fn plain_http_is_asked_for_in_absolute_form() {
+    let proxy = Server::replying("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
+    let url = format!("http://me:pw@{}", proxy.addr);
+    let response = through(&url, "http://origin.test:8080/a?b#c").expect("an answer");
+    assert_eq!(&response.body[..], b"ok");
+    assert_eq!(response.proxy.as_deref(), Some(format!("http://{}", proxy.addr).as_str()));
+    let head = &proxy.heads()[0];
+    assert!(head.starts_with("GET http://origin.test:8080/a?b HTTP/1.1\r\n"), "{head}");
+    assert!(head.contains("host: origin.test:8080\r\n"), "{head}");
+    assert!(head.contains("proxy-authorization: Basic bWU6cHc=\r\n"), "{head}");
+}
+
+#[test]
+fn a_proxy_that_wants_credentials_is_told_apart() {
+    let proxy = Server::replying_once("HTTP/1.1 407 No\r\nContent-Length: 0\r\n\r\n");
+    let url = format!("http://{}", proxy.addr);
+    for target in ["http://origin.test/", "https://origin.test/"] {
+        if cfg!(not(feature = "tls")) && target.starts_with("https") {
+            continue;
+        }
+        let error = through(&url, target).expect_err("no credentials");
+        assert_eq!(error.kind(), ErrorKind::ProxyAuth, "{target}");
+    }
+}
+
+// F1
+#[test]
+fn a_dead_proxy_is_not_a_dead_target() {
+    let free = std::net::TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a port");
+    let error = through(&format!("http://me:s3cret@{free}"), "http://origin.test/").expect_err("refused");
+    assert_eq!(error.kind(), ErrorKind::ProxyConnect);
+    assert!(!format!("{error:?}").contains("s3cret"));
+    assert_eq!(error.url(), Some("http://origin.test/"));
+}
+
+// C5
+#[test]
+fn proxies_take_turns() {
+    let proxies = [0, 1].map(|_| Server::replying("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"));
+    run(async |rt| {
+        let builder = HttpFetcher::builder(&rt);
+        let builder = proxies.iter().fold(builder, |builder, p| builder.proxy(&format!("http://{}", p.addr)));
+        let fetcher = builder.build().expect("valid");
+        for _ in 0..4 {
+            fetch(&rt, &fetcher, Request::get("http://origin.test/")).await.expect("an answer");
+        }
+        let target = "http://origin.test/".parse().expect("literal");
+        let cx = FetchCx::detached(&rt);
+        assert_eq!(fetcher.resolve(&target, &cx).await.expect("nothing to find"), None);
+    });
+    assert_eq!(proxies.map(|p| (p.accepted(), p.heads().len())), [(1, 2), (1, 2)]);
+}
+
+/// https: through a tunnel.
+#[cfg(feature = "tls")]
+mod tunnels {
+    use std::io::{self, Write};
+    use std::net::TcpStream;
+    use std::thread;
+
+    use super::common::{self, Peer, limits};
+    use super::*;
+
+    /// A proxy that opens tunnels: sends `reply` in pieces of one byte, then `early`, then moves bytes.
+    fn tunnel(reply: &'static str, to: std::net::SocketAddr) -> Server {
+        Server::start(move |peer: &mut Peer| {
+            peer.request()?;
+            let mut target = TcpStream::connect(to)?;
+            for byte in reply.as_bytes() {
+                peer.send(&[*byte])?;
+            }
+            let (mut up_from, mut up_to) = (peer.stream.try_clone()?, target.try_clone()?);
+            thread::spawn(move || {
+                let _ = io::copy(&mut up_from, &mut up_to);
+                let _ = up_to.shutdown(std::net::Shutdown::Write);
+            });
+            io::copy(&mut target, &mut peer.stream).map(drop)
+        })
+    }
+
+    // F2
+    #[test]
+    fn refusals_and_nonsense_are_typed() {
+        for (reply, kind) in [
+            ("HTTP/1.1 403 Forbidden\r\nContent-Length: 3\r\n\r\nno!", ErrorKind::ProxyRefused),
+            ("HTTP/1.1 502 Bad Gateway\n\n", ErrorKind::ProxyRefused),
+            ("hello there\r\n", ErrorKind::ProxyReply),
+            ("HTTP/1.1 200 OK\r\nA: b\r\n", ErrorKind::ProxyReply),
+            ("", ErrorKind::ProxyReply),
+        ] {
+            let proxy = Server::replying_once(reply);
+            let error = through(&format!("http://{}", proxy.addr), "https://origin.test/").expect_err("no tunnel");
+            assert_eq!(error.kind(), kind, "{reply:?}");
+        }
+        let endless = Server::start(|peer| {
+            peer.request()?;
+            peer.send(b"HTTP/1.1 200 OK\r\n")?;
+            while peer.stream.write_all(b"A: b\r\n").is_ok() {}
+            Ok(())
+        });
+        let error = through(&format!("http://{}", endless.addr), "https://origin.test/").expect_err("no end");
+        assert_eq!(error.kind(), ErrorKind::ProxyReply);
+    }
+
+    // F2
+    #[test]
+    fn a_silent_proxy_is_a_proxy_timeout() {
+        let proxy = Server::start(|peer| {
+            peer.wait_for_close();
+            Ok(())
+        });
+        let error = run(async |rt| {
+            let fetcher = HttpFetcher::builder(&rt).proxy(&format!("http://{}", proxy.addr)).build().expect("valid");
+            let mut limits = limits();
+            limits.deadlines.proxy = std::time::Duration::from_millis(30);
+            let cx = FetchCx::detached(&rt).with_limits(limits);
+            fetcher.fetch(&Request::get("https://origin.test/"), &cx).await
+        });
+        assert_eq!(error.expect_err("no answer").kind(), ErrorKind::TimeoutProxy);
+    }
+
+    // F2, F6: a reply that drips byte by byte and is followed at once by the tunnel.
+    #[test]
+    fn https_goes_through_a_tunnel() {
+        for reply in ["HTTP/1.1 200 Connection established\r\n\r\n", "HTTP/1.0 204 Fine\nVia: x\n\n"] {
+            let (origin, root) = common::tls::server("origin.test", |stream| {
+                while let Some(head) = common::read_head(stream)? {
+                    assert!(head.contains("authorization: Bearer target\r\n"));
+                    assert!(!head.contains("proxy-authorization"));
+                    stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nsecret")?;
+                }
+                Ok(())
+            });
+            let proxy = tunnel(reply, origin.addr);
+            run(async |rt| {
+                let tls = tidegate::tls::Config::builder().add_root_pem(root).build().expect("a valid root");
+                let url = format!("http://me:pw@{}", proxy.addr);
+                let fetcher = HttpFetcher::builder(&rt).tls(tls).proxy(&url).build().expect("valid");
+                let bearer = http::HeaderValue::from_static("Bearer target");
+                let request = Request::get("https://origin.test/x").with_header(http::header::AUTHORIZATION, bearer);
+                for _ in 0..2 {
+                    let response = fetch(&rt, &fetcher, request.clone()).await.expect("an answer");
+                    assert_eq!(&response.body[..], b"secret");
+                }
+            });
+            let heads = proxy.heads();
+            assert_eq!(heads.len(), 1, "the tunnel is kept");
+            assert!(heads[0].starts_with("CONNECT origin.test:443 HTTP/1.1\r\n"), "{}", heads[0]);
+            assert!(heads[0].contains("Proxy-Authorization: Basic bWU6cHc=\r\n"));
+            assert!(!heads[0].contains("Bearer"));
+        }
+    }
+}
