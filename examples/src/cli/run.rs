@@ -60,7 +60,11 @@ impl Ended {
             // Nobody wants more: that is an ordinary end of a pipeline.
             (Some(WriteError::Closed), _) => return Ok(0),
             (Some(WriteError::Failed(message)), _) => return Err(Failure::run(message)),
-            (None, Err(error)) => return Err(Failure::run(message(&error))),
+            // A drain that did not come to its end is still the end that was asked for.
+            (None, Err(error)) => {
+                let code = self.signal.unwrap_or(1);
+                return Err(Failure { code, message: message(&error) });
+            }
             (None, Ok(report)) => report,
         };
         if !common.quiet {
