@@ -26,6 +26,7 @@ on_all_runtimes!(
     labels_choose_the_parser_and_data_arrives,
     posts_differ_by_their_body,
     a_parser_panic_fails_its_url_only,
+    a_parser_that_does_not_end_fails_its_url_only,
     a_parse_error_says_what_to_do,
     stop_ends_the_crawl_and_its_output_counts,
     a_flaky_answer_is_fetched_again,
@@ -388,6 +389,31 @@ impl Fetcher for Panics {
             }
         })
     }
+}
+
+// I3
+fn a_parser_that_does_not_end_fails_its_url_only(runtime: &Runtime) {
+    let runtime = runtime.clone().with_offload(ThreadPool::new(std::num::NonZeroUsize::MIN));
+    let (release, held) = std::sync::mpsc::channel::<()>();
+    let held = Mutex::new(held);
+    let kept = outcomes();
+    let run = crawl(&runtime)
+        .seeds(["loops", "1", "2"].map(|path| format!("http://a.test/{path}")))
+        .fetcher(|request: Request| async move { Ok(answer(&request, 200, "")) })
+        .parse_limit(ms(100))
+        .parse_with(move |page: &Page, _: &mut Output<String>| -> Result<(), ParseError> {
+            if page.url().path() == "/loops" {
+                let _ = lock(&held).recv();
+            }
+            Ok(())
+        })
+        .outcomes(kept.clone())
+        .run();
+    let report = block_on(run).expect("the run ends well");
+    assert_eq!(settled(&report, &kept).len(), 3);
+    assert_eq!(report.totals.errors.get("parser.timeout"), Some(&1), "{report}");
+    assert_eq!(report.totals.counters.ok, 2);
+    drop(release);
 }
 
 fn a_fetcher_panic_fails_its_url_only(runtime: &Runtime) {

@@ -69,6 +69,7 @@ pub struct Builder<I> {
     max_depth: Option<u32>,
     max_time: Option<Duration>,
     lag_limit: Duration,
+    parse_limit: Duration,
     loops: Option<usize>,
 }
 
@@ -102,6 +103,7 @@ impl<I: Send + 'static> Builder<I> {
             max_depth: None,
             max_time: None,
             lag_limit: Duration::from_millis(50),
+            parse_limit: Duration::from_secs(30),
             loops: None,
         };
         builder.config.resolve_hosts = true;
@@ -287,6 +289,14 @@ impl<I: Send + 'static> Builder<I> {
         self
     }
 
+    /// How long decoding and parsing one page may take: 30 s. Beyond it the URL fails with `parser.timeout`, and the
+    /// thread is given up and replaced, up to [`ThreadPool::MAX_LOST`](crate::rt::ThreadPool::MAX_LOST) times. A parser
+    /// that runs inline cannot be cut off.
+    pub fn parse_limit(mut self, time: Duration) -> Self {
+        self.parse_limit = time;
+        self
+    }
+
     /// How long the end may take when pages, time or a parser end the crawl: 30 s.
     pub fn drain(mut self, within: Duration) -> Self {
         self.profile.drain = within;
@@ -384,6 +394,7 @@ impl<I: Send + 'static> Builder<I> {
                 scope: self.scope,
                 max_depth: self.max_depth,
                 max_time: self.max_time,
+                parse_limit: self.parse_limit,
             },
             seeds: self.seeds,
             runtime: runtime.clone(),

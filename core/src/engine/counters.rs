@@ -30,6 +30,8 @@ pub struct Counters {
     pub parse_queued: u32,
     /// And at most.
     pub parse_queued_peak: u32,
+    /// Pages that are parsed now.
+    pub parsing: u32,
 }
 
 /// What keeps a crawl from starting more.

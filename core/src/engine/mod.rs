@@ -83,7 +83,6 @@ pub struct Engine {
     /// Jobs in a host's queue, arriving or delayed.
     waiting: u32,
     host_limited: u32,
-    parsing: u32,
     delivering: u32,
     settling: u32,
     bytes: u64,
@@ -176,7 +175,6 @@ impl Engine {
             first_starts: 0,
             waiting: 0,
             host_limited: 0,
-            parsing: 0,
             delivering: 0,
             settling: 0,
             bytes: 0,
@@ -380,13 +378,13 @@ impl Engine {
         // A page that is parsed while its items have nowhere to go would only move the heap one stage on.
         while self.to_deliver.is_empty() {
             let Some(job) = self.to_parse.pop_front() else { break };
-            if self.parsing >= self.config.parse_permits {
+            if self.counters.parsing >= self.config.parse_permits {
                 self.to_parse.push_front(job);
                 break;
             }
             self.counters.parse_queued -= 1;
             if self.in_stage(job, Stage::ToParse) {
-                self.parsing += 1;
+                self.counters.parsing += 1;
                 self.set_stage(job, Stage::Parsing);
                 return Some(Action::Parse(job));
             }

@@ -47,6 +47,7 @@ pub(super) struct Settings {
     pub(super) scope: Scope,
     pub(super) max_depth: Option<u32>,
     pub(super) max_time: Option<Duration>,
+    pub(super) parse_limit: Duration,
 }
 
 /// Who waits for a page.
@@ -94,6 +95,8 @@ pub(super) struct Driver {
     drain_until: Option<Instant>,
     /// When parse jobs that a shared offload had no room for are offered again.
     offer_again: Option<Instant>,
+    /// When to look for parsers that do not end; `None` while nothing is parsed.
+    parsers_due: Option<Instant>,
     give_up_at: Option<Instant>,
     timer: Option<(Instant, Pin<Box<dyn Sleep>>)>,
     yielding: Option<BoxFuture<'static, ()>>,
@@ -135,6 +138,7 @@ impl Driver {
             closing: None,
             drain_until: None,
             offer_again: None,
+            parsers_due: None,
             give_up_at: None,
             timer: None,
             yielding: None,
@@ -275,6 +279,9 @@ impl Driver {
         if self.offer_again.is_none() && self.p.stage.has_rejected() {
             self.offer_again = Some(now + OFFER_AGAIN);
         }
+        if self.parsers_due.is_some_and(|at| at <= now) {
+            self.give_up_parsers(now);
+        }
         if self.give_up_at.is_some_and(|at| at <= now) {
             self.fatal
                 .get_or_insert_with(|| Error::new(ErrorKind::SinkFailed, "close the sinks and the frontier in time"));
@@ -286,10 +293,8 @@ impl Driver {
         let due = self.lease.next_due.filter(|_| !self.lease.asked);
         let due = due.map(|due| later(now, due.duration_since(self.p.runtime.wall_clock()).unwrap_or_default()));
         let end = self.p.settings.max_time.map(|max| later(self.started, max));
-        [self.p.engine.poll_timeout(), due, end, self.give_up_at, self.drain_until, self.offer_again]
-            .into_iter()
-            .flatten()
-            .min()
+        let own = [self.give_up_at, self.drain_until, self.offer_again, self.parsers_due];
+        [self.p.engine.poll_timeout(), due, end].into_iter().chain(own).flatten().min()
     }
 
     fn publish(&mut self) {
