@@ -12,6 +12,7 @@ use async_trait::async_trait;
 use url::Url;
 
 use crate::rt::{PhaseTimer, Runtime, SliceClock, Wheel};
+use crate::time::later;
 use crate::{Accept, Error, ErrorKind, Head, Limits, Request, Response};
 
 /// Brings the answer to a request. [`HttpFetcher`](crate::http::HttpFetcher) is the one that ships.
@@ -306,7 +307,7 @@ impl FetchCx {
 
     /// A future that is ready once `limit` has passed from now, by the clock and not by the timer's word.
     pub fn deadline(&self, limit: Duration) -> PhaseTimer {
-        let at = self.now() + limit;
+        let at = later(self.now(), limit);
         match &self.wheel {
             Some(wheel) => wheel.timer(at),
             None => PhaseTimer::from_sleep(self.runtime.clone(), at),

@@ -90,6 +90,7 @@ pub mod robots;
 pub mod rt;
 mod settled;
 pub mod sink;
+mod time;
 #[cfg(feature = "tls")]
 pub mod tls;
 

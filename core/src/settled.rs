@@ -114,7 +114,8 @@ pub enum Outcome {
     Error(Error),
     /// It was not fetched, or its body was not wanted, for a reason that is no failure.
     Skipped(SkipReason),
-    /// The crawl ended before it did; its lease went back to the frontier.
+    /// The crawl ended before it did, and its lease went back to the frontier; or it was cancelled by
+    /// [`Handle::cancel`](crate::Handle::cancel).
     Cancelled,
 }
 

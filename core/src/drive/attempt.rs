@@ -21,7 +21,7 @@ async fn contained<T>(kind: ErrorKind, work: impl Future<Output = Result<T, Erro
     let mut work = pin!(work);
     poll_fn(|cx| match catch_unwind(AssertUnwindSafe(|| work.as_mut().poll(cx))) {
         Ok(poll) => poll,
-        Err(panic) => Poll::Ready(Err(Error::new(kind, panic_message(&*panic)))),
+        Err(panic) => Poll::Ready(Err(Error::new(kind, panic_message(panic)))),
     })
     .await
 }
@@ -29,7 +29,7 @@ async fn contained<T>(kind: ErrorKind, work: impl Future<Output = Result<T, Erro
 /// One attempt at one hop, within the total deadline.
 pub(super) async fn fetch(fetcher: Arc<dyn Fetcher>, request: Arc<Request>, cx: FetchCx, job: JobId) -> Message {
     cx.set_local(cx.now().saturating_duration_since(cx.started()));
-    let work = contained(ErrorKind::FetcherPanic, fetcher.fetch(&request, &cx));
+    let work = contained(ErrorKind::FetcherPanic, async { fetcher.fetch(&request, &cx).await });
     let total = cx.limits().deadlines.total;
     let result = cx.timeout(total, ErrorKind::TimeoutTotal, "fetch the URL", work).await.and_then(|result| result);
     let timings = cx.finish();
@@ -44,7 +44,7 @@ pub(super) fn accept_redirect(head: &Head) -> Accept {
 
 /// Finds the rules of a host.
 pub(super) async fn prepare(policy: Arc<dyn HostPolicy>, target: Url, cx: HostCx, host: HostId) -> Message {
-    let rules = contained(ErrorKind::FetcherPanic, policy.prepare(&target, &cx)).await;
+    let rules = contained(ErrorKind::FetcherPanic, async { policy.prepare(&target, &cx).await }).await;
     Message::Prepared { host, rules }
 }
 
@@ -59,7 +59,7 @@ pub(super) async fn fetch_page(fetcher: Arc<dyn Fetcher>, request: Request, cx: 
 
 /// Finds the address of a host.
 pub(super) async fn resolve(fetcher: Arc<dyn Fetcher>, target: Url, cx: FetchCx, host: HostId) -> Message {
-    let work = contained(ErrorKind::FetcherPanic, fetcher.resolve(&target, &cx));
+    let work = contained(ErrorKind::FetcherPanic, async { fetcher.resolve(&target, &cx).await });
     let limit = cx.limits().deadlines.dns;
     let address = cx.timeout(limit, ErrorKind::TimeoutDns, "resolve the host", work).await.and_then(|result| result);
     Message::Resolved { host, address: address.map_err(|error| error.with_url(target.as_str())) }

@@ -61,6 +61,9 @@ pub struct Builder<I> {
     host_policy: Rules,
     router: Router<I>,
     sink: Option<Box<dyn Sink<I>>>,
+    /// In place of a sink: the lane of a stream of items.
+    stream: Option<Box<dyn Lane>>,
+    inbox: Arc<Inbox>,
     outcomes: Option<Box<dyn Sink<Settled>>>,
     scope: Scope,
     max_depth: Option<u32>,
@@ -92,6 +95,8 @@ impl<I: Send + 'static> Builder<I> {
             host_policy: Rules::ByProfile,
             router: Router::new(),
             sink: None,
+            stream: None,
+            inbox: Arc::default(),
             outcomes: None,
             scope: Scope::site(),
             max_depth: None,
@@ -316,8 +321,8 @@ impl<I: Send + 'static> Builder<I> {
     /// # Errors
     /// As [`start`](Self::start).
     pub fn items(mut self) -> Result<(Crawl, Items<I>), Error> {
-        let (sink, stream) = items::items();
-        self.sink = Some(Box::new(sink));
+        let (lane, stream) = items::items(Arc::clone(&self.inbox));
+        self.stream = Some(Box::new(lane));
         Ok((self.start()?, stream))
     }
 
@@ -338,7 +343,7 @@ impl<I: Send + 'static> Builder<I> {
             Rules::ByProfile if profile.robots => Some(defaults::host_policy()),
             Rules::ByProfile | Rules::None => None,
         };
-        let inbox = Arc::new(Inbox::default());
+        let inbox = self.inbox;
         let stage = Arc::new(Local::new(self.router, &runtime, Arc::clone(&inbox)));
         let mut config = self.config;
         let room = defaults::socket_cap();
@@ -351,10 +356,12 @@ impl<I: Send + 'static> Builder<I> {
         let loops = self.loops.unwrap_or_else(|| runtime.spawner().parallelism().get());
         let probe = Arc::new(LagProbe::start(&runtime, Arc::clone(&inbox), self.lag_limit));
         let stats = Arc::new(Mutex::new(Stats::new()));
-        let items = self.sink.map(|sink| {
+        let sink = self.sink.filter(|_| self.stream.is_none());
+        let sink = sink.map(|sink| {
             let says = |job, items, rejected| Message::Delivered { job, items, rejected };
             Box::new(SinkLane::start(&runtime, Arc::clone(&inbox), sink, says)) as Box<dyn Lane>
         });
+        let items = self.stream.or(sink);
         let outcomes = self.outcomes.map(|sink| {
             let says = |job, _, _| Message::Closed { job };
             Box::new(SinkLane::start(&runtime, Arc::clone(&inbox), sink, says)) as Box<dyn Lane>
@@ -405,7 +412,7 @@ impl<I: Send + 'static> Builder<I> {
         if self.seeds.is_empty() && self.frontier.is_none() {
             return invalid("it has nothing to fetch: set seed(..), requests(..) or frontier(..)");
         }
-        if self.sink.is_some() && self.router.is_empty() {
+        if (self.sink.is_some() || self.stream.is_some()) && self.router.is_empty() {
             return invalid("it has a sink but no parser: set parse_with(..) or route(..)");
         }
         Ok(())

@@ -21,6 +21,8 @@ struct State {
     found: VecDeque<Vec<Request>>,
     done: Vec<(LeaseId, Verdict)>,
     want: Option<NonZeroU32>,
+    /// The crawl ends: the question is answered with nothing.
+    withdrawn: bool,
     closing: bool,
     waker: Option<Waker>,
 }
@@ -53,6 +55,11 @@ impl FrontierDoor {
         self.change(|state| state.want = Some(want));
     }
 
+    /// Takes back what [`lease`](Self::lease) asked for. It is answered all the same.
+    pub(super) fn withdraw(&self) {
+        self.change(|state| state.withdrawn = true);
+    }
+
     /// Adds requests; the answer is one [`Message::Added`] with those that were refused.
     pub(super) fn add(&self, found: Vec<Request>) {
         self.change(|state| state.found.push_back(found));
@@ -81,6 +88,8 @@ enum Work {
     Add(Vec<Request>),
     Settle(Vec<(LeaseId, Verdict)>),
     Lease(NonZeroU32),
+    /// A question that was taken back.
+    Nothing,
     End,
 }
 
@@ -91,6 +100,10 @@ impl Task {
                 Work::Add(found) => self.add(found).await,
                 Work::Settle(done) => self.settle(done).await,
                 Work::Lease(want) => self.lease(want).await,
+                Work::Nothing => {
+                    self.inbox.push(Message::Leased(Leased::default()));
+                    Ok(())
+                }
                 Work::End => break,
             };
             if let Err(error) = done {
@@ -116,7 +129,7 @@ impl Task {
                 return Poll::Ready(Work::End);
             }
             if let Some(want) = state.want.take() {
-                return Poll::Ready(Work::Lease(want));
+                return Poll::Ready(if state.withdrawn { Work::Nothing } else { Work::Lease(want) });
             }
             state.waker = Some(cx.waker().clone());
             Poll::Pending
@@ -151,7 +164,7 @@ impl Task {
                 return Poll::Ready(leased.map(Some));
             }
             let mut state = lock(shared);
-            if state.closing || !state.found.is_empty() || !state.done.is_empty() {
+            if state.closing || state.withdrawn || !state.found.is_empty() || !state.done.is_empty() {
                 state.want = state.want.or(Some(want));
                 return Poll::Ready(Ok(None));
             }

@@ -76,6 +76,7 @@ pub(super) struct ParseEnd {
 /// What a parser made of a page, with its items out of the driver's sight.
 pub(super) struct Parsed {
     pub(super) items: Option<Box<dyn Any + Send>>,
+    pub(super) item_count: u64,
     pub(super) found: Vec<Request>,
     pub(super) links: u64,
     pub(super) counts: Vec<(&'static str, u64)>,

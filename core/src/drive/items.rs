@@ -1,28 +1,107 @@
 //! The items of a crawl as a stream, for consumers that are not [`Send`] or want to pull.
 
+use std::any::Any;
+use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
 
-use async_channel::{Receiver, Sender};
-use async_trait::async_trait;
 use futures::Stream;
-use futures::channel::oneshot;
 
-use crate::{Batch, Delivery, Sink, SinkError};
-
-/// Deliveries that wait between the crawl and the consumer.
-const BUFFER: usize = 64;
+use super::inbox::{Inbox, Message};
+use super::lane::Lane;
+use crate::engine::JobId;
+use crate::hash::KeyedState;
+use crate::{Close, Delivery, Error, ErrorKind};
 
 /// A stream of the crawl's items, made by [`Builder::items`](super::Builder::items).
 ///
-/// Not consuming it is back-pressure. Dropping it makes the crawl fail with `sink.failed`.
-pub struct Items<I>(Pin<Box<Receiver<Item<I>>>>);
+/// Not consuming it is back-pressure: the items of 256 pages wait at most, those that were taken and not acknowledged
+/// included. They may be acknowledged in any order, and in batches. Dropping it before its end makes the crawl fail with
+/// `sink.failed`.
+///
+/// ```
+/// use futures::StreamExt;
+/// use tidegate::{Builder, Error};
+///
+/// async fn print(crawl: Builder<String>) -> Result<(), Error> {
+///     let (crawl, mut items) = crawl.items()?;
+///     while let Some(item) = items.next().await {
+///         println!("{}", item.ack().item);
+///     }
+///     crawl.await.map(|report| println!("{report}"))
+/// }
+/// ```
+pub struct Items<I> {
+    shared: Arc<Shared<I>>,
+}
 
 /// An item that is not durable yet.
 pub struct Item<I> {
     delivery: Option<Delivery<I>>,
-    back: Option<oneshot::Sender<Option<Delivery<I>>>>,
+    job: JobId,
+    shared: Arc<Shared<I>>,
+}
+
+struct Shared<I> {
+    state: Mutex<State<I>>,
+    inbox: Arc<Inbox>,
+}
+
+struct State<I> {
+    /// Bounded by the engine's deliver permits.
+    queue: VecDeque<(JobId, Delivery<I>)>,
+    accounts: HashMap<JobId, Account, KeyedState>,
+    waker: Option<Waker>,
+    closed: bool,
+}
+
+/// What is left of a job's items, and what was acknowledged.
+struct Account {
+    open: usize,
+    taken: u64,
+}
+
+impl<I> Shared<I> {
+    fn lock(&self) -> MutexGuard<'_, State<I>> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn change(&self, change: impl FnOnce(&mut State<I>)) {
+        let mut state = self.lock();
+        change(&mut state);
+        let waker = state.waker.take();
+        drop(state);
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+
+    /// Ends the stream; `true` where it had not ended.
+    fn end(&self) -> bool {
+        let (mut was_open, mut dropped) = (false, VecDeque::new());
+        self.change(|state| {
+            was_open = !std::mem::replace(&mut state.closed, true);
+            dropped = std::mem::take(&mut state.queue);
+            state.accounts.clear();
+        });
+        was_open
+    }
+
+    fn acknowledge(&self, job: JobId) {
+        let mut state = self.lock();
+        let Some(account) = state.accounts.get_mut(&job) else { return };
+        account.open -= 1;
+        account.taken += 1;
+        if account.open > 0 {
+            return;
+        }
+        let items = account.taken;
+        state.accounts.remove(&job);
+        drop(state);
+        self.inbox.push(Message::Delivered { job, items, rejected: None });
+    }
 }
 
 impl<I> Item<I> {
@@ -33,17 +112,21 @@ impl<I> Item<I> {
 
     /// Says that it is durable, and gives it away. Without this it comes again when the item is dropped.
     pub fn ack(mut self) -> Delivery<I> {
-        if let Some(back) = self.back.take() {
-            let _ = back.send(None);
-        }
-        self.delivery.take().expect("taken by ack only, which consumes the item")
+        let delivery = self.delivery.take().expect("taken by ack only, which consumes the item");
+        self.shared.acknowledge(self.job);
+        delivery
     }
 }
 
 impl<I> Drop for Item<I> {
     fn drop(&mut self) {
-        if let (Some(back), Some(delivery)) = (self.back.take(), self.delivery.take()) {
-            let _ = back.send(Some(delivery));
+        if let Some(delivery) = self.delivery.take() {
+            let job = self.job;
+            self.shared.change(|state| {
+                if !state.closed {
+                    state.queue.push_front((job, delivery));
+                }
+            });
         }
     }
 }
@@ -51,8 +134,28 @@ impl<I> Drop for Item<I> {
 impl<I> Stream for Items<I> {
     type Item = Item<I>;
 
-    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Item<I>>> {
-        self.0.as_mut().poll_next(cx)
+    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Item<I>>> {
+        let mut state = self.shared.lock();
+        if let Some((job, delivery)) = state.queue.pop_front() {
+            return Poll::Ready(Some(Item { delivery: Some(delivery), job, shared: Arc::clone(&self.shared) }));
+        }
+        if state.closed {
+            return Poll::Ready(None);
+        }
+        match &mut state.waker {
+            Some(known) => known.clone_from(cx.waker()),
+            none => *none = Some(cx.waker().clone()),
+        }
+        Poll::Pending
+    }
+}
+
+impl<I> Drop for Items<I> {
+    fn drop(&mut self) {
+        if self.shared.end() {
+            let error = Error::new(ErrorKind::SinkFailed, "deliver to the stream of items, which was dropped");
+            self.shared.inbox.push_all([Message::SinkFailed(error), Message::LaneClosed(Ok(()))]);
+        }
     }
 }
 
@@ -68,31 +171,39 @@ impl<I: fmt::Debug> fmt::Debug for Item<I> {
     }
 }
 
-/// The sink behind the stream.
-pub(super) struct ToStream<I>(Sender<Item<I>>);
+/// The driver's side of the stream: a lane without a task.
+pub(super) struct StreamLane<I>(Arc<Shared<I>>);
 
-pub(super) fn items<I>() -> (ToStream<I>, Items<I>) {
-    let (sender, receiver) = async_channel::bounded(BUFFER);
-    (ToStream(sender), Items(Box::pin(receiver)))
+pub(super) fn items<I>(inbox: Arc<Inbox>) -> (StreamLane<I>, Items<I>) {
+    let state = State {
+        queue: VecDeque::new(),
+        accounts: HashMap::with_hasher(KeyedState::new(0)),
+        waker: None,
+        closed: false,
+    };
+    let shared = Arc::new(Shared { state: Mutex::new(state), inbox });
+    (StreamLane(Arc::clone(&shared)), Items { shared })
 }
 
-#[async_trait]
-impl<I: Send + 'static> Sink<I> for ToStream<I> {
-    async fn deliver(&mut self, batch: &mut Batch<I>) -> Result<(), SinkError> {
-        let gone = || SinkError::fatal("the stream of items was dropped");
-        let mut open = Vec::new();
-        for delivery in batch.drain() {
-            let (back, answer) = oneshot::channel();
-            open.push(answer);
-            let item = Item { delivery: Some(delivery), back: Some(back) };
-            self.0.send(item).await.map_err(|_| gone())?;
-        }
-        for answer in open {
-            // The item's own drop answers, so silence means that the consumer was torn down with it.
-            if let Some(delivery) = answer.await.map_err(|_| gone())? {
-                batch.push(delivery);
+impl<I: Send + 'static> Lane for StreamLane<I> {
+    fn enqueue(&self, job: JobId, deliveries: Box<dyn Any + Send>) {
+        let deliveries: Box<Vec<Delivery<I>>> =
+            deliveries.downcast().expect("a lane is given deliveries of its own type");
+        self.0.change(|state| {
+            if !state.closed {
+                state.accounts.insert(job, Account { open: deliveries.len(), taken: 0 });
+                state.queue.extend(deliveries.into_iter().map(|delivery| (job, delivery)));
             }
+        });
+    }
+
+    fn close(&self, _why: Close) {
+        if self.0.end() {
+            self.0.inbox.push(Message::LaneClosed(Ok(())));
         }
-        Ok(())
+    }
+
+    fn abandon(&self) {
+        self.0.end();
     }
 }

@@ -14,6 +14,7 @@ use super::inbox::{Inbox, Message};
 use super::parse_stage::panic_message;
 use crate::engine::JobId;
 use crate::rt::Runtime;
+use crate::time::later;
 use crate::{Batch, Close, Delivery, Error, ErrorKind, Sink, SinkAction, SinkError};
 
 /// Deliveries that a sink is offered at a time.
@@ -33,6 +34,9 @@ pub(super) trait Lane: Send {
 
     /// No more will come: the sink is closed after what is queued, or at once where the crawl failed.
     fn close(&self, why: Close);
+
+    /// Ends the lane now: a delivery that is under way is dropped.
+    fn abandon(&self);
 }
 
 pub(super) struct SinkLane<T> {
@@ -43,12 +47,21 @@ struct State<T> {
     queue: VecDeque<(JobId, Vec<Delivery<T>>)>,
     waker: Option<Waker>,
     closing: Option<Close>,
+    abandoned: bool,
+    /// Wakes a delivery that is under way; apart from `waker`, so that new items do not poll the sink.
+    ender: Option<Waker>,
 }
 
 impl<T: Send + 'static> SinkLane<T> {
     /// Starts the task.
     pub(super) fn start(runtime: &Runtime, inbox: Arc<Inbox>, sink: Box<dyn Sink<T>>, says: Acknowledged) -> Self {
-        let shared = Arc::new(Mutex::new(State { queue: VecDeque::new(), waker: None, closing: None }));
+        let shared = Arc::new(Mutex::new(State {
+            queue: VecDeque::new(),
+            waker: None,
+            closing: None,
+            abandoned: false,
+            ender: None,
+        }));
         let task = Task {
             shared: Arc::clone(&shared),
             runtime: runtime.clone(),
@@ -67,11 +80,10 @@ impl<T: Send + 'static> SinkLane<T> {
     fn change(&self, change: impl FnOnce(&mut State<T>)) {
         let mut state = lock(&self.shared);
         change(&mut state);
-        let waker = state.waker.take();
+        let ender = if state.abandoned { state.ender.take() } else { None };
+        let wakers = [state.waker.take(), ender];
         drop(state);
-        if let Some(waker) = waker {
-            waker.wake();
-        }
+        wakers.into_iter().flatten().for_each(Waker::wake);
     }
 }
 
@@ -82,12 +94,37 @@ impl<T: Send + 'static> Lane for SinkLane<T> {
     }
 
     fn close(&self, why: Close) {
-        self.change(|state| state.closing = state.closing.or(Some(why)));
+        self.change(|state| {
+            if state.closing.is_none() || why == Close::Failed {
+                state.closing = Some(why);
+            }
+        });
+    }
+
+    fn abandon(&self) {
+        self.change(|state| state.abandoned = true);
     }
 }
 
 fn lock<T>(shared: &Mutex<State<T>>) -> MutexGuard<'_, State<T>> {
     shared.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Runs `work` until the lane is abandoned.
+async fn unless_abandoned<T, F: Future>(shared: &Mutex<State<T>>, work: F) -> Option<F::Output> {
+    let mut work = std::pin::pin!(work);
+    poll_fn(|cx| {
+        if let Poll::Ready(out) = work.as_mut().poll(cx) {
+            return Poll::Ready(Some(out));
+        }
+        let mut state = lock(shared);
+        if state.abandoned {
+            return Poll::Ready(None);
+        }
+        state.ender = Some(cx.waker().clone());
+        Poll::Pending
+    })
+    .await
 }
 
 struct Task<T: Send + 'static> {
@@ -112,12 +149,21 @@ struct Account {
 
 impl<T: Send + 'static> Task<T> {
     async fn run(mut self) {
+        let shared = Arc::clone(&self.shared);
+        if unless_abandoned(&shared, self.work()).await.is_none() {
+            self.ended = true;
+        }
+    }
+
+    async fn work(&mut self) {
         let why = loop {
             if let Some(why) = self.fill().await {
                 break why;
             }
             let before = self.batch.len();
-            let delivery = AssertUnwindSafe(self.sink.deliver(&mut self.batch)).catch_unwind().await;
+            let sink = &mut self.sink;
+            let batch = &mut self.batch;
+            let delivery = AssertUnwindSafe(async { sink.deliver(batch).await }).catch_unwind().await;
             let taken = before.saturating_sub(self.batch.len());
             self.acknowledge(taken);
             match delivery {
@@ -132,16 +178,17 @@ impl<T: Send + 'static> Task<T> {
                     }
                 },
                 Err(panic) => {
-                    self.fail("deliver to the sink", format!("it panicked: {}", panic_message(&*panic)).into());
+                    self.fail("deliver to the sink", format!("it panicked: {}", panic_message(panic)).into());
                     break Close::Failed;
                 }
             }
         };
-        let closed = AssertUnwindSafe(self.sink.close(why)).catch_unwind().await;
+        let sink = &mut self.sink;
+        let closed = AssertUnwindSafe(async { sink.close(why).await }).catch_unwind().await;
         let result = match closed {
             Ok(Ok(())) => Ok(()),
             Ok(Err(error)) => Err(Error::new(ErrorKind::SinkFailed, "close the sink").with_source(error.into_source())),
-            Err(panic) => Err(Error::new(ErrorKind::SinkFailed, "close the sink").with_source(panic_message(&*panic))),
+            Err(panic) => Err(Error::new(ErrorKind::SinkFailed, "close the sink").with_source(panic_message(panic))),
         };
         self.ended = true;
         self.inbox.push(Message::LaneClosed(result));
@@ -206,7 +253,7 @@ impl<T: Send + 'static> Task<T> {
 
     async fn wait(&mut self, asked: Option<Duration>) {
         self.backoff = (self.backoff * 2).clamp(BACKOFF, BACKOFF_CAP);
-        let until = self.runtime.now() + asked.unwrap_or(self.backoff);
+        let until = later(self.runtime.now(), asked.unwrap_or(self.backoff));
         let mut sleep = self.runtime.sleep_until(until);
         let shared = &self.shared;
         poll_fn(|cx| {

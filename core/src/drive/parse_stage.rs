@@ -70,6 +70,9 @@ pub(super) trait ParseStage: Send + Sync {
     /// Starts what an offload shared with others had no room for.
     fn retry(&self);
 
+    /// Whether there is any of that.
+    fn has_rejected(&self) -> bool;
+
     /// Pages at a time.
     fn permits(&self) -> u32;
 }
@@ -125,6 +128,10 @@ impl<I: Send + 'static> ParseStage for Local<I> {
         rejected.into_iter().for_each(|job| self.submit(job));
     }
 
+    fn has_rejected(&self) -> bool {
+        !self.rejected.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
+    }
+
     fn permits(&self) -> u32 {
         u32::try_from(self.offload.capacity().get()).unwrap_or(u32::MAX)
     }
@@ -138,7 +145,7 @@ fn parse<I: Send + 'static>(router: &Router<I>, job: ParseJob) -> (Result<Parsed
             Ok(Ok(body)) => body,
             Ok(Err(error)) => return (Err(ParseFailure::Decode(error)), 0),
             Err(panic) => {
-                let message = format!("decode the body: {}", panic_message(&*panic));
+                let message = format!("decode the body: {}", panic_message(panic));
                 return (Err(ParseFailure::Panicked { message, page: None }), 0);
             }
         },
@@ -150,6 +157,7 @@ fn parse<I: Send + 'static>(router: &Router<I>, job: ParseJob) -> (Result<Parsed
     drop(booking);
     let mut parsed = Parsed {
         items: None,
+        item_count: 0,
         found: Vec::new(),
         links: 0,
         counts: Vec::new(),
@@ -177,15 +185,14 @@ fn parse<I: Send + 'static>(router: &Router<I>, job: ParseJob) -> (Result<Parsed
             parsed.found = distinct_children(out.found, &page, &request);
             parsed.counts = out.counts;
             parsed.attachment = out.attachment;
+            parsed.item_count = out.items.len() as u64;
             parsed.items =
                 (!out.items.is_empty()).then(|| Box::new(deliveries(out.items, &page)) as Box<dyn Any + Send>);
             (Ok(parsed), bytes)
         }
         Ok(Err(error)) => (Err(ParseFailure::Refused { error, page: Box::new(page) }), bytes),
         Err(panic) => {
-            let message = panic_message(&*panic);
-            // A payload may panic when it is dropped; that is the parser's as well.
-            let _ = catch_unwind(AssertUnwindSafe(move || drop(panic)));
+            let message = panic_message(panic);
             (Err(ParseFailure::Panicked { message, page: Some(Box::new(page)) }), bytes)
         }
     }
@@ -209,8 +216,12 @@ fn deliveries<I>(items: Vec<I>, page: &Page) -> Vec<Delivery<I>> {
     items.into_iter().enumerate().map(one).collect()
 }
 
-/// The text of a panic.
-pub(super) fn panic_message(panic: &(dyn Any + Send)) -> String {
+/// The text of a panic. Its payload may panic again when it is dropped, which is contained as well.
+pub(super) fn panic_message(panic: Box<dyn Any + Send>) -> String {
     let text = panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
-    text.unwrap_or("a panic without a message").to_owned()
+    let text = text.unwrap_or("a panic without a message").to_owned();
+    if let Err(another) = catch_unwind(AssertUnwindSafe(move || drop(panic))) {
+        std::mem::forget(another);
+    }
+    text
 }

@@ -28,6 +28,8 @@ pub(super) struct Record {
     /// Which fetch loop has it.
     pub(super) in_loop: usize,
     pub(super) closing: Option<Verdict>,
+    /// The embedder cancelled it: it is not given back to the frontier, from where it would come again.
+    pub(super) unwanted: bool,
     /// Boxed: it is large, and most records wait in a queue.
     pub(super) settled: Box<Settled>,
 }
@@ -47,6 +49,7 @@ impl Record {
             page: None,
             in_loop: 0,
             closing: None,
+            unwanted: false,
             settled: Box::new(Settled::new(number, request, Outcome::Cancelled)),
         }
     }
@@ -140,14 +143,35 @@ impl Record {
             JobVerdict::Skipped(reason) => Outcome::Skipped(reason),
             JobVerdict::Cancelled => Outcome::Cancelled,
             JobVerdict::Error | JobVerdict::HostError => {
-                let error = self.error.take().or(host_error);
+                let host_error = host_error.filter(|_| verdict == JobVerdict::HostError);
+                let error = host_error.or_else(|| self.error.take());
                 let error = error.unwrap_or_else(|| Error::new(ErrorKind::Other, "find out why the URL failed"));
                 Outcome::Error(if error.url().is_some() { error } else { error.with_url(settled.request.url()) })
             }
         };
-        self.closing = Some(if verdict == JobVerdict::Cancelled { Verdict::Return } else { Verdict::Done });
+        self.closing =
+            Some(if verdict == JobVerdict::Cancelled && !self.unwanted { Verdict::Return } else { Verdict::Done });
         settled
     }
+}
+
+/// Whether nothing of the request was on the wire when it failed like this, so that any method may be tried again.
+pub(super) fn was_not_sent(kind: ErrorKind) -> bool {
+    use ErrorKind as K;
+    matches!(
+        kind,
+        K::DnsNotFound
+            | K::DnsFailed
+            | K::TimeoutDns
+            | K::ConnectRefused
+            | K::ConnectUnreachable
+            | K::TimeoutConnect
+            | K::LocalResource
+            | K::ProxyConnect
+            | K::ProxyRefused
+            | K::TimeoutProxy
+            | K::TimeoutTls
+    )
 }
 
 /// Statuses that say "not now": retried as transport errors are.

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use super::host::{HostState, Place, Waiting};
 use super::{Action, Bound, Due, Engine, HostId, JobId, JobVerdict, Stage, pacing, retry};
 use crate::RetryTime;
+use crate::time::later;
 
 impl Engine {
     /// A job has come to its host, which may have to be prepared first.
@@ -78,7 +79,7 @@ impl Engine {
         };
         if let Some(wait) = wait.filter(|_| host.failures < attempts || retry == RetryTime::WhenRoom) {
             host.state = HostState::BackingOff { prepared };
-            self.at(now + wait, Due::HostRetry(id));
+            self.at(later(now, wait), Due::HostRetry(id));
             return;
         }
         host.state = HostState::New;
@@ -167,14 +168,16 @@ impl Engine {
         let per_host = self.config.per_host.unwrap_or(u32::MAX);
         let host = self.known_host(id)?;
         host.place = Place::Nowhere;
+        let address = host.address;
         if host.state != HostState::Ready {
+            self.next_at_address(now, address);
             return None;
         }
         if host.not_before.is_some_and(|time| time > now) {
             self.offer(now, id);
+            self.next_at_address(now, address);
             return None;
         }
-        let address = host.address;
         if let Some(address) = address {
             let entry = self.addresses.entry(address).or_default();
             if entry.in_flight >= per_address {
@@ -184,8 +187,10 @@ impl Engine {
             }
         }
         let job = loop {
-            let host = self.host_mut(id);
-            let waiting = host.queue.pop()?;
+            let Some(waiting) = self.host_mut(id).queue.pop() else {
+                self.next_at_address(now, address);
+                return None;
+            };
             if !self.in_stage(waiting.job, Stage::Queued) {
                 continue;
             }
@@ -205,7 +210,7 @@ impl Engine {
         let gap = pacing::jittered(gap, jitter, &mut self.rng).max(asked);
         host.in_flight += 1;
         if !gap.is_zero() {
-            host.wait_until(now + gap);
+            host.wait_until(later(now, gap));
         }
         self.host_limited += u32::from(host.in_flight == per_host);
         self.offer(now, id);
@@ -218,6 +223,7 @@ impl Engine {
         self.counters.in_flight_peak = self.counters.in_flight_peak.max(self.counters.in_flight);
         let started = &mut self.jobs[job.index as usize];
         started.stage = Stage::Fetching;
+        started.address = address;
         if !std::mem::take(&mut started.hop) {
             started.attempts += 1;
             if started.attempts == 1 {

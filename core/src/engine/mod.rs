@@ -40,6 +40,7 @@ use self::pacing::Rate;
 use self::retry::Budget;
 pub use self::shutdown::Shutdown;
 use crate::hash::KeyedState;
+use crate::time::later;
 
 /// The state machine. See the [module](self) for its life, and `engine/tests.rs` for tests as lists of literals.
 ///
@@ -117,6 +118,8 @@ struct Job {
     serial: u32,
     seq: u64,
     host: HostId,
+    /// Whose permit it holds while it is fetched; the host may be given another one meanwhile.
+    address: Option<IpAddr>,
     priority: i32,
     stage: Stage,
     /// Attempts started; a hop is not one.
@@ -216,6 +219,7 @@ impl Engine {
             serial: self.serial,
             seq: self.seq,
             host,
+            address: None,
             priority: spec.priority,
             stage: Stage::Arriving,
             attempts: 0,
@@ -245,10 +249,14 @@ impl Engine {
             }
             Event::Resolved { host, address } => {
                 let Some(known) = self.known_host(host).filter(|h| h.state == HostState::Resolving) else { return };
-                known.address = address;
+                let before = std::mem::replace(&mut known.address, address);
                 known.failures = 0;
                 known.state = HostState::Ready;
                 self.advance_host(now, host);
+                // It may have been offered a permit of the old one, which others wait for.
+                if before != address {
+                    self.next_at_address(now, before);
+                }
             }
             Event::HostFailed { host, retry } => self.host_failed(now, host, retry),
             Event::Vetted { job } => {
@@ -284,7 +292,7 @@ impl Engine {
             Event::Throttled { job, wait } => {
                 let wait = wait.min(self.config.retry_after_cap);
                 if let Some(host) = self.host_of(job) {
-                    self.host_mut(host).wait_until(now + wait);
+                    self.host_mut(host).wait_until(later(now, wait));
                 }
             }
             Event::Parsed { job, deliver } => {
@@ -467,7 +475,9 @@ impl Engine {
     /// The busiest hosts: key, jobs, fetches in flight, and how long each must wait.
     pub fn hosts(&self, top: usize, now: Instant) -> Vec<(&str, u32, u32, Duration)> {
         let wait = |h: &Host| h.not_before.map_or(Duration::ZERO, |time| time.saturating_duration_since(now));
-        let mut list: Vec<_> = self.hosts.iter().map(|(_, h)| (&*h.key, h.jobs, h.in_flight, wait(h))).collect();
+        // The host without a key has the jobs that were settled before they had one.
+        let named = self.hosts.iter().filter(|(_, h)| !h.key.is_empty());
+        let mut list: Vec<_> = named.map(|(_, h)| (&*h.key, h.jobs, h.in_flight, wait(h))).collect();
         list.sort_by_key(|(key, jobs, ..)| (Reverse(*jobs), *key));
         list.truncate(top);
         list

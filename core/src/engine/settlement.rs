@@ -6,13 +6,14 @@ use std::time::Instant;
 use super::host::Place;
 use super::{Action, Engine, HostId, JobId, JobVerdict, Stage, retry};
 use crate::RetryTime;
+use crate::time::later;
 
 impl Engine {
     /// Gives back what the job's stage holds.
     pub(super) fn leave_stage(&mut self, now: Instant, id: JobId) {
-        let (stage, host_id) = {
+        let (stage, host_id, address) = {
             let job = self.job_mut(id);
-            (job.stage, job.host)
+            (job.stage, job.host, job.address.take())
         };
         match stage {
             Stage::Fetching => {
@@ -21,7 +22,6 @@ impl Engine {
                 let host = self.host_mut(host_id);
                 let was_limited = host.in_flight == per_host;
                 host.in_flight -= 1;
-                let address = host.address;
                 self.host_limited -= u32::from(was_limited);
                 self.offer(now, host_id);
                 self.leave_address(now, address);
@@ -34,17 +34,31 @@ impl Engine {
 
     pub(super) fn leave_address(&mut self, now: Instant, address: Option<IpAddr>) {
         let Some(address) = address else { return };
-        let Some(entry) = self.addresses.get_mut(&address) else { return };
-        entry.in_flight -= 1;
-        let next = entry.waiting.pop_front();
-        if entry.in_flight == 0 && next.is_none() {
-            self.addresses.remove(&address);
+        if let Some(entry) = self.addresses.get_mut(&address) {
+            entry.in_flight -= 1;
         }
-        if let Some(id) = next
-            && let Some(host) = self.known_host(id)
-        {
-            host.place = Place::Nowhere;
-            self.offer(now, id);
+        self.next_at_address(now, Some(address));
+    }
+
+    /// Offers the next host that waits for a permit of this address. A host that was offered one and cannot use it
+    /// passes it on, or those behind it would wait for ever.
+    pub(super) fn next_at_address(&mut self, now: Instant, address: Option<IpAddr>) {
+        let Some(address) = address else { return };
+        while let Some(entry) = self.addresses.get_mut(&address) {
+            let Some(id) = entry.waiting.pop_front() else {
+                if entry.in_flight == 0 {
+                    self.addresses.remove(&address);
+                }
+                return;
+            };
+            if let Some(host) = self.known_host(id).filter(|host| host.place == Place::Address) {
+                host.place = Place::Nowhere;
+                let is_here = host.address == Some(address);
+                self.offer(now, id);
+                if is_here && self.host_mut(id).place == Place::Ready {
+                    return;
+                }
+            }
         }
     }
 
@@ -91,13 +105,13 @@ impl Engine {
         };
         let (host, tries_left) = (job.host, job.attempts < job.max_attempts);
         if let (true, Some(wait)) = (throttled, wait) {
-            self.host_mut(host).wait_until(now + wait);
+            self.host_mut(host).wait_until(later(now, wait));
         }
         let again = wait.filter(|_| tries_left && self.ending.is_none());
         match again {
             Some(wait) if retry == RetryTime::WhenRoom || self.budget.take() => {
                 self.waiting += 1;
-                self.delay(id, now + wait);
+                self.delay(id, later(now, wait));
             }
             _ => self.settle(id, JobVerdict::Error),
         }

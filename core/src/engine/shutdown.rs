@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::{Action, Bound, Ending, Engine, JobId, JobVerdict, Stage};
+use crate::time::later;
 
 /// How to end a crawl.
 ///
@@ -40,7 +41,7 @@ impl Engine {
     /// Ends the crawl: what waits is cancelled at once, the rest as `how` says. A second call can only be stricter.
     pub fn shutdown(&mut self, now: Instant, how: Shutdown) {
         let until = match how {
-            Shutdown::Graceful { within } => now + within,
+            Shutdown::Graceful { within } => later(now, within),
             Shutdown::Now => now,
         };
         match self.ending {

@@ -8,6 +8,7 @@ use super::super::record::{self, Record};
 use super::super::stats::{FinishReason, HostSnapshot};
 use super::{Driver, Reply};
 use crate::engine::{Event, HostId, JobId, JobSpec, JobVerdict, Shutdown};
+use crate::time::later;
 use crate::{
     Accept, Booking, Error, ErrorKind, Head, HostRules, LeaseId, Leased, Limits, Request, Response, RetryTime,
     SkipReason,
@@ -22,7 +23,7 @@ impl Driver {
             Message::Fetched { job, end } => self.fetched(now, job, end),
             Message::Parsed { job, end } => self.parsed(now, job, end),
             Message::Delivered { job, items, rejected } => {
-                let Some(record) = self.record(job) else { return };
+                let Some(record) = self.open_record(job) else { return };
                 record.settled.items = items;
                 let is_rejected = rejected.is_some();
                 record.error = rejected;
@@ -44,10 +45,10 @@ impl Driver {
                 if let Err(error) = result {
                     self.fatal.get_or_insert(error);
                 }
-                match &mut self.closing {
-                    Some(open) => *open -= 1,
-                    // A lane that failed before everything settled: nobody acknowledges outcomes any more.
-                    None => self.fail(now, Error::new(ErrorKind::Shutdown, "go on without a sink or frontier")),
+                self.open_tasks -= 1;
+                if self.closing.is_none() {
+                    // It failed before everything settled, and said how: nobody acknowledges outcomes any more.
+                    self.fail(now, Error::new(ErrorKind::Shutdown, "go on without a sink or frontier"));
                 }
             }
             Message::Gate { open } => self.event(now, Event::Gate { open }),
@@ -60,6 +61,10 @@ impl Driver {
     }
 
     pub(super) fn command(&mut self, now: Instant, command: Command) {
+        if self.closing.is_some() {
+            // Too late: a reply that is dropped says that the crawl has ended.
+            return;
+        }
         match command {
             Command::Submit(requests) => self.add(requests),
             Command::Fetch { request, reply } => {
@@ -78,7 +83,12 @@ impl Driver {
                     .map(|record| record.id)
                     .collect();
                 let _ = reply.send(ids.len() as u64);
-                ids.into_iter().for_each(|id| self.p.engine.cancel(now, id));
+                for id in ids {
+                    if let Some(record) = self.record(id) {
+                        record.unwanted = true;
+                    }
+                    self.p.engine.cancel(now, id);
+                }
             }
             Command::Hosts { top, reply } => {
                 let hosts = self.p.engine.hosts(top, now);
@@ -128,7 +138,7 @@ impl Driver {
             priority: request.priority(),
             attempts: overrides.and_then(|o| o.max_retries).map_or(0, |retries| retries.saturating_add(1)),
             vet: self.p.host_policy.is_some(),
-            not_before: request.not_before().and_then(wait).map(|wait| now + wait),
+            not_before: request.not_before().and_then(wait).map(|wait| later(now, wait)),
         };
         let limits = match overrides {
             Some(overrides) => Arc::new(overrides.apply(&self.limits)),
@@ -192,7 +202,7 @@ impl Driver {
     }
 
     pub(super) fn fetched(&mut self, now: Instant, job: JobId, end: FetchEnd) {
-        let Some(record) = self.record(job) else { return };
+        let Some(record) = self.open_record(job) else { return };
         let queue = record.settled.timings.queue;
         record.settled.timings = end.timings;
         record.settled.timings.queue = queue;
@@ -200,7 +210,7 @@ impl Driver {
         match end.result {
             Ok(response) => self.answered(now, job, response, end.booking),
             Err(error) => {
-                let safe = record.is_idempotent() || error.is_connect() || error.is_dns();
+                let safe = record.is_idempotent() || record::was_not_sent(error.kind());
                 let retry = match error.retry_time() {
                     RetryTime::AfterBackoff if !safe => RetryTime::Never,
                     retry => retry,
@@ -284,24 +294,24 @@ impl Driver {
     }
 
     pub(super) fn parsed(&mut self, now: Instant, job: JobId, end: ParseEnd) {
-        self.p.stage.retry();
+        let has_sink = self.p.items.is_some();
         let took = u64::try_from(end.took.as_micros()).unwrap_or(u64::MAX);
         self.stats().parse.saturating_record(took.max(1));
-        let Some(record) = self.record(job) else { return };
+        let Some(record) = self.open_record(job) else { return };
         record.settled.bytes = end.bytes;
         match end.result {
             Ok(parsed) => {
                 let deliver = parsed.items.is_some();
                 record.items = parsed.items;
+                record.settled.items = if has_sink { 0 } else { parsed.item_count };
                 record.page = parsed.page;
                 record.settled.links = parsed.links;
                 record.settled.attachment = parsed.attachment;
                 for (name, n) in parsed.counts {
                     *self.stats().counts.entry(name).or_default() += n;
                 }
-                if !self.p.engine.is_ending() {
-                    self.add(parsed.found);
-                }
+                // Also while the crawl ends: the page's lease ends, and nobody would find its links again.
+                self.add(parsed.found);
                 self.event(now, Event::Parsed { job, deliver });
                 if parsed.stop {
                     let within = self.p.settings.profile.drain;
@@ -322,6 +332,8 @@ impl Driver {
         };
         if let (Some(lease), Some(verdict)) = (record.lease, record.closing) {
             self.p.frontier.settle(lease, verdict);
+            // It may give what it held back until now.
+            self.lease.worth_asking |= !self.lease.drained;
         }
         self.event(now, Event::Closed { job });
     }

@@ -25,13 +25,17 @@ use super::{Profile, Scope};
 use crate::engine::{Engine, Event, HostId, JobId, Shutdown};
 use crate::hash::KeyedState;
 use crate::rt::{BoxFuture, Runtime, Sleep};
-use crate::{Close, Error, ErrorKind, Fetcher, HostPolicy, HostRules, Ledger, Limits, Page, Request};
+use crate::time::later;
+use crate::{Close, Error, ErrorKind, Fetcher, HostPolicy, HostRules, Ledger, Limits, Page, Request, Verdict};
 
 /// How long sinks and frontier may take to close after everything has settled or was aborted.
 const LINGER: Duration = Duration::from_secs(10);
 
 /// How often the time spent under each bound is published.
 const BOUNDS_EVERY: Duration = Duration::from_millis(100);
+
+/// How long a parse job waits that an offload shared with others had no room for.
+const OFFER_AGAIN: Duration = Duration::from_millis(2);
 
 /// Jobs for which there must be room before the frontier is asked, unless it is all the room there is.
 const LEASE_AT_LEAST: u32 = 64;
@@ -78,13 +82,21 @@ pub(super) struct Driver {
     submitted: u64,
     rules: HashMap<HostId, Box<dyn HostRules>, KeyedState>,
     host_errors: HashMap<HostId, Error, KeyedState>,
+    /// Lanes that take nothing more because the crawl failed.
+    failed_lanes: Vec<Box<dyn Lane>>,
     ledger: Arc<Ledger>,
     limits: Arc<Limits>,
     lease: Lease,
     finish: Option<FinishReason>,
     fatal: Option<Error>,
-    /// Lanes and tasks that have not closed yet; `None` while the crawl runs.
-    closing: Option<usize>,
+    /// Sinks and the frontier, as long as their tasks have not ended.
+    open_tasks: usize,
+    /// Why the sinks were closed; `None` while the crawl runs.
+    closing: Option<Close>,
+    /// Until when what was started may go on after the last page that was allowed.
+    drain_until: Option<Instant>,
+    /// When parse jobs that a shared offload had no room for are offered again.
+    offer_again: Option<Instant>,
     give_up_at: Option<Instant>,
     timer: Option<(Instant, Pin<Box<dyn Sleep>>)>,
     yielding: Option<BoxFuture<'static, ()>>,
@@ -104,6 +116,8 @@ struct Lease {
     worth_asking: bool,
     drained: bool,
     next_due: Option<SystemTime>,
+    /// The question was taken back, because the crawl ends.
+    withdrawn: bool,
 }
 
 impl Driver {
@@ -116,12 +130,16 @@ impl Driver {
             submitted: 0,
             rules: HashMap::with_hasher(KeyedState::new(0)),
             host_errors: HashMap::with_hasher(KeyedState::new(0)),
+            failed_lanes: Vec::new(),
             ledger: Arc::new(Ledger::default()),
             limits: Arc::new(p.settings.profile.limits.clone()),
             lease: Lease { worth_asking: true, ..Lease::default() },
             finish: None,
             fatal: None,
+            open_tasks: 1 + usize::from(p.items.is_some()) + usize::from(p.outcomes.is_some()),
             closing: None,
+            drain_until: None,
+            offer_again: None,
             give_up_at: None,
             timer: None,
             yielding: None,
@@ -153,6 +171,11 @@ impl Driver {
         self.records.get_mut(job.index())?.as_mut().filter(|record| record.id == job)
     }
 
+    /// The record, unless the job has its verdict: an answer that comes later than a cancellation changes nothing.
+    fn open_record(&mut self, job: JobId) -> Option<&mut Record> {
+        self.record(job).filter(|record| record.closing.is_none())
+    }
+
     fn stats(&self) -> MutexGuard<'_, Stats> {
         self.p.stats.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -164,7 +187,7 @@ impl Driver {
             Shutdown::Graceful { within } => within,
             Shutdown::Now => Duration::ZERO,
         };
-        let give_up = now + within + LINGER;
+        let give_up = later(now, within) + LINGER;
         self.give_up_at = Some(self.give_up_at.map_or(give_up, |at| at.min(give_up)));
     }
 
@@ -172,11 +195,20 @@ impl Driver {
     fn fail(&mut self, now: Instant, error: Error) {
         self.fatal.get_or_insert(error);
         self.end(now, FinishReason::Shutdown, Shutdown::Now);
-        self.p.items = None;
+        if let Some(lane) = &self.p.items {
+            lane.close(Close::Failed);
+        }
         if let Some(lane) = self.p.outcomes.take() {
             lane.close(Close::Failed);
+            self.failed_lanes.push(lane);
             let waiting: Vec<_> = self.records.iter().flatten().filter(|r| r.closing.is_some()).map(|r| r.id).collect();
-            waiting.into_iter().for_each(|job| self.closed(now, job));
+            for job in waiting {
+                // Its outcome is with nobody, so it is not done.
+                if let Some(record) = self.record(job) {
+                    record.closing = Some(Verdict::Return);
+                }
+                self.closed(now, job);
+            }
         }
     }
 
@@ -193,9 +225,18 @@ impl Driver {
         }
     }
 
-    fn is_done(&self) -> bool {
-        let nothing_comes = self.lease.drained && self.lease.adding == 0 && !self.lease.worth_asking;
-        self.p.engine.is_idle() && (self.finish.is_some() || nothing_comes)
+    fn is_done(&mut self) -> bool {
+        if !self.p.engine.is_idle() || (self.lease.adding > 0 && self.fatal.is_none()) {
+            return false;
+        }
+        if self.finish.is_none() {
+            return self.lease.drained && !self.lease.worth_asking;
+        }
+        // What it leases now would come too late for an outcome.
+        if self.lease.asked && !std::mem::replace(&mut self.lease.withdrawn, true) {
+            self.p.frontier.withdraw();
+        }
+        !self.lease.asked || self.fatal.is_some()
     }
 
     fn begin_to_close(&mut self) {
@@ -204,20 +245,18 @@ impl Driver {
             (None, None | Some(FinishReason::Done)) => Close::Done,
             _ => Close::Stopped,
         };
-        let mut open = 1;
-        for lane in [self.p.items.take(), self.p.outcomes.take()].into_iter().flatten() {
+        for lane in [&self.p.items, &self.p.outcomes].into_iter().flatten() {
             lane.close(why);
-            open += 1;
         }
         self.p.frontier.close();
-        self.closing = Some(open);
+        self.closing = Some(why);
         let give_up = self.p.runtime.now() + LINGER;
         self.give_up_at = Some(self.give_up_at.map_or(give_up, |at| at.max(give_up)));
     }
 
     fn on_time(&mut self, now: Instant) {
         self.p.engine.handle_timeout(now);
-        if let Some(max) = self.p.settings.max_time.filter(|max| now >= self.started + *max) {
+        if let Some(max) = self.p.settings.max_time.filter(|max| now >= later(self.started, *max)) {
             self.p.settings.max_time = None;
             let within = self.p.settings.profile.drain.min(max);
             self.end(now, FinishReason::MaxTime, Shutdown::Graceful { within });
@@ -229,6 +268,18 @@ impl Driver {
         if self.p.engine.is_exhausted() && self.finish.is_none() {
             self.finish = Some(FinishReason::MaxPages);
             self.p.engine.cancel_unstarted();
+            self.drain_until = Some(later(now, self.p.settings.profile.drain));
+        }
+        if self.drain_until.is_some_and(|at| at <= now) {
+            self.drain_until = None;
+            self.end(now, FinishReason::MaxPages, Shutdown::Now);
+        }
+        if self.offer_again.is_some_and(|at| at <= now) {
+            self.offer_again = None;
+            self.p.stage.retry();
+        }
+        if self.offer_again.is_none() && self.p.stage.has_rejected() {
+            self.offer_again = Some(now + OFFER_AGAIN);
         }
         if self.give_up_at.is_some_and(|at| at <= now) {
             self.fatal
@@ -239,9 +290,12 @@ impl Driver {
 
     fn next_wake(&self, now: Instant) -> Option<Instant> {
         let due = self.lease.next_due.filter(|_| !self.lease.asked);
-        let due = due.map(|due| now + due.duration_since(self.p.runtime.wall_clock()).unwrap_or_default());
-        let end = self.p.settings.max_time.map(|max| self.started + max);
-        [self.p.engine.poll_timeout(), due, end, self.give_up_at].into_iter().flatten().min()
+        let due = due.map(|due| later(now, due.duration_since(self.p.runtime.wall_clock()).unwrap_or_default()));
+        let end = self.p.settings.max_time.map(|max| later(self.started, max));
+        [self.p.engine.poll_timeout(), due, end, self.give_up_at, self.drain_until, self.offer_again]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     fn publish(&mut self, now: Instant) {
@@ -259,14 +313,18 @@ impl Driver {
         }
     }
 
+    /// Ends what is left of the sinks, in the middle of a delivery where need be.
+    fn abandon_lanes(&mut self) {
+        let lanes = [self.p.items.take(), self.p.outcomes.take()].into_iter().flatten();
+        lanes.chain(self.failed_lanes.drain(..)).for_each(|lane| lane.abandon());
+    }
+
     fn finish_up(&mut self, now: Instant) {
         self.p.inbox.close();
         self.p.loops.iter().for_each(FetchLoop::close);
         self.p.probe.close();
         self.p.frontier.close();
-        for lane in [self.p.items.take(), self.p.outcomes.take()].into_iter().flatten() {
-            lane.close(Close::Failed);
-        }
+        self.abandon_lanes();
         self.bounds_due = now;
         self.publish(now);
         let elapsed = now.saturating_duration_since(self.started);
@@ -345,7 +403,7 @@ impl Future for Driver {
                 driver.begin_to_close();
                 continue;
             }
-            if driver.ended || driver.closing == Some(0) {
+            if driver.ended || (driver.closing.is_some() && driver.open_tasks == 0) {
                 driver.finish_up(now);
                 return Poll::Ready(());
             }
@@ -371,5 +429,6 @@ impl Drop for Driver {
         self.p.loops.iter().for_each(FetchLoop::close);
         self.p.probe.close();
         self.p.frontier.close();
+        self.abandon_lanes();
     }
 }
