@@ -2,13 +2,13 @@
 # Crawls a real site, the documentation of Rust that rustup installs, from Debian's nginx on loopback: on Tokio and on
 # smol, and compares both with each other and with an independent crawler.
 #
-#   PREFIX   the part to crawl: alloc (the default), std, core, std/collections ..
+#   PREFIX   the part to crawl: std (the default), alloc, core, std/collections ..
 #   PORT     of nginx; a free one by default
 #   KEEP     a folder for the records, which are otherwise removed
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-prefix=${PREFIX:-alloc}
+prefix=${PREFIX:-std}
 site=$(rustc --print sysroot)/share/doc/rust/html
 if [ ! -f "$site/$prefix/index.html" ]; then
     echo "no $site/$prefix/index.html: run \`rustup component add rust-docs\`" >&2

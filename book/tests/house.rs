@@ -22,13 +22,34 @@ fn readme_names_the_commands_that_are_run() {
     assert!(line(MAKEFILE, "$(CARGO) test --workspace"));
 }
 
-/// The rows of the table of errors: code, when another try makes sense, cause.
+/// The rows of the table of errors, the only one of three columns: code, when another try makes sense, cause.
 fn rows() -> Vec<[&'static str; 3]> {
     let row = |line: &'static str| {
         let mut cells = line.strip_prefix("| `")?.strip_suffix(" |")?.split(" | ");
         Some([cells.next()?.strip_suffix('`')?, cells.next()?, cells.next()?])
     };
     ERRORS.lines().filter_map(row).collect()
+}
+
+/// The keys in the first column of the tables of records, and the fields that are serialised, both in their order.
+#[test]
+fn the_book_lists_every_key_of_a_record() {
+    let (_, tables) = ERRORS.split_once("## The record of the program").expect("a section of the page");
+    let first_column =
+        tables.lines().filter(|line| line.starts_with("| `")).filter_map(|line| line.split(" | ").next());
+    let listed: Vec<_> = first_column.flat_map(|cell| cell.split('`').skip(1).step_by(2)).collect();
+
+    let source = include_str!("../../examples/src/cli/record.rs");
+    let mut fields = Vec::new();
+    for name in ["Record", "CrawlKeys", "MonitorKeys"] {
+        let start = source.find(&format!("struct {name}")).unwrap_or_else(|| panic!("a struct {name}"));
+        let (body, _) = source[start..].split_once("\n}").expect("a struct ends");
+        let names =
+            body.lines().skip(1).filter_map(|line| line.trim().trim_start_matches("pub(super) ").split_once(": "));
+        // What is flattened into the record are the further keys.
+        fields.extend(names.map(|(field, _)| field).filter(|field| *field != "more" && !field.starts_with("//")));
+    }
+    assert_eq!(listed, fields);
 }
 
 #[test]
