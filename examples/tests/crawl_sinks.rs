@@ -263,6 +263,7 @@ fn a_hung_sink_does_not_hold_the_end_up(runtime: &Runtime) {
         .fetcher(page)
         .sink(Hangs(Arc::clone(&alive)))
         .outcomes(all.clone())
+        .close_limit(ms(300))
         .start()
         .expect("settings are fine");
     wait_for(|| Arc::strong_count(&alive) == 3);
@@ -280,7 +281,8 @@ fn a_sink_that_asks_for_the_end_of_time_can_be_stopped(runtime: &Runtime) {
         count.fetch_add(1, Ordering::SeqCst);
         Err(SinkError::retry("never").after(std::time::Duration::MAX))
     };
-    let crawl = crawl(runtime).seeds(urls(5)).fetcher(page).sink(sink).start().expect("settings are fine");
+    let crawl = crawl(runtime).close_limit(ms(300)).seeds(urls(5)).fetcher(page).sink(sink).start();
+    let crawl = crawl.expect("settings are fine");
     wait_for(|| asked.load(Ordering::SeqCst) > 0);
     drop(crawl.handle());
     crawl.handle().shutdown(Shutdown::Now);
