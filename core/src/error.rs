@@ -307,6 +307,8 @@ kinds! {
     ParserExpired = "parser.expired", AfterBackoff;
     /// The parser panicked; the message is its payload. Fails its URL only.
     ParserPanic = "parser.panic", Never;
+    /// The parser did not end within the parse limit. Its thread is given up and replaced. Not retried.
+    ParserTimeout = "parser.timeout", Never;
     /// The fetcher panicked; the message is its payload. Fails its URL only.
     FetcherPanic = "fetcher.panic", Never;
     /// The sink rejected items of the page for good.

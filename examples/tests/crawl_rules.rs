@@ -10,7 +10,9 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
-use common::{Gate, Seen, answer, code, crawl, dally, lines, lock, ms, n, outcomes, settled, summary, tree, with_header};
+use common::{
+    Gate, Seen, answer, code, crawl, dally, lines, lock, ms, n, outcomes, settled, summary, tree, with_header,
+};
 use futures::executor::block_on;
 use http::{HeaderName, HeaderValue};
 use tidegate::rt::{Inline, Runtime, ThreadPool};
@@ -26,6 +28,7 @@ on_all_runtimes!(
     labels_choose_the_parser_and_data_arrives,
     posts_differ_by_their_body,
     a_parser_panic_fails_its_url_only,
+    a_parser_that_does_not_end_fails_its_url_only,
     a_parse_error_says_what_to_do,
     stop_ends_the_crawl_and_its_output_counts,
     a_flaky_answer_is_fetched_again,
@@ -105,8 +108,7 @@ fn max_depth_and_scope_give_skip_records(runtime: &Runtime) {
     let run = crawl(runtime).seed("http://a.test/").fetcher(fetcher).max_depth(2).outcomes(kept.clone()).run();
     let report = block_on(run).expect("the run ends well");
     let summary = summary(&settled(&report, &kept));
-    let expected =
-        [("/", "ok"), ("/1", "ok"), ("/2", "ok"), ("/3", "depth"), ("/elsewhere", "scope"), ("/near", "ok")];
+    let expected = [("/", "ok"), ("/1", "ok"), ("/2", "ok"), ("/3", "depth"), ("/elsewhere", "scope"), ("/near", "ok")];
     assert_eq!(summary, expected.map(|(path, code)| (path.to_owned(), code.to_owned())).into());
     assert_eq!(report.totals.skipped.get("depth"), Some(&1));
 }
@@ -390,13 +392,35 @@ impl Fetcher for Panics {
     }
 }
 
-fn a_fetcher_panic_fails_its_url_only(runtime: &Runtime) {
+// I3
+fn a_parser_that_does_not_end_fails_its_url_only(runtime: &Runtime) {
+    let runtime = runtime.clone().with_offload(ThreadPool::new(std::num::NonZeroUsize::MIN));
+    let (release, held) = std::sync::mpsc::channel::<()>();
+    let held = Mutex::new(held);
     let kept = outcomes();
-    let run = crawl(runtime)
-        .seeds((0..6).map(|i| format!("http://a.test/{i}")))
-        .fetcher(Panics)
+    let run = crawl(&runtime)
+        .seeds(["loops", "1", "2"].map(|path| format!("http://a.test/{path}")))
+        .fetcher(|request: Request| async move { Ok(answer(&request, 200, "")) })
+        .parse_limit(ms(100))
+        .parse_with(move |page: &Page, _: &mut Output<String>| -> Result<(), ParseError> {
+            if page.url().path() == "/loops" {
+                let _ = lock(&held).recv();
+            }
+            Ok(())
+        })
         .outcomes(kept.clone())
         .run();
+    let report = block_on(run).expect("the run ends well");
+    assert_eq!(settled(&report, &kept).len(), 3);
+    assert_eq!(report.totals.errors.get("parser.timeout"), Some(&1), "{report}");
+    assert_eq!(report.totals.counters.ok, 2);
+    drop(release);
+}
+
+fn a_fetcher_panic_fails_its_url_only(runtime: &Runtime) {
+    let kept = outcomes();
+    let run =
+        crawl(runtime).seeds((0..6).map(|i| format!("http://a.test/{i}"))).fetcher(Panics).outcomes(kept.clone()).run();
     let report = block_on(run).expect("the run ends well");
     settled(&report, &kept);
     assert_eq!((report.totals.errors.get("fetcher.panic"), report.totals.counters.ok), (Some(&3), 3), "{report}");
@@ -566,11 +590,8 @@ fn max_in_flight_holds(runtime: &Runtime) {
             Ok(answer(&request, 200, ""))
         }
     };
-    let run = crawl(runtime)
-        .seeds((0..500).map(|i| format!("http://{i}.test/")))
-        .max_in_flight(n(9))
-        .fetcher(fetcher)
-        .run();
+    let run =
+        crawl(runtime).seeds((0..500).map(|i| format!("http://{i}.test/"))).max_in_flight(n(9)).fetcher(fetcher).run();
     let report = block_on(run).expect("the run ends well");
     assert_eq!((report.totals.counters.ok, all.most()), (500, 9), "{report}");
     assert_eq!(report.totals.counters.in_flight_peak, 9);
@@ -588,11 +609,7 @@ fn the_gap_holds(runtime: &Runtime) {
             Ok(answer(request, 200, ""))
         }
     }
-    let run = crawl(runtime)
-        .seeds((0..12).map(|i| format!("http://a.test/{i}")))
-        .delay(ms(40))
-        .fetcher(Log(log))
-        .run();
+    let run = crawl(runtime).seeds((0..12).map(|i| format!("http://a.test/{i}"))).delay(ms(40)).fetcher(Log(log)).run();
     assert_eq!(block_on(run).expect("the run ends well").totals.counters.ok, 12);
     let mut starts = lock(&starts).clone();
     starts.sort();

@@ -10,7 +10,7 @@ use futures::channel::oneshot;
 use super::driver::{Driver, Parts, Settings};
 use super::fetch_loop::FetchLoop;
 use super::frontier_task::FrontierDoor;
-use super::inbox::{Inbox, Message};
+use super::inbox::{Inbox, LaneOf};
 use super::items::{self, Items};
 use super::lag_probe::LagProbe;
 use super::lane::{Lane, SinkLane};
@@ -69,6 +69,8 @@ pub struct Builder<I> {
     max_depth: Option<u32>,
     max_time: Option<Duration>,
     lag_limit: Duration,
+    parse_limit: Duration,
+    close_limit: Duration,
     loops: Option<usize>,
 }
 
@@ -102,6 +104,8 @@ impl<I: Send + 'static> Builder<I> {
             max_depth: None,
             max_time: None,
             lag_limit: Duration::from_millis(50),
+            parse_limit: Duration::from_secs(30),
+            close_limit: Duration::from_secs(10),
             loops: None,
         };
         builder.config.resolve_hosts = true;
@@ -287,9 +291,24 @@ impl<I: Send + 'static> Builder<I> {
         self
     }
 
+    /// How long decoding and parsing one page may take: 30 s. Beyond it the URL fails with `parser.timeout`, and the
+    /// thread is given up and replaced, up to [`ThreadPool::MAX_LOST`](crate::rt::ThreadPool::MAX_LOST) times. A parser
+    /// that runs inline cannot be cut off.
+    pub fn parse_limit(mut self, time: Duration) -> Self {
+        self.parse_limit = time;
+        self
+    }
+
     /// How long the end may take when pages, time or a parser end the crawl: 30 s.
     pub fn drain(mut self, within: Duration) -> Self {
         self.profile.drain = within;
+        self
+    }
+
+    /// How long sinks and the frontier may take to close when everything has settled or was stopped: 10 s. Beyond it they
+    /// are dropped, and the run fails.
+    pub fn close_limit(mut self, time: Duration) -> Self {
+        self.close_limit = time;
         self
     }
 
@@ -357,14 +376,11 @@ impl<I: Send + 'static> Builder<I> {
         let probe = Arc::new(LagProbe::start(&runtime, Arc::clone(&inbox), self.lag_limit));
         let stats = Arc::new(Mutex::new(Stats::new()));
         let sink = self.sink.filter(|_| self.stream.is_none());
-        let sink = sink.map(|sink| {
-            let says = |job, items, rejected| Message::Delivered { job, items, rejected };
-            Box::new(SinkLane::start(&runtime, Arc::clone(&inbox), sink, says)) as Box<dyn Lane>
-        });
+        let sink = sink
+            .map(|sink| Box::new(SinkLane::start(&runtime, Arc::clone(&inbox), sink, LaneOf::Items)) as Box<dyn Lane>);
         let items = self.stream.or(sink);
         let outcomes = self.outcomes.map(|sink| {
-            let says = |job, _, _| Message::Closed { job };
-            Box::new(SinkLane::start(&runtime, Arc::clone(&inbox), sink, says)) as Box<dyn Lane>
+            Box::new(SinkLane::start(&runtime, Arc::clone(&inbox), sink, LaneOf::Outcomes)) as Box<dyn Lane>
         });
         let (done, report) = oneshot::channel();
         let handle = Handle {
@@ -384,6 +400,8 @@ impl<I: Send + 'static> Builder<I> {
                 scope: self.scope,
                 max_depth: self.max_depth,
                 max_time: self.max_time,
+                parse_limit: self.parse_limit,
+                close_limit: self.close_limit,
             },
             seeds: self.seeds,
             runtime: runtime.clone(),

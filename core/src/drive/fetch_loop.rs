@@ -329,3 +329,117 @@ impl Drop for Task {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+    use std::sync::atomic::AtomicUsize;
+
+    use super::*;
+    use crate::rt::manual::Manual;
+
+    /// Work that takes so long on each of so many polls, asking for the next by itself.
+    fn busy(manual: &Manual, log: &Arc<Mutex<Vec<u32>>>, name: u32, polls: u32, each: Duration) -> Work {
+        let (manual, log) = (manual.clone(), Arc::clone(log));
+        let mut left = polls;
+        Box::pin(poll_fn(move |cx| {
+            manual.pass(each);
+            log.lock().unwrap().push(name);
+            left -= 1;
+            if left == 0 {
+                return Poll::Ready(Message::Gate { open: true });
+            }
+            cx.waker().wake_by_ref();
+            Poll::Pending
+        }))
+    }
+
+    fn fixture() -> (Manual, FetchLoop, Arc<Inbox>, Arc<Mutex<Vec<u32>>>) {
+        let manual = Manual::new();
+        let inbox = Arc::new(Inbox::default());
+        let fetch_loop = FetchLoop::start(&manual.runtime(), Arc::clone(&inbox));
+        (manual, fetch_loop, inbox, Arc::default())
+    }
+
+    fn answers(inbox: &Inbox) -> usize {
+        std::iter::from_fn(|| inbox.poll_next(Waker::noop())).count()
+    }
+
+    #[test]
+    fn a_timer_is_no_later_than_a_slice_and_a_poll_whatever_is_ready() {
+        let (manual, fetch_loop, inbox, log) = fixture();
+        let late = Arc::new(Mutex::new(Duration::ZERO));
+        let (runtime, seen) = (manual.runtime(), Arc::clone(&late));
+        runtime.clone().spawn(async move {
+            for _ in 0..50 {
+                let at = runtime.now() + Duration::from_millis(2);
+                runtime.sleep_until(at).await;
+                let lag = runtime.now() - at;
+                let mut worst = seen.lock().unwrap();
+                *worst = lag.max(*worst);
+            }
+        });
+        let each = Duration::from_micros(100);
+        (0..1000).for_each(|i| fetch_loop.begin(None, busy(&manual, &log, i, 3, each)));
+        manual.settle();
+        assert_eq!(answers(&inbox), 1000);
+        assert!(*late.lock().unwrap() <= SLICE + each, "{late:?}");
+    }
+
+    #[test]
+    fn what_gives_way_at_the_end_of_a_slice_goes_on_first() {
+        let (manual, fetch_loop, inbox, log) = fixture();
+        (0..3).for_each(|i| fetch_loop.begin(None, busy(&manual, &log, i, 3, SLICE)));
+        manual.settle();
+        assert_eq!(answers(&inbox), 3);
+        assert_eq!(*log.lock().unwrap(), [0, 0, 0, 1, 1, 1, 2, 2, 2]);
+    }
+
+    // H10
+    #[test]
+    fn aborted_and_closed_work_is_dropped() {
+        struct Counted(Arc<AtomicUsize>);
+        impl Drop for Counted {
+            fn drop(&mut self) {
+                self.0.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+        let (manual, fetch_loop, inbox, _) = fixture();
+        let dropped = Arc::new(AtomicUsize::new(0));
+        for key in 0..10 {
+            let held = Counted(Arc::clone(&dropped));
+            let work = async move {
+                let _held = held;
+                std::future::pending().await
+            };
+            fetch_loop.begin(Some(key), Box::pin(work));
+        }
+        manual.settle();
+        fetch_loop.abort(3);
+        fetch_loop.abort(99);
+        manual.settle();
+        assert_eq!(dropped.load(Ordering::Relaxed), 1);
+        fetch_loop.close();
+        manual.settle();
+        assert_eq!((dropped.load(Ordering::Relaxed), answers(&inbox)), (10, 0));
+    }
+
+    #[test]
+    fn a_deadline_of_the_wheel_wakes_its_fetch() {
+        let (manual, fetch_loop, inbox, _) = fixture();
+        let timer = fetch_loop.wheel().timer(manual.runtime().now() + Duration::from_millis(100));
+        fetch_loop.begin(
+            None,
+            Box::pin(async move {
+                timer.await;
+                Message::Gate { open: true }
+            }),
+        );
+        manual.settle();
+        manual.advance(Duration::from_millis(99));
+        assert_eq!(answers(&inbox), 0);
+        manual.advance(Wheel::TICK);
+        manual.advance(Wheel::TICK);
+        assert_eq!(answers(&inbox), 1);
+    }
+}

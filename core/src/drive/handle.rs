@@ -115,7 +115,7 @@ impl Handle {
         let now = self.runtime.now();
         let lag = self.probe.snapshot(now);
         let elapsed = now.saturating_duration_since(self.started);
-        self.stats.lock().unwrap_or_else(PoisonError::into_inner).snapshot(elapsed, lag)
+        self.stats.lock().unwrap_or_else(PoisonError::into_inner).snapshot(now, elapsed, lag)
     }
 }
 

@@ -47,7 +47,10 @@ pub(super) enum Message {
         refused: Vec<Request>,
     },
     FrontierFailed(FrontierError),
-    SinkFailed(Error),
+    SinkFailed {
+        of: LaneOf,
+        error: Error,
+    },
     LaneClosed(Result<(), Error>),
     Gate {
         open: bool,
@@ -55,6 +58,23 @@ pub(super) enum Message {
     /// A task that the crawl cannot do without is gone: the runtime has shut down.
     TaskLost,
     Command(Command),
+}
+
+/// What a lane delivers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum LaneOf {
+    Items,
+    Outcomes,
+}
+
+impl LaneOf {
+    /// What to say when a job's deliveries are all acknowledged.
+    pub(super) fn acknowledged(self, job: JobId, items: u64, rejected: Option<Error>) -> Message {
+        match self {
+            Self::Items => Message::Delivered { job, items, rejected },
+            Self::Outcomes => Message::Closed { job },
+        }
+    }
 }
 
 /// How an attempt ended.

@@ -9,7 +9,7 @@ use std::task::{Context, Poll, Waker};
 
 use futures::Stream;
 
-use super::inbox::{Inbox, Message};
+use super::inbox::{Inbox, LaneOf, Message};
 use super::lane::Lane;
 use crate::engine::JobId;
 use crate::hash::KeyedState;
@@ -154,7 +154,7 @@ impl<I> Drop for Items<I> {
     fn drop(&mut self) {
         if self.shared.end() {
             let error = Error::new(ErrorKind::SinkFailed, "deliver to the stream of items, which was dropped");
-            self.shared.inbox.push_all([Message::SinkFailed(error), Message::LaneClosed(Ok(()))]);
+            self.shared.inbox.push_all([Message::SinkFailed { of: LaneOf::Items, error }, Message::LaneClosed(Ok(()))]);
         }
     }
 }

@@ -147,3 +147,52 @@ async fn beat(runtime: Runtime, shared: Arc<Shared>, inbox: Arc<Inbox>) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rt::manual::Manual;
+
+    const MS: Duration = Duration::from_millis(1);
+
+    fn gates(inbox: &Inbox) -> Vec<bool> {
+        let gate = |message| match message {
+            Message::Gate { open } => Some(open),
+            _ => None,
+        };
+        std::iter::from_fn(|| inbox.poll_next(Waker::noop())).filter_map(gate).collect()
+    }
+
+    // H7
+    #[test]
+    fn a_stall_closes_the_gate_and_twenty_beats_open_it() {
+        let manual = Manual::new();
+        let inbox = Arc::new(Inbox::default());
+        let probe = LagProbe::start(&manual.runtime(), Arc::clone(&inbox), 50 * MS);
+        probe.set_active(true);
+        manual.settle();
+        (0..100).for_each(|_| manual.advance(MS));
+        assert!(gates(&inbox).is_empty());
+        manual.advance(300 * MS);
+        assert_eq!(gates(&inbox), [false]);
+        let snapshot = probe.snapshot(manual.runtime().now());
+        assert!(snapshot.max >= 294 * MS && snapshot.gate_closed_count == 1, "{snapshot:?}");
+        (0..150).for_each(|_| manual.advance(MS));
+        assert_eq!(gates(&inbox), [true]);
+    }
+
+    #[test]
+    fn an_idle_crawl_beats_not_at_all() {
+        let manual = Manual::new();
+        let inbox = Arc::new(Inbox::default());
+        let probe = LagProbe::start(&manual.runtime(), Arc::clone(&inbox), 50 * MS);
+        probe.set_active(true);
+        manual.settle();
+        probe.set_active(false);
+        manual.advance(BEAT);
+        let before = probe.snapshot(manual.runtime().now());
+        manual.advance(Duration::from_secs(10));
+        assert_eq!(probe.snapshot(manual.runtime().now()).max, before.max);
+        assert!(gates(&inbox).is_empty());
+    }
+}

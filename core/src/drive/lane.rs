@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use futures::FutureExt;
 
-use super::inbox::{Inbox, Message};
+use super::inbox::{Inbox, LaneOf, Message};
 use super::parse_stage::panic_message;
 use crate::engine::JobId;
 use crate::rt::Runtime;
@@ -23,9 +23,6 @@ const BATCH: usize = 1000;
 /// Wait after the first failed delivery; doubled each time, up to `BACKOFF_CAP`.
 const BACKOFF: Duration = Duration::from_millis(100);
 const BACKOFF_CAP: Duration = Duration::from_secs(10);
-
-/// What a lane says when a job's deliveries are all acknowledged.
-pub(super) type Acknowledged = fn(JobId, u64, Option<Error>) -> Message;
 
 /// The door to a lane, whatever its items are.
 pub(super) trait Lane: Send {
@@ -54,7 +51,7 @@ struct State<T> {
 
 impl<T: Send + 'static> SinkLane<T> {
     /// Starts the task.
-    pub(super) fn start(runtime: &Runtime, inbox: Arc<Inbox>, sink: Box<dyn Sink<T>>, says: Acknowledged) -> Self {
+    pub(super) fn start(runtime: &Runtime, inbox: Arc<Inbox>, sink: Box<dyn Sink<T>>, of: LaneOf) -> Self {
         let shared = Arc::new(Mutex::new(State {
             queue: VecDeque::new(),
             waker: None,
@@ -67,7 +64,7 @@ impl<T: Send + 'static> SinkLane<T> {
             runtime: runtime.clone(),
             inbox,
             sink,
-            says,
+            of,
             batch: Batch::default(),
             accounts: VecDeque::new(),
             backoff: Duration::ZERO,
@@ -132,7 +129,7 @@ struct Task<T: Send + 'static> {
     runtime: Runtime,
     inbox: Arc<Inbox>,
     sink: Box<dyn Sink<T>>,
-    says: Acknowledged,
+    of: LaneOf,
     batch: Batch<T>,
     /// Whose deliveries the batch holds, in its order.
     accounts: VecDeque<Account>,
@@ -221,6 +218,7 @@ impl<T: Send + 'static> Task<T> {
 
     /// The sink took this many from the front of the batch.
     fn acknowledge(&mut self, mut taken: usize) {
+        let of = self.of;
         let mut messages = Vec::new();
         while let Some(account) = self.accounts.front_mut() {
             let part = taken.min(account.open);
@@ -230,7 +228,7 @@ impl<T: Send + 'static> Task<T> {
             if account.open > 0 {
                 break;
             }
-            messages.extend(self.accounts.pop_front().map(|a| (self.says)(a.job, a.taken, a.rejected)));
+            messages.extend(self.accounts.pop_front().map(|a| of.acknowledged(a.job, a.taken, a.rejected)));
         }
         if !messages.is_empty() {
             self.inbox.push_all(messages);
@@ -269,7 +267,8 @@ impl<T: Send + 'static> Task<T> {
     }
 
     fn fail(&mut self, attempted: &str, source: Box<dyn std::error::Error + Send + Sync>) {
-        self.inbox.push(Message::SinkFailed(Error::new(ErrorKind::SinkFailed, attempted).with_source(source)));
+        let error = Error::new(ErrorKind::SinkFailed, attempted).with_source(source);
+        self.inbox.push(Message::SinkFailed { of: self.of, error });
     }
 }
 

@@ -1,10 +1,10 @@
 //! Where answers become items and links: decoding and a [`Parser`], run by an offload.
 
 use std::any::Any;
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::SystemTime;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
 
@@ -13,6 +13,7 @@ use crate::engine::JobId;
 use crate::hash::KeyedState;
 use crate::request::without_userinfo;
 use crate::rt::{Offload, Rejected, Runtime};
+use crate::time::later;
 use crate::{
     Accept, Booking, Delivery, DeliveryId, Head, Limits, Output, Page, ParseAction, Parser, Request, Response,
 };
@@ -75,6 +76,10 @@ pub(super) trait ParseStage: Send + Sync {
 
     /// Pages at a time.
     fn permits(&self) -> u32;
+
+    /// Gives up the pages that have been parsed for longer than the limit: their jobs, each with whether something took
+    /// the place of what is stuck with it. And when to ask again, where anything runs.
+    fn overdue(&self, now: Instant, limit: Duration) -> (Vec<(JobId, bool)>, Option<Instant>);
 }
 
 /// Parses in this process.
@@ -85,6 +90,8 @@ pub(super) struct Local<I> {
     inbox: Arc<Inbox>,
     /// Bounded by the parse permits.
     rejected: Mutex<Vec<crate::rt::Job>>,
+    /// What is parsed now, the longest first.
+    running: Arc<Mutex<VecDeque<(Instant, JobId)>>>,
 }
 
 impl<I: Send + 'static> Local<I> {
@@ -95,12 +102,13 @@ impl<I: Send + 'static> Local<I> {
             runtime: runtime.clone(),
             inbox,
             rejected: Mutex::default(),
+            running: Arc::default(),
         }
     }
 
     fn submit(&self, job: crate::rt::Job) {
         if let Err(Rejected(job)) = self.offload.submit(job) {
-            self.rejected.lock().unwrap_or_else(PoisonError::into_inner).push(job);
+            lock(&self.rejected).push(job);
         }
     }
 }
@@ -114,27 +122,45 @@ impl<I: Send + 'static> ParseStage for Local<I> {
         let router = Arc::clone(&self.router);
         let runtime = self.runtime.clone();
         let inbox = Arc::clone(&self.inbox);
+        let running = Arc::clone(&self.running);
         self.submit(Box::new(move || {
             let began = runtime.now();
             let id = job.job;
+            lock(&running).push_back((began, id));
             let (result, bytes) = parse(&router, job);
             let took = runtime.now().saturating_duration_since(began);
+            lock(&running).retain(|(_, running)| *running != id);
             inbox.push(Message::Parsed { job: id, end: ParseEnd { result, bytes, took } });
         }));
     }
 
     fn retry(&self) {
-        let rejected = std::mem::take(&mut *self.rejected.lock().unwrap_or_else(PoisonError::into_inner));
+        let rejected = std::mem::take(&mut *lock(&self.rejected));
         rejected.into_iter().for_each(|job| self.submit(job));
     }
 
     fn has_rejected(&self) -> bool {
-        !self.rejected.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
+        !lock(&self.rejected).is_empty()
+    }
+
+    fn overdue(&self, now: Instant, limit: Duration) -> (Vec<(JobId, bool)>, Option<Instant>) {
+        let mut running = lock(&self.running);
+        let mut given_up = Vec::new();
+        while let Some((_, job)) = running.front().copied().filter(|(began, _)| later(*began, limit) <= now) {
+            running.pop_front();
+            given_up.push((job, self.offload.give_up_longest()));
+        }
+        let next = running.front().map(|(began, _)| later(*began, limit));
+        (given_up, next)
     }
 
     fn permits(&self) -> u32 {
         u32::try_from(self.offload.capacity().get()).unwrap_or(u32::MAX)
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn parse<I: Send + 'static>(router: &Router<I>, job: ParseJob) -> (Result<Parsed, ParseFailure>, u64) {

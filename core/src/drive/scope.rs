@@ -89,6 +89,17 @@ impl Scope {
         within && self.filter.as_ref().is_none_or(|filter| filter(url))
     }
 
+    /// Whether a link found on `parent` belongs to the crawl. A page that is fetched is within the scope, so a link to its
+    /// own site, origin or host is too: requests from a stream or a frontier need not be known as seeds.
+    pub(crate) fn contains_link(&self, url: &Url, parent: Option<&str>) -> bool {
+        if self.contains(url) {
+            return true;
+        }
+        let filtered = self.filter.as_ref().is_some_and(|filter| !filter(url));
+        let parent = parent.filter(|_| !filtered).and_then(|parent| Url::parse(parent).ok());
+        parent.is_some_and(|parent| self.key(&parent).is_some_and(|key| self.key(url).is_some_and(|own| own == key)))
+    }
+
     fn key(&self, url: &Url) -> Option<Box<str>> {
         match self.rule {
             Rule::Site => match url.host()? {
@@ -133,6 +144,16 @@ mod tests {
             assert!(scope.contains(&url(inside)), "{scope:?} {inside}");
             assert!(!scope.contains(&url(outside)), "{scope:?} {outside}");
         }
+    }
+
+    #[test]
+    fn a_link_within_the_site_of_its_page_belongs_to_the_crawl() {
+        let scope = Scope::site().filtered(|url| url.path() != "/no");
+        let page = Some("http://www.a.example/");
+        assert!(scope.contains_link(&url("http://b.a.example/"), page));
+        assert!(!scope.contains_link(&url("http://b.a.example/no"), page));
+        assert!(!scope.contains_link(&url("http://other.test/"), page));
+        assert!(!scope.contains_link(&url("http://b.a.example/"), None));
     }
 
     #[test]

@@ -2,12 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
 
 use super::lag_probe::LagSnapshot;
-use crate::engine::{Bound, Counters};
+use crate::engine::{Bound, BoundClock, Counters};
 use crate::{Outcome, Settled};
 
 /// Counters that only grow, kept by the driver.
@@ -24,7 +24,7 @@ pub(super) struct Stats {
     pub(super) bytes_wire: u64,
     pub(super) bytes_in_memory_peak: u64,
     pub(super) parse: Histogram<u64>,
-    pub(super) bound_by: Vec<(Bound, Duration)>,
+    pub(super) bound: BoundClock,
 }
 
 impl Stats {
@@ -41,7 +41,7 @@ impl Stats {
             bytes_wire: 0,
             bytes_in_memory_peak: 0,
             parse: Histogram::new_with_bounds(1, 3_600_000_000, 3).expect("constant bounds are valid"),
-            bound_by: Vec::new(),
+            bound: BoundClock::default(),
         }
     }
 
@@ -60,7 +60,7 @@ impl Stats {
         self.bytes_wire += settled.bytes_wire;
     }
 
-    pub(super) fn snapshot(&self, elapsed: Duration, lag: LagSnapshot) -> Snapshot {
+    pub(super) fn snapshot(&self, now: Instant, elapsed: Duration, lag: LagSnapshot) -> Snapshot {
         let parse = |part| Duration::from_micros(self.parse.value_at_quantile(part));
         Snapshot {
             elapsed,
@@ -77,7 +77,7 @@ impl Stats {
             parse_p50: parse(0.5),
             parse_p99: parse(0.99),
             lag,
-            bound_by: self.bound_by.clone(),
+            bound_by: self.bound.spent(now),
         }
     }
 }

@@ -139,7 +139,7 @@ impl Engine {
         if self.bytes >= self.config.byte_budget && in_flight > 0 {
             return Err(Bound::Bytes);
         }
-        if self.to_parse.len() as u32 + self.parsing >= self.config.backlog {
+        if self.to_parse.len() as u32 + self.counters.parsing >= self.config.backlog {
             return Err(if self.to_deliver.is_empty() { Bound::Parser } else { Bound::Sink });
         }
         if self.to_deliver.len() as u32 + self.delivering + self.settling >= self.config.backlog {

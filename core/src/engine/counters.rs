@@ -30,6 +30,8 @@ pub struct Counters {
     pub parse_queued: u32,
     /// And at most.
     pub parse_queued_peak: u32,
+    /// Pages that are parsed now.
+    pub parsing: u32,
 }
 
 /// What keeps a crawl from starting more.
@@ -92,7 +94,7 @@ impl Bound {
 
 /// The time spent under each bound, at a few instructions a change.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct BoundClock {
+pub(crate) struct BoundClock {
     now: Option<(Bound, Instant)>,
     spent: [Duration; Bound::ALL.len()],
 }
@@ -112,8 +114,15 @@ impl BoundClock {
         self.now.is_some_and(|(current, _)| current == bound)
     }
 
+    /// Counts no further.
+    pub(crate) fn stop(&mut self, now: Instant) {
+        if let Some((current, since)) = self.now.take() {
+            self.spent[current as usize] += now.saturating_duration_since(since);
+        }
+    }
+
     /// Each bound with the time spent under it, the longest first.
-    pub(super) fn spent(&self, now: Instant) -> Vec<(Bound, Duration)> {
+    pub(crate) fn spent(&self, now: Instant) -> Vec<(Bound, Duration)> {
         let mut spent = self.spent;
         if let Some((current, since)) = self.now {
             spent[current as usize] += now.saturating_duration_since(since);

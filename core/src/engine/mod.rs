@@ -30,7 +30,7 @@ use std::time::{Duration, Instant};
 use slab::Slab;
 
 pub use self::config::Config;
-use self::counters::BoundClock;
+pub(crate) use self::counters::BoundClock;
 pub use self::counters::{Bound, Counters};
 pub use self::event::{Action, Event, HostId, JobId, JobSpec, JobVerdict};
 use self::host::{Host, HostState, Place};
@@ -83,7 +83,6 @@ pub struct Engine {
     /// Jobs in a host's queue, arriving or delayed.
     waiting: u32,
     host_limited: u32,
-    parsing: u32,
     delivering: u32,
     settling: u32,
     bytes: u64,
@@ -176,7 +175,6 @@ impl Engine {
             first_starts: 0,
             waiting: 0,
             host_limited: 0,
-            parsing: 0,
             delivering: 0,
             settling: 0,
             bytes: 0,
@@ -380,13 +378,13 @@ impl Engine {
         // A page that is parsed while its items have nowhere to go would only move the heap one stage on.
         while self.to_deliver.is_empty() {
             let Some(job) = self.to_parse.pop_front() else { break };
-            if self.parsing >= self.config.parse_permits {
+            if self.counters.parsing >= self.config.parse_permits {
                 self.to_parse.push_front(job);
                 break;
             }
             self.counters.parse_queued -= 1;
             if self.in_stage(job, Stage::ToParse) {
-                self.parsing += 1;
+                self.counters.parsing += 1;
                 self.set_stage(job, Stage::Parsing);
                 return Some(Action::Parse(job));
             }
@@ -455,6 +453,11 @@ impl Engine {
     /// Each bound with the time spent under it, the longest first.
     pub fn bound_by(&self, now: Instant) -> Vec<(Bound, Duration)> {
         self.bound.spent(now)
+    }
+
+    /// The same as a clock, which goes on while nothing happens.
+    pub(crate) fn bound_clock(&self) -> BoundClock {
+        self.bound
     }
 
     /// How many attempts of this job were started.

@@ -26,7 +26,7 @@ impl Engine {
                 self.offer(now, host_id);
                 self.leave_address(now, address);
             }
-            Stage::Parsing => self.parsing -= 1,
+            Stage::Parsing => self.counters.parsing -= 1,
             Stage::Delivering => self.delivering -= 1,
             _ => {}
         }

@@ -153,3 +153,93 @@ impl std::fmt::Debug for CachedResolver {
         f.debug_struct("CachedResolver").field("limits", &self.limits).finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::super::manual::{Manual, one_address};
+    use super::*;
+
+    fn name(text: &str) -> Name {
+        Name::new(text).unwrap()
+    }
+
+    fn ask(manual: &Manual, cache: &CachedResolver, host: &str, done: &Arc<AtomicUsize>) {
+        let (cache, name, done) = (cache.clone(), name(host), Arc::clone(done));
+        manual.runtime().spawn(async move {
+            let _ = cache.resolve(&name).await;
+            done.fetch_add(1, Ordering::Relaxed);
+        });
+        manual.settle();
+    }
+
+    // G2
+    #[test]
+    fn callers_share_a_lookup_and_then_the_answer() {
+        let manual = Manual::new();
+        let cache = CachedResolver::new(&manual.runtime(), DnsLimits::default(), 1);
+        let done = Arc::new(AtomicUsize::new(0));
+        (0..10).for_each(|_| ask(&manual, &cache, "a.test", &done));
+        assert_eq!((manual.lookups(), done.load(Ordering::Relaxed)), (1, 0));
+        manual.answer(Ok(one_address(None)));
+        manual.settle();
+        assert_eq!(done.load(Ordering::Relaxed), 10);
+        ask(&manual, &cache, "a.test", &done);
+        assert_eq!((manual.lookups(), done.load(Ordering::Relaxed)), (1, 11));
+    }
+
+    // G1, G3
+    #[test]
+    fn answers_hold_for_their_clamped_time() {
+        let limits = DnsLimits::default();
+        let not_found = || Err(ResolveError::NotFound(name("a.test")));
+        for (answer, holds) in [
+            (Ok(one_address(Some(Duration::ZERO))), limits.min_ttl),
+            (Ok(one_address(Some(Duration::from_secs(1 << 31)))), limits.max_ttl),
+            (Ok(one_address(None)), limits.unknown_ttl),
+            (not_found(), limits.negative_ttl),
+        ] {
+            let manual = Manual::new();
+            let cache = CachedResolver::new(&manual.runtime(), limits.clone(), 1);
+            let done = Arc::new(AtomicUsize::new(0));
+            manual.answer(answer);
+            ask(&manual, &cache, "a.test", &done);
+            manual.advance(holds - Duration::from_nanos(1));
+            ask(&manual, &cache, "a.test", &done);
+            assert_eq!(manual.lookups(), 1, "{holds:?}");
+            manual.advance(Duration::from_nanos(1));
+            ask(&manual, &cache, "a.test", &done);
+            assert_eq!(manual.lookups(), 2, "{holds:?}");
+        }
+    }
+
+    #[test]
+    fn a_failure_is_not_kept_and_the_cache_is_bounded() {
+        let manual = Manual::new();
+        let limits = DnsLimits { entries: 3, ..DnsLimits::default() };
+        let cache = CachedResolver::new(&manual.runtime(), limits, 1);
+        let done = Arc::new(AtomicUsize::new(0));
+        manual.answer(Err(ResolveError::TimedOut(name("a.test"))));
+        (0..2).for_each(|_| ask(&manual, &cache, "a.test", &done));
+        assert_eq!(manual.lookups(), 2);
+        manual.answer(Ok(one_address(None)));
+        (0..50).for_each(|i| ask(&manual, &cache, &format!("h{i}.test"), &done));
+        assert!(cache.lock().len() <= 3);
+    }
+
+    #[test]
+    fn a_lookup_that_everybody_gave_up_is_asked_anew() {
+        let manual = Manual::new();
+        let cache = CachedResolver::new(&manual.runtime(), DnsLimits::default(), 1);
+        let waker = std::task::Waker::noop();
+        {
+            let wanted = name("a.test");
+            let mut lookup = std::pin::pin!(cache.resolve(&wanted));
+            assert!(lookup.as_mut().poll(&mut std::task::Context::from_waker(waker)).is_pending());
+        }
+        let done = Arc::new(AtomicUsize::new(0));
+        ask(&manual, &cache, "a.test", &done);
+        assert_eq!(manual.lookups(), 2);
+    }
+}

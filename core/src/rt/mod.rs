@@ -5,6 +5,8 @@
 //! in this crate, so that every runtime behaves the same.
 
 mod dns;
+#[cfg(test)]
+pub(crate) mod manual;
 mod net;
 mod offload;
 mod resolve;

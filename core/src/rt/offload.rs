@@ -27,6 +27,10 @@ pub trait Offload: Send + Sync + 'static {
 
     /// Whether `submit` runs the job itself before it returns.
     fn place(&self) -> Place;
+
+    /// Gives up the job that has run longest: a thread cannot be killed, so another takes its place, and the job no longer
+    /// counts against the capacity. `false` where that cannot be done or has been done too often.
+    fn give_up_longest(&self) -> bool;
 }
 
 /// Where an [`Offload`] runs its jobs.
@@ -80,13 +84,17 @@ impl Offload for Inline {
     fn place(&self) -> Place {
         Place::Inline
     }
+
+    fn give_up_longest(&self) -> bool {
+        false
+    }
 }
 
 /// A fixed number of threads behind a bounded queue.
 ///
 /// The threads start with the first job, at a lower scheduling priority (nice 10, Linux) so that the loop's thread goes
 /// first, and end when the pool is dropped. By default one thread a core less one, at least one, and as many jobs waiting
-/// as threads.
+/// as threads. At most [`MAX_LOST`](Self::MAX_LOST) threads are given up to jobs that do not end.
 ///
 /// ```
 /// use std::num::NonZeroUsize;
@@ -114,6 +122,10 @@ struct State {
     under_way: usize,
     started: usize,
     closed: bool,
+    /// Jobs that run, by number, oldest first; one that is missing when it ends was given up.
+    running: VecDeque<u64>,
+    next: u64,
+    lost: usize,
 }
 
 impl Shared {
@@ -126,9 +138,20 @@ impl ThreadPool {
     /// Stack of a thread in bytes: 2 MiB.
     pub const STACK: usize = 2 << 20;
 
+    /// Threads that are given up over the life of a pool: 64. They cost memory, and a core each while they spin.
+    pub const MAX_LOST: usize = 64;
+
     /// A pool of so many threads.
     pub fn new(threads: NonZeroUsize) -> Self {
-        let state = State { jobs: VecDeque::new(), under_way: 0, started: 0, closed: false };
+        let state = State {
+            jobs: VecDeque::new(),
+            under_way: 0,
+            started: 0,
+            closed: false,
+            running: VecDeque::new(),
+            next: 0,
+            lost: 0,
+        };
         let shared = Arc::new(Shared { state: Mutex::new(state), work: Condvar::new() });
         Self { shared, threads, queue: threads.get() }
     }
@@ -172,10 +195,19 @@ fn run(shared: &Shared) {
             }
             state = shared.work.wait(state).unwrap_or_else(PoisonError::into_inner);
         };
+        let number = state.next;
+        state.next += 1;
+        state.running.push_back(number);
         drop(state);
         // Jobs carry their own result out; what is left to do is to keep the thread.
         let _ = catch_unwind(AssertUnwindSafe(job));
-        shared.lock().under_way -= 1;
+        let mut state = shared.lock();
+        let Some(place) = state.running.iter().position(|running| *running == number) else {
+            // Given up: another thread has this one's place.
+            return;
+        };
+        state.running.remove(place);
+        state.under_way -= 1;
     }
 }
 
@@ -214,6 +246,17 @@ impl Offload for ThreadPool {
 
     fn place(&self) -> Place {
         Place::Offload
+    }
+
+    fn give_up_longest(&self) -> bool {
+        let mut state = self.shared.lock();
+        if state.lost >= Self::MAX_LOST || state.running.is_empty() || self.start_thread().is_err() {
+            return false;
+        }
+        state.running.pop_front();
+        state.under_way -= 1;
+        state.lost += 1;
+        true
     }
 }
 
@@ -258,6 +301,33 @@ mod tests {
             }
             assert_eq!(pool.shared.lock().started, 1);
         }
+    }
+
+    // I3
+    #[test]
+    fn a_job_that_does_not_end_is_given_up_and_its_thread_replaced() {
+        let pool = ThreadPool::new(NonZeroUsize::MIN).with_queue(0);
+        let (release, held) = channel::<()>();
+        let (began, has_begun) = channel();
+        pool.submit(Box::new(move || {
+            began.send(()).expect("receiver lives");
+            let _ = held.recv();
+        }))
+        .expect("a thread is free");
+        has_begun.recv().expect("it begins");
+        assert!(pool.submit(Box::new(|| {})).is_err(), "the only thread is busy");
+        assert!(pool.give_up_longest());
+        let (sender, receiver) = channel();
+        pool.submit(Box::new(move || sender.send(1).expect("receiver lives"))).expect("it was replaced");
+        assert_eq!(receiver.recv(), Ok(1));
+        while pool.shared.lock().under_way > 0 {
+            thread::yield_now();
+        }
+        assert!(!pool.give_up_longest(), "nothing runs");
+        drop(release);
+        let (sender, receiver) = channel();
+        pool.submit(Box::new(move || sender.send(2).expect("receiver lives"))).expect("a thread is free");
+        assert_eq!(receiver.recv(), Ok(2));
     }
 
     #[test]

@@ -290,3 +290,119 @@ impl std::fmt::Debug for PhaseTimer {
         f.debug_struct("PhaseTimer").field("deadline", &self.deadline()).finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+    use crate::rt::manual::Manual;
+
+    /// A wheel with a task that turns it, as the fetch loop does.
+    fn turning(manual: &Manual) -> Wheel {
+        let wheel = Wheel::new(&manual.runtime());
+        let (turned, runtime) = (wheel.clone(), manual.runtime());
+        manual.runtime().spawn(async move {
+            loop {
+                let next = turned.advance(runtime.now()).unwrap_or_else(|| runtime.now() + Wheel::TICK);
+                runtime.sleep_until(next).await;
+            }
+        });
+        wheel
+    }
+
+    fn count_fired(manual: &Manual, timers: Vec<PhaseTimer>) -> Arc<AtomicUsize> {
+        let fired = Arc::new(AtomicUsize::new(0));
+        for mut timer in timers {
+            let (fired, runtime) = (Arc::clone(&fired), manual.runtime());
+            manual.runtime().spawn(async move {
+                (&mut timer).await;
+                assert!(runtime.now() >= timer.deadline(), "early");
+                fired.fetch_add(1, Ordering::Relaxed);
+            });
+        }
+        fired
+    }
+
+    #[test]
+    fn never_early_and_at_most_a_tick_late_near_and_far() {
+        let manual = Manual::new();
+        let wheel = turning(&manual);
+        let start = manual.runtime().now();
+        // Across several turns of the wheel.
+        let at = |i: u64| start + Duration::from_millis(i * 37);
+        let fired = count_fired(&manual, (0..400).map(|i| wheel.timer(at(i))).collect());
+        manual.settle();
+        for millis in 1..=15_000u64 {
+            manual.advance(Duration::from_millis(1));
+            let fired = fired.load(Ordering::Relaxed) as u64;
+            let due = (millis / 37 + 1).min(400);
+            let surely = (millis.saturating_sub(2 * Wheel::TICK.as_millis() as u64) / 37 + 1).min(400);
+            assert!(fired <= due && fired >= surely, "{millis} ms: {fired} fired, {due} due");
+        }
+        assert!(wheel.is_empty());
+    }
+
+    #[test]
+    fn a_long_stall_fires_everything_at_once() {
+        let manual = Manual::new();
+        let wheel = turning(&manual);
+        let start = manual.runtime().now();
+        let timers = (0..1000).map(|i| wheel.timer(start + Duration::from_millis(i * 10))).collect();
+        let fired = count_fired(&manual, timers);
+        manual.settle();
+        manual.advance(Duration::from_secs(60));
+        assert_eq!(fired.load(Ordering::Relaxed), 1000);
+    }
+
+    #[test]
+    fn reset_moves_a_timer_either_way() {
+        let manual = Manual::new();
+        let wheel = turning(&manual);
+        let start = manual.runtime().now();
+        for (first, second) in [(100, 300), (300, 100), (100, 10_000), (10_000, 100)] {
+            let now = manual.runtime().now();
+            let timer = Arc::new(Mutex::new(wheel.timer(now + Duration::from_millis(first))));
+            let fired = Arc::new(AtomicUsize::new(0));
+            let (polled, counted) = (Arc::clone(&timer), Arc::clone(&fired));
+            let woken = Arc::new(Mutex::new(None::<Waker>));
+            let task_waker = Arc::clone(&woken);
+            manual.runtime().spawn(async move {
+                std::future::poll_fn(|cx| {
+                    *task_waker.lock().unwrap() = Some(cx.waker().clone());
+                    Pin::new(&mut *polled.lock().unwrap()).poll(cx)
+                })
+                .await;
+                counted.fetch_add(1, Ordering::Relaxed);
+            });
+            manual.settle();
+            timer.lock().unwrap().reset(now + Duration::from_millis(second));
+            woken.lock().unwrap().take().unwrap().wake();
+            manual.settle();
+            for _ in 0..second / 10 - 1 {
+                manual.advance(Duration::from_millis(10));
+            }
+            assert_eq!(fired.load(Ordering::Relaxed), 0, "{first} to {second}: early");
+            manual.advance(Duration::from_millis(10) + 2 * Wheel::TICK);
+            assert_eq!(fired.load(Ordering::Relaxed), 1, "{first} to {second}");
+        }
+        assert!(manual.runtime().now() > start);
+    }
+
+    // H10
+    #[test]
+    fn dropped_timers_leave_nothing_behind() {
+        let manual = Manual::new();
+        let wheel = turning(&manual);
+        for round in 0..100 {
+            let now = manual.runtime().now();
+            let timers = (0..50).map(|i| wheel.timer(now + Duration::from_millis(i * 100))).collect();
+            let fired = count_fired(&manual, timers);
+            manual.settle();
+            manual.advance(Duration::from_millis(4_900) + 2 * Wheel::TICK);
+            assert_eq!(fired.load(Ordering::Relaxed), 50, "round {round}");
+        }
+        let state = wheel.0.lock();
+        assert!(state.entries.len() <= 200, "{} entries for 50 timers", state.entries.len());
+    }
+}

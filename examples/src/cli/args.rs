@@ -125,7 +125,7 @@ pub(super) struct MonitorArgs {
 
     /// Time between two looks at a URL
     #[arg(long, value_name = "DUR", default_value = "10m", value_parser = values::positive_duration,
-        default_value_if("demo", ArgPredicate::IsPresent, "5s"))]
+        default_value_if("demo", ArgPredicate::Equals("true".into()), "5s"))]
     pub(super) period: Duration,
 
     /// End after so many looks at each URL [default: no end; 2 with --demo]
@@ -153,6 +153,15 @@ pub(super) struct ListArgs {
 pub(super) enum RuntimeName {
     Tokio,
     Smol,
+}
+
+impl RuntimeName {
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Tokio => "tokio",
+            Self::Smol => "smol",
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

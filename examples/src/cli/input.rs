@@ -377,7 +377,6 @@ mod tests {
         assert_eq!(all[1].headers().expect("set").get_all("x-a").iter().count(), 2);
     }
 
-    // A25
     #[test]
     fn a_bad_line_is_a_request_that_cannot_be_sent() {
         let input = b"{\"url\":\n{\"url\":\"http://a.test/\",\"id\":\"x\",\"method\":\"G T\"}\n{\"url\":\"http://a.test/\",\"verb\":\"GET\"}\n\xff\xfe\nhttp://a.test/ok";

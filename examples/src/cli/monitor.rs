@@ -34,7 +34,7 @@ pub(super) fn run(args: MonitorArgs) -> Result<u8, Failure> {
     if let Some(site) = &demo {
         list.urls = site.monitor_urls(u32::MAX);
     }
-    let rounds = rounds.map(NonZeroU64::get).or(demo.as_ref().map(|_| DEMO_ROUNDS));
+    let rounds = rounds.map(NonZeroU64::get).or_else(|| demo.as_ref().map(|_| DEMO_ROUNDS));
     let requests = List::open(list, &common, Method::HEAD, 1)?.read_all()?;
     if requests.is_empty() {
         return Err(Failure::usage("nothing to watch: the list is empty"));

@@ -1,7 +1,7 @@
 //! Where records and statistics go, opened before the run; and the sink that hands outcomes to a writing thread.
 
 use std::fs::OpenOptions;
-use std::io::{self, Write};
+use std::io::{self, IsTerminal as _, Write};
 use std::sync::mpsc;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -22,6 +22,7 @@ const CHUNK: usize = 64 << 10;
 pub(super) struct Output {
     writer: Box<dyn Write + Send>,
     name: String,
+    is_terminal: bool,
 }
 
 /// All that a run writes.
@@ -33,7 +34,7 @@ pub(super) struct Outputs {
 impl Outputs {
     /// Opens what the options name. Records go to standard output by default, or nowhere with `--demo`.
     pub(super) fn open(common: &Common, demo: bool) -> Result<Self, Failure> {
-        let out = common.out.clone().or((!demo).then_some(Place::Std));
+        let out = common.out.clone().or_else(|| (!demo).then_some(Place::Std));
         if out.is_some() && out == common.stats {
             let name = if out == Some(Place::Std) { "standard output" } else { "the same file" };
             return Err(Failure::usage(format!("--out and --stats both go to {name}: give one of them another file")));
@@ -57,7 +58,8 @@ impl Outputs {
 
 impl Output {
     fn stdout() -> Self {
-        Self { writer: Box::new(io::stdout()), name: "standard output".into() }
+        let is_terminal = io::stdout().is_terminal();
+        Self { writer: Box::new(io::stdout()), name: "standard output".into(), is_terminal }
     }
 
     fn records(path: &std::path::Path, common: &Common) -> Result<Self, Failure> {
@@ -77,12 +79,17 @@ impl Output {
     fn file(path: &std::path::Path, options: &mut OpenOptions) -> Result<Self, Failure> {
         let name = path.display().to_string();
         match options.write(true).open(path) {
-            Ok(file) => Ok(Self { writer: Box::new(file), name }),
+            Ok(file) => Ok(Self { writer: Box::new(file), name, is_terminal: false }),
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
                 Err(Failure::usage(format!("{name} exists: give --append or --force")))
             }
             Err(error) => Err(Failure::usage(format!("cannot write {name}: {}", plain(&error)))),
         }
+    }
+
+    /// Whether somebody reads along, so that a line of progress would be in the way.
+    pub(super) fn is_terminal(&self) -> bool {
+        self.is_terminal
     }
 
     /// Writes one object as a line. A reader that has gone is no error.

@@ -157,13 +157,13 @@ fn is_html(page: &Page) -> bool {
     }
 }
 
-/// The title, from a document of no more than what stands before its end.
+/// The title, from a document of no more than what stands before its end tag.
 fn title_of(text: &str, url: &Url) -> Option<String> {
     const END: &[u8] = b"</title";
     let bytes = &text.as_bytes()[..text.len().min(TITLE_WITHIN)];
     let end = bytes.windows(END.len()).position(|window| window.eq_ignore_ascii_case(END))?;
-    // The end is ASCII, so this is the end of a character.
-    Document::parse(&text[..end + END.len()], url).ok()?.title()
+    // It begins with an ASCII character, so nothing is cut in two.
+    Document::parse(&text[..end], url).ok()?.title()
 }
 
 fn hex(bytes: &[u8]) -> String {

@@ -3,7 +3,7 @@
 use tidegate::{Builder, Error, Report, Snapshot};
 
 use super::args::Common;
-use super::output::{Outputs, RecordSink, Render, WriteError};
+use super::output::{Output, Outputs, RecordSink, Render, WriteError};
 use super::record::message;
 use super::signals::Signals;
 use super::stats::Stats;
@@ -27,13 +27,14 @@ pub(super) fn to_end(
     render: Render,
 ) -> Result<Ended, Failure> {
     let Outputs { records, stats } = outputs;
+    let progress = !common.quiet && !records.as_ref().is_some_and(Output::is_terminal);
     let (sink, written) = RecordSink::start(records, render)?;
     // Before the first record can be seen, so that whoever has seen one may send a signal.
     let signals = Signals::catch()?;
     let crawl = builder.outcomes(sink).start().map_err(|error| Failure::usage(message(&error)))?;
     let handle = crawl.handle();
     let caught = signals.watch(handle.clone(), common.quiet)?;
-    let watch = Watch::start(handle.clone(), stats.is_some(), common.quiet);
+    let watch = Watch::start(handle.clone(), stats.is_some(), progress);
     let result = futures::executor::block_on(crawl);
     let peaks = watch.end();
     let (reason, totals) = match &result {
@@ -41,11 +42,7 @@ pub(super) fn to_end(
         Err(_) => ("failed", handle.snapshot()),
     };
     if let Some(output) = stats {
-        let name = match common.runtime {
-            super::args::RuntimeName::Tokio => "tokio",
-            super::args::RuntimeName::Smol => "smol",
-        };
-        output.write_json(&Stats::new(name, common.io_threads.get(), reason, &totals, peaks))?;
+        output.write_json(&Stats::new(common.runtime.name(), common.io_threads.get(), reason, &totals, peaks))?;
     }
     Ok(Ended { result, totals, signal: caught.code(), write_error: written.error() })
 }
@@ -63,7 +60,11 @@ impl Ended {
             // Nobody wants more: that is an ordinary end of a pipeline.
             (Some(WriteError::Closed), _) => return Ok(0),
             (Some(WriteError::Failed(message)), _) => return Err(Failure::run(message)),
-            (None, Err(error)) => return Err(Failure::run(message(&error))),
+            // A drain that did not come to its end is still the end that was asked for.
+            (None, Err(error)) => {
+                let code = self.signal.unwrap_or(1);
+                return Err(Failure { code, message: message(&error) });
+            }
             (None, Ok(report)) => report,
         };
         if !common.quiet {

@@ -22,7 +22,11 @@ const DEMO_BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration
 /// Descriptors beyond which no more are asked for; some systems offer a thousand million.
 const MOST_DESCRIPTORS: u64 = 1 << 20;
 
-/// Asks for as many descriptors as the system allows this process: a socket is one.
+/// The table of descriptors is made this large at once: growing it later stops a thread for milliseconds.
+const TABLE: u64 = 16_384;
+
+/// Asks for as many descriptors as the system allows this process, because a socket is one. To be called before the first
+/// thread starts.
 pub(super) fn raise_descriptor_limit() {
     use rustix::process::{Resource, getrlimit, setrlimit};
     let mut limit = getrlimit(Resource::Nofile);
@@ -32,6 +36,9 @@ pub(super) fn raise_descriptor_limit() {
         // Where it is refused, the crawl keeps to what there is.
         let _ = setrlimit(Resource::Nofile, limit);
     }
+    let highest = getrlimit(Resource::Nofile).current.unwrap_or(TABLE).min(TABLE).saturating_sub(1);
+    // A duplicate at the end of the table, closed at once; without one it grows as it is needed.
+    let _ = rustix::io::fcntl_dupfd_cloexec(std::io::stderr(), i32::try_from(highest).unwrap_or(0));
 }
 
 /// What a subcommand runs on.
@@ -76,10 +83,12 @@ impl Setup {
             Some(most) => format!("{most} connections a host"),
             None => "no limit of connections".into(),
         };
-        format!(
-            "{connections}, delay {:?}, {} attempts, back-off {:?} to {:?}",
-            self.profile.gap, self.profile.attempts, DEMO_BACKOFF.0, DEMO_BACKOFF.1
-        )
+        let delay = match self.profile.gap {
+            Duration::ZERO => "no delay".into(),
+            gap => format!("delay {gap:?}"),
+        };
+        let (shortest, longest) = DEMO_BACKOFF;
+        format!("{connections}, {delay}, retries {} after {shortest:?} to {longest:?}", self.profile.attempts - 1)
     }
 
     /// A crawl with everything that the subcommands share; its URLs, its parser and its fetcher are still to be set.

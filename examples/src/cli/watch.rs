@@ -23,9 +23,10 @@ pub(super) struct Peaks {
 pub(super) struct Watch(Option<(mpsc::Sender<()>, JoinHandle<Peaks>)>);
 
 impl Watch {
-    /// Starts it where there is something to do: samples where they are wanted, progress on a terminal.
-    pub(super) fn start(handle: Handle, samples: bool, quiet: bool) -> Self {
-        let bar = (!quiet && std::io::stderr().is_terminal()).then(bar);
+    /// Starts it where there is something to do: samples where they are wanted, progress where it is and
+    /// standard error is a terminal.
+    pub(super) fn start(handle: Handle, samples: bool, progress: bool) -> Self {
+        let bar = (progress && std::io::stderr().is_terminal()).then(bar);
         if !samples && bar.is_none() {
             return Self(None);
         }
@@ -39,7 +40,7 @@ impl Watch {
                         peaks.look();
                     }
                     if let Some(bar) = &bar {
-                        bar.set_message(progress(&handle.snapshot()));
+                        bar.set_message(line(&handle.snapshot()));
                         bar.tick();
                     }
                     if stopped.recv_timeout(EVERY) != Err(mpsc::RecvTimeoutError::Timeout) {
@@ -72,7 +73,7 @@ fn bar() -> ProgressBar {
     }
 }
 
-fn progress(now: &Snapshot) -> String {
+fn line(now: &Snapshot) -> String {
     let c = &now.counters;
     let seconds = now.elapsed.as_secs_f64().max(1e-3);
     format!(

@@ -1,6 +1,6 @@
 //! What the tests of the crawl share: runtimes, a watchdog, a site made of closures, and the check of the accounts.
 
-#![allow(dead_code, reason = "each test binary uses a part of it")]
+#![allow(dead_code, clippy::print_stderr, reason = "each test binary uses a part of it; the watchdog speaks")]
 
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;
@@ -11,9 +11,7 @@ use std::time::Duration;
 
 use tidegate::rt::Runtime;
 use tidegate::sink::Collect;
-use tidegate::{
-    Builder, Crawl, Error, Head, Output, Page, ParseError, Profile, Report, Request, Response, Settled,
-};
+use tidegate::{Builder, Crawl, Error, Head, Output, Page, ParseError, Profile, Report, Request, Response, Settled};
 
 /// One test for each case on each runtime, with one thread and with two.
 macro_rules! on_all_runtimes {
@@ -201,12 +199,10 @@ pub(crate) fn settled(report: &Report, outcomes: &Collect<Settled>) -> Vec<Settl
     let jobs: Vec<_> = list.iter().map(|settled| settled.job).collect();
     assert_eq!(jobs, (1..=c.submitted).collect::<Vec<_>>(), "one outcome for each URL: {report}");
     let count = |name: &str| list.iter().filter(|settled| settled.outcome.name() == name).count() as u64;
-    assert_eq!((c.ok, c.error, c.skipped, c.cancelled), (
-        count("ok"),
-        count("error"),
-        count("skipped"),
-        count("cancelled")
-    ));
+    assert_eq!(
+        (c.ok, c.error, c.skipped, c.cancelled),
+        (count("ok"), count("error"), count("skipped"), count("cancelled"))
+    );
     list
 }
 

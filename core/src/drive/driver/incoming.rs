@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
-use super::super::inbox::{Command, FetchEnd, Message, ParseEnd};
+use super::super::inbox::{Command, FetchEnd, LaneOf, Message, ParseEnd};
 use super::super::record::{self, Record};
 use super::super::stats::{FinishReason, HostSnapshot};
 use super::{Driver, Reply};
@@ -40,14 +40,19 @@ impl Driver {
                 }
             }
             Message::FrontierFailed(error) => self.fail(now, error.into()),
-            Message::SinkFailed(error) => self.fail(now, error),
+            Message::SinkFailed { of, error } => {
+                self.fail(now, error);
+                if of == LaneOf::Outcomes {
+                    self.lose_outcomes(now);
+                }
+            }
             Message::LaneClosed(result) => {
                 if let Err(error) = result {
                     self.fatal.get_or_insert(error);
                 }
                 self.open_tasks -= 1;
                 if self.closing.is_none() {
-                    // It failed before everything settled, and said how: nobody acknowledges outcomes any more.
+                    // It failed before everything settled, and said how.
                     self.fail(now, Error::new(ErrorKind::Shutdown, "go on without a sink or frontier"));
                 }
             }
@@ -121,7 +126,7 @@ impl Driver {
         };
         if reply.is_none() && request.depth() > 0 {
             let scope = &self.p.settings.scope;
-            let reason = if !scope.contains(&target) {
+            let reason = if !scope.contains_link(&target, request.parent()) {
                 Some(SkipReason::Scope)
             } else if self.p.settings.max_depth.is_some_and(|max| request.depth() > max) {
                 Some(SkipReason::Depth)
@@ -277,7 +282,7 @@ impl Driver {
         record.hop = Some(Arc::new(next));
         if is_seed {
             self.p.settings.scope.admit(&target);
-        } else if !is_own && !self.p.settings.scope.contains(&target) {
+        } else if !is_own && !self.p.settings.scope.contains_link(&target, Some(head.url.as_str())) {
             self.event(now, Event::Skipped { job, reason: SkipReason::Scope });
             return Ok(true);
         }

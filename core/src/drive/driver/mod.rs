@@ -28,12 +28,6 @@ use crate::rt::{BoxFuture, Runtime, Sleep};
 use crate::time::later;
 use crate::{Close, Error, ErrorKind, Fetcher, HostPolicy, HostRules, Ledger, Limits, Page, Request, Verdict};
 
-/// How long sinks and frontier may take to close after everything has settled or was aborted.
-const LINGER: Duration = Duration::from_secs(10);
-
-/// How often the time spent under each bound is published.
-const BOUNDS_EVERY: Duration = Duration::from_millis(100);
-
 /// How long a parse job waits that an offload shared with others had no room for.
 const OFFER_AGAIN: Duration = Duration::from_millis(2);
 
@@ -50,6 +44,8 @@ pub(super) struct Settings {
     pub(super) scope: Scope,
     pub(super) max_depth: Option<u32>,
     pub(super) max_time: Option<Duration>,
+    pub(super) parse_limit: Duration,
+    pub(super) close_limit: Duration,
 }
 
 /// Who waits for a page.
@@ -97,11 +93,11 @@ pub(super) struct Driver {
     drain_until: Option<Instant>,
     /// When parse jobs that a shared offload had no room for are offered again.
     offer_again: Option<Instant>,
+    /// When to look for parsers that do not end; `None` while nothing is parsed.
+    parsers_due: Option<Instant>,
     give_up_at: Option<Instant>,
     timer: Option<(Instant, Pin<Box<dyn Sleep>>)>,
     yielding: Option<BoxFuture<'static, ()>>,
-    /// When the time spent under each bound is next published.
-    bounds_due: Instant,
     ended: bool,
     done: Option<oneshot::Sender<Result<Report, Error>>>,
 }
@@ -140,10 +136,10 @@ impl Driver {
             closing: None,
             drain_until: None,
             offer_again: None,
+            parsers_due: None,
             give_up_at: None,
             timer: None,
             yielding: None,
-            bounds_due: p.runtime.now(),
             ended: false,
             done: Some(done),
             p,
@@ -187,17 +183,21 @@ impl Driver {
             Shutdown::Graceful { within } => within,
             Shutdown::Now => Duration::ZERO,
         };
-        let give_up = later(now, within) + LINGER;
+        let give_up = later(later(now, within), self.p.settings.close_limit);
         self.give_up_at = Some(self.give_up_at.map_or(give_up, |at| at.min(give_up)));
     }
 
-    /// The crawl cannot go on: leases return, and what the failed part would have acknowledged is not waited for.
+    /// The crawl cannot go on: leases return, and no item is delivered any more. Outcomes still are.
     fn fail(&mut self, now: Instant, error: Error) {
         self.fatal.get_or_insert(error);
         self.end(now, FinishReason::Shutdown, Shutdown::Now);
         if let Some(lane) = &self.p.items {
             lane.close(Close::Failed);
         }
+    }
+
+    /// Nobody takes outcomes any more: what waits for an acknowledgement is not waited for.
+    fn lose_outcomes(&mut self, now: Instant) {
         if let Some(lane) = self.p.outcomes.take() {
             lane.close(Close::Failed);
             self.failed_lanes.push(lane);
@@ -250,7 +250,7 @@ impl Driver {
         }
         self.p.frontier.close();
         self.closing = Some(why);
-        let give_up = self.p.runtime.now() + LINGER;
+        let give_up = later(self.p.runtime.now(), self.p.settings.close_limit);
         self.give_up_at = Some(self.give_up_at.map_or(give_up, |at| at.max(give_up)));
     }
 
@@ -281,6 +281,9 @@ impl Driver {
         if self.offer_again.is_none() && self.p.stage.has_rejected() {
             self.offer_again = Some(now + OFFER_AGAIN);
         }
+        if self.parsers_due.is_some_and(|at| at <= now) {
+            self.give_up_parsers(now);
+        }
         if self.give_up_at.is_some_and(|at| at <= now) {
             self.fatal
                 .get_or_insert_with(|| Error::new(ErrorKind::SinkFailed, "close the sinks and the frontier in time"));
@@ -292,25 +295,18 @@ impl Driver {
         let due = self.lease.next_due.filter(|_| !self.lease.asked);
         let due = due.map(|due| later(now, due.duration_since(self.p.runtime.wall_clock()).unwrap_or_default()));
         let end = self.p.settings.max_time.map(|max| later(self.started, max));
-        [self.p.engine.poll_timeout(), due, end, self.give_up_at, self.drain_until, self.offer_again]
-            .into_iter()
-            .flatten()
-            .min()
+        let own = [self.give_up_at, self.drain_until, self.offer_again, self.parsers_due];
+        [self.p.engine.poll_timeout(), due, end].into_iter().chain(own).flatten().min()
     }
 
-    fn publish(&mut self, now: Instant) {
+    fn publish(&mut self) {
         let counters = self.p.engine.counters();
         self.p.probe.set_active(counters.in_flight > 0);
         let bytes = self.ledger.bytes();
         let mut stats = self.stats();
         stats.counters = counters;
         stats.bytes_in_memory_peak = stats.bytes_in_memory_peak.max(bytes);
-        drop(stats);
-        if self.bounds_due <= now {
-            self.bounds_due = now + BOUNDS_EVERY;
-            let bound_by = self.p.engine.bound_by(now);
-            self.stats().bound_by = bound_by;
-        }
+        stats.bound = self.p.engine.bound_clock();
     }
 
     /// Ends what is left of the sinks, in the middle of a delivery where need be.
@@ -325,10 +321,10 @@ impl Driver {
         self.p.probe.close();
         self.p.frontier.close();
         self.abandon_lanes();
-        self.bounds_due = now;
-        self.publish(now);
+        self.publish();
+        self.stats().bound.stop(now);
         let elapsed = now.saturating_duration_since(self.started);
-        let totals = self.stats().snapshot(elapsed, self.p.probe.snapshot(now));
+        let totals = self.stats().snapshot(now, elapsed, self.p.probe.snapshot(now));
         let report = Report {
             finish_reason: self.finish.unwrap_or(FinishReason::Done),
             profile: self.p.settings.profile.name,
@@ -394,7 +390,7 @@ impl Future for Driver {
             }
             let rested = driver.work(cx);
             let now = driver.p.runtime.now();
-            driver.publish(now);
+            driver.publish();
             if !rested {
                 driver.yielding = Some(driver.p.runtime.spawner().yield_now());
                 continue;

@@ -8,8 +8,10 @@ use super::super::parse_stage::ParseJob;
 use super::{Driver, key};
 use crate::engine::{Action, Event, HostId, JobId, JobVerdict};
 use crate::request::without_userinfo;
+use crate::time::later;
 use crate::{
-    Accept, Delivery, DeliveryId, Error, ErrorKind, FetchCx, Head, HostCx, Limits, Outcome, Settled, SkipReason,
+    Accept, Delivery, DeliveryId, Error, ErrorKind, FetchCx, Head, HostCx, Limits, Outcome, RetryTime, Settled,
+    SkipReason,
 };
 
 impl Driver {
@@ -19,7 +21,7 @@ impl Driver {
             Action::Resolve(host) => self.resolve(host),
             Action::Vet(job) => self.vet(now, job),
             Action::Fetch { job, attempt } => self.fetch(now, job, attempt),
-            Action::Parse(job) => self.parse(job),
+            Action::Parse(job) => self.parse(now, job),
             Action::Deliver(job) => {
                 let items = self.record(job).and_then(|record| record.items.take());
                 match (&self.p.items, items) {
@@ -114,7 +116,9 @@ impl Driver {
         self.p.loops[at].begin(Some(key(job)), Box::pin(attempt::fetch(fetcher, request, cx, job)));
     }
 
-    pub(super) fn parse(&mut self, job: JobId) {
+    pub(super) fn parse(&mut self, now: Instant, job: JobId) {
+        let limit = self.p.settings.parse_limit;
+        self.parsers_due.get_or_insert_with(|| later(now, limit));
         let attempt = self.p.engine.attempts(job);
         let stage = Arc::clone(&self.p.stage);
         let Some(record) = self.record(job) else { return };
@@ -129,6 +133,23 @@ impl Driver {
             at: record.settled.fetched_at.unwrap_or(SystemTime::UNIX_EPOCH),
             page_only: record.reply.is_some(),
         });
+    }
+
+    /// Fails the URLs whose parsers do not end. Where their threads can no longer be replaced, nothing would be parsed any
+    /// more, and the crawl ends.
+    pub(super) fn give_up_parsers(&mut self, now: Instant) {
+        let limit = self.p.settings.parse_limit;
+        let (given_up, next) = self.p.stage.overdue(now, limit);
+        for (job, replaced) in given_up {
+            let attempted = format!("parse the page within {limit:?}");
+            self.failed(now, job, Error::new(ErrorKind::ParserTimeout, attempted), RetryTime::Never, false);
+            if !replaced {
+                let attempted = "replace a parser thread: too many were given up to parsers that do not end";
+                self.fail(now, Error::new(ErrorKind::ParserTimeout, attempted));
+            }
+        }
+        let busy = self.p.engine.counters().parsing > 0;
+        self.parsers_due = next.or_else(|| busy.then(|| later(now, limit)));
     }
 
     pub(super) fn settle(&mut self, now: Instant, job: JobId, verdict: JobVerdict) {
