@@ -406,7 +406,7 @@ impl<I: Send + 'static> Builder<I> {
             seeds: self.seeds,
             runtime: runtime.clone(),
             inbox,
-            fetcher,
+            fetcher: Some(fetcher),
             host_policy,
             stage,
             items,

@@ -57,7 +57,8 @@ pub(super) struct Parts {
     pub(super) inbox: Arc<Inbox>,
     pub(super) engine: Engine,
     pub(super) settings: Settings,
-    pub(super) fetcher: Arc<dyn Fetcher>,
+    /// `None` once the crawl has ended.
+    pub(super) fetcher: Option<Arc<dyn Fetcher>>,
     pub(super) host_policy: Option<Arc<dyn HostPolicy>>,
     pub(super) loops: Vec<FetchLoop>,
     pub(super) stage: Arc<dyn ParseStage>,
@@ -321,6 +322,10 @@ impl Driver {
         self.p.probe.close();
         self.p.frontier.close();
         self.abandon_lanes();
+        // Closing thousands of sockets takes tens of milliseconds: not on this thread, where there is another.
+        if let Some(fetcher) = self.p.fetcher.take() {
+            let _ = self.p.runtime.offload().submit(Box::new(move || drop(fetcher)));
+        }
         self.publish();
         self.stats().bound.stop(now);
         let elapsed = now.saturating_duration_since(self.started);

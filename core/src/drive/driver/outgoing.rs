@@ -58,11 +58,13 @@ impl Driver {
     }
 
     pub(super) fn prepare(&mut self, now: Instant, host: HostId) {
-        let (Some(policy), Some(target)) = (self.p.host_policy.clone(), self.target_of(host)) else {
+        let (Some(policy), Some(target), Some(fetcher)) =
+            (self.p.host_policy.clone(), self.target_of(host), self.p.fetcher.clone())
+        else {
             return self.event(now, Event::Prepared { host, gap: None, valid_until: None });
         };
         let at = self.loop_of(host);
-        let (fetcher, limits) = (Arc::clone(&self.p.fetcher), Arc::clone(&self.limits));
+        let limits = Arc::clone(&self.limits);
         let (runtime, ledger) = (self.p.runtime.clone(), Arc::clone(&self.ledger));
         let (wheel, slice) = (self.p.loops[at].wheel(), self.p.loops[at].slice());
         let cx = HostCx::new(self.p.settings.user_agent.clone(), move |request| {
@@ -76,8 +78,7 @@ impl Driver {
     pub(super) fn resolve(&mut self, host: HostId) {
         let at = self.loop_of(host);
         let cx = self.context(at, Arc::clone(&self.limits), 0, 1);
-        if let Some(target) = self.target_of(host) {
-            let fetcher = Arc::clone(&self.p.fetcher);
+        if let (Some(target), Some(fetcher)) = (self.target_of(host), self.p.fetcher.clone()) {
             self.p.loops[at].begin(None, Box::pin(attempt::resolve(fetcher, target, cx, host)));
         }
     }
@@ -112,7 +113,7 @@ impl Driver {
             }
         };
         let cx = self.context(at, limits, number, attempt).accepting(Arc::new(accept));
-        let fetcher = Arc::clone(&self.p.fetcher);
+        let Some(fetcher) = self.p.fetcher.clone() else { return };
         self.p.loops[at].begin(Some(key(job)), Box::pin(attempt::fetch(fetcher, request, cx, job)));
     }
 
