@@ -30,7 +30,7 @@ impl Resolve for Names {
     }
 }
 
-/// Reaches only what is good; 192.0.2.x fails with errno x, and 198.51.100.x never answers.
+/// Reaches only what is good; 192.0.2.x fails with errno x, 198.51.100.x never answers, and there is no IPv6.
 struct Network;
 
 impl TcpConnect for Network {
@@ -41,6 +41,9 @@ impl TcpConnect for Network {
                 Box::pin(async { Err(error) })
             }
             IpAddr::V4(ip) if ip.octets()[..3] == [198, 51, 100] => Box::pin(std::future::pending()),
+            IpAddr::V6(_) => {
+                Box::pin(async { Err(io::Error::from_raw_os_error(nix::errno::Errno::EADDRNOTAVAIL as i32)) })
+            }
             _ => TestTcp.connect(addr, options),
         }
     }
@@ -89,10 +92,16 @@ fn all_addresses_share_one_deadline() {
 #[test]
 fn our_own_shortage_is_not_the_targets_fault() {
     use nix::errno::Errno;
-    for code in [Errno::EMFILE, Errno::ENFILE, Errno::EADDRNOTAVAIL] {
+    for code in [Errno::EMFILE, Errno::ENFILE, Errno::ENOBUFS, Errno::ENOMEM] {
         let error = fetch(&[errno(code), GOOD], limits()).expect_err("no descriptor");
         assert_eq!((error.kind(), error.retry_time()), (ErrorKind::LocalResource, RetryTime::WhenRoom), "{code}");
     }
+    let (taken, refused) = (errno(Errno::EADDRNOTAVAIL), errno(Errno::ECONNREFUSED));
+    for addrs in [&[taken][..], &[taken, refused], &[refused, taken]] {
+        let error = fetch(addrs, limits()).expect_err("no port");
+        assert_eq!((error.kind(), error.retry_time()), (ErrorKind::LocalResource, RetryTime::WhenRoom), "{addrs:?}");
+    }
+    assert_eq!(fetch(&[taken, GOOD], limits()).expect("ports are counted by destination").ip(), IpAddr::from(GOOD));
     for (code, kind) in [
         (Errno::ECONNREFUSED, ErrorKind::ConnectRefused),
         (Errno::EHOSTUNREACH, ErrorKind::ConnectUnreachable),
@@ -102,6 +111,31 @@ fn our_own_shortage_is_not_the_targets_fault() {
         assert_eq!(error.kind(), kind);
         assert!(error.to_string().contains("connect to 192.0.2."), "{error}");
     }
+}
+
+// H2
+#[test]
+fn a_machine_without_ipv6_is_not_out_of_ports() {
+    let server = Server::replying("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
+    let v6 = "2001:db8::1".parse().expect("literal");
+    let both = Names::Known(vec![v6, GOOD.into()]);
+    let response = run(async |rt| get(rt, both, server.addr.port(), limits()).await).expect("IPv4 is good");
+    assert_eq!(response.remote.expect("an address").ip(), IpAddr::from(GOOD));
+    let error = run(async |rt| get(rt, Names::Known(vec![v6]), 80, limits()).await).expect_err("no IPv6");
+    assert_eq!((error.kind(), error.retry_time()), (ErrorKind::ConnectUnreachable, RetryTime::AfterBackoff));
+}
+
+// H2
+#[test]
+fn a_source_address_of_another_machine_is_named() {
+    let server = Server::replying("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
+    let error = run(async |rt| {
+        let foreign = vec!["192.0.2.77".parse().expect("literal")];
+        let fetcher = HttpFetcher::builder(&rt).local_addresses(foreign).build().expect("valid");
+        common::fetch(&rt, &fetcher, Request::get(server.url("/"))).await.expect_err("not ours")
+    });
+    assert_eq!((error.kind(), error.retry_time()), (ErrorKind::ConnectFailed, RetryTime::AfterBackoff));
+    assert!(error.to_string().contains("192.0.2.77, which is no address of this machine"), "{error}");
 }
 
 // G1, G2

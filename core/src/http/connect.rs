@@ -1,6 +1,8 @@
 //! From a URL to a connection: names to addresses, addresses to TCP by Happy Eyeballs, the proxy's tunnel, TLS.
 
 use std::collections::HashMap;
+#[cfg(unix)]
+use std::error::Error as _;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
@@ -12,6 +14,7 @@ use url::{Host, Url};
 use super::conn::{Conn, Peer};
 use super::proxy::{self, Proxy};
 use crate::hash::KeyedState;
+use crate::rt::net::ForeignAddress;
 use crate::rt::{BoxFuture, CachedResolver, Io, Name, PhaseTimer, ResolveError, Runtime, TcpConn, TcpOptions};
 use crate::{Error, ErrorKind, FetchCx, Limits, Phase};
 
@@ -197,12 +200,16 @@ async fn race(runtime: &Runtime, addrs: Vec<SocketAddr>, options: &TcpOptions, c
                     Poll::Ready(Ok(conn)) => return Poll::Ready(Ok(conn)),
                     Poll::Ready(Err(e)) => {
                         let (addr, _) = attempts.swap_remove(i);
-                        let error = connect_error(e, addr);
-                        // Another address would need the same descriptor or port.
-                        if error.kind() == ErrorKind::LocalResource {
+                        // Another address would need the same descriptor.
+                        let short = is_shortage(&e);
+                        let error = connect_error(e, addr, options);
+                        if short {
                             return Poll::Ready(Err(error));
                         }
-                        failed = Some(error);
+                        // That our ports are taken is said before what is wrong with other addresses.
+                        if failed.as_ref().is_none_or(|e: &Error| e.kind() != ErrorKind::LocalResource) {
+                            failed = Some(error);
+                        }
                         next = true;
                     }
                 }
@@ -232,33 +239,48 @@ async fn race(runtime: &Runtime, addrs: Vec<SocketAddr>, options: &TcpOptions, c
     .await
 }
 
-fn connect_error(error: io::Error, addr: SocketAddr) -> Error {
+fn connect_error(error: io::Error, addr: SocketAddr, options: &TcpOptions) -> Error {
     use io::ErrorKind as Io;
-    let kind = if is_local(&error) {
-        ErrorKind::LocalResource
-    } else {
-        match error.kind() {
-            Io::ConnectionRefused => ErrorKind::ConnectRefused,
-            Io::ConnectionReset | Io::ConnectionAborted | Io::BrokenPipe => ErrorKind::ConnectReset,
-            Io::HostUnreachable | Io::NetworkUnreachable | Io::NetworkDown => ErrorKind::ConnectUnreachable,
-            Io::TimedOut => ErrorKind::TimeoutConnect,
-            _ => ErrorKind::ConnectFailed,
+    if let Some(foreign) = error.get_ref().and_then(|e| e.downcast_ref::<ForeignAddress>()) {
+        let attempted = format!("connect to {addr} from {}, which is no address of this machine", foreign.0);
+        return Error::new(ErrorKind::ConnectFailed, attempted).with_source(error);
+    }
+    let bound = options.local_address.is_some_and(|local| local.is_ipv4() == addr.is_ipv4());
+    let kind = match error.kind() {
+        _ if is_shortage(&error) => ErrorKind::LocalResource,
+        // All ports to this address are taken. Over IPv6 it is far more often that there is no IPv6 here at all.
+        Io::AddrNotAvailable if addr.is_ipv4() || bound => ErrorKind::LocalResource,
+        Io::ConnectionRefused => ErrorKind::ConnectRefused,
+        Io::ConnectionReset | Io::ConnectionAborted | Io::BrokenPipe => ErrorKind::ConnectReset,
+        Io::HostUnreachable | Io::NetworkUnreachable | Io::NetworkDown | Io::AddrNotAvailable => {
+            ErrorKind::ConnectUnreachable
         }
+        Io::TimedOut => ErrorKind::TimeoutConnect,
+        _ => ErrorKind::ConnectFailed,
     };
     Error::new(kind, format!("connect to {addr}")).with_source(error)
 }
 
-/// Whether this machine, and not the peer, is why there is no connection.
-fn is_local(error: &io::Error) -> bool {
+/// Whether this machine has no more descriptors or memory for any socket.
+fn is_shortage(error: &io::Error) -> bool {
     #[cfg(unix)]
     if let Some(code) = error.raw_os_error() {
         use nix::errno::Errno;
-        let local = [Errno::EMFILE, Errno::ENFILE, Errno::ENOBUFS, Errno::ENOMEM, Errno::EADDRNOTAVAIL];
-        if local.contains(&Errno::from_raw(code)) {
-            return true;
-        }
+        return [Errno::EMFILE, Errno::ENFILE, Errno::ENOBUFS, Errno::ENOMEM].contains(&Errno::from_raw(code));
     }
-    matches!(error.kind(), io::ErrorKind::OutOfMemory | io::ErrorKind::AddrNotAvailable)
+    error.kind() == io::ErrorKind::OutOfMemory
+}
+
+/// Whether there was no connection for want of a descriptor, which closing another socket makes free.
+pub(super) fn lacks_descriptor(error: &Error) -> bool {
+    #[cfg(unix)]
+    if let Some(code) = error.source().and_then(|e| e.downcast_ref()).and_then(io::Error::raw_os_error) {
+        use nix::errno::Errno;
+        return [Errno::EMFILE, Errno::ENFILE].contains(&Errno::from_raw(code));
+    }
+    #[cfg(not(unix))]
+    let _ = error;
+    false
 }
 
 #[cfg(test)]
@@ -279,10 +301,13 @@ mod tests {
     #[test]
     fn errors_of_the_system_are_told_apart() {
         use nix::errno::Errno;
-        let kind = |errno: Errno| {
-            let addr = "192.0.2.1:80".parse().expect("literal");
-            connect_error(io::Error::from_raw_os_error(errno as i32), addr).kind()
+        let told = |errno: Errno, addr: &str, local: Option<&str>| {
+            let mut options = TcpOptions::default();
+            options.local_address = local.map(|local| local.parse().expect("literal"));
+            let addr = addr.parse().expect("literal");
+            connect_error(io::Error::from_raw_os_error(errno as i32), addr, &options).kind()
         };
+        let kind = |errno| told(errno, "192.0.2.1:80", None);
         for errno in [Errno::EMFILE, Errno::ENFILE, Errno::ENOBUFS, Errno::ENOMEM, Errno::EADDRNOTAVAIL] {
             assert_eq!(kind(errno), ErrorKind::LocalResource, "{errno}");
         }
@@ -292,5 +317,10 @@ mod tests {
         assert_eq!(kind(Errno::ENETUNREACH), ErrorKind::ConnectUnreachable);
         assert_eq!(kind(Errno::ETIMEDOUT), ErrorKind::TimeoutConnect);
         assert_eq!(kind(Errno::EACCES), ErrorKind::ConnectFailed);
+        // Without a source address of that family it is IPv6 that is missing; with one, ports are.
+        let taken = |local| told(Errno::EADDRNOTAVAIL, "[2001:db8::1]:80", local);
+        assert_eq!(taken(None), ErrorKind::ConnectUnreachable);
+        assert_eq!(taken(Some("192.0.2.9")), ErrorKind::ConnectUnreachable);
+        assert_eq!(taken(Some("2001:db8::9")), ErrorKind::LocalResource);
     }
 }

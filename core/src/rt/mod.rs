@@ -7,7 +7,7 @@
 mod dns;
 #[cfg(test)]
 pub(crate) mod manual;
-mod net;
+pub(crate) mod net;
 mod offload;
 mod resolve;
 mod slice;

@@ -91,11 +91,25 @@ pub trait TcpConnect: Send + Sync + 'static {
     fn connect(&self, addr: SocketAddr, options: &TcpOptions) -> BoxFuture<'static, io::Result<TcpConn>>;
 }
 
+/// A source address that this machine does not have: what [`start_connect`] gives in place of the bare errno, which
+/// `connect` gives too when all ports are taken.
+#[derive(Debug)]
+pub(crate) struct ForeignAddress(pub(crate) IpAddr);
+
+impl std::fmt::Display for ForeignAddress {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "the local address {} is not on this machine", self.0)
+    }
+}
+
+impl std::error::Error for ForeignAddress {}
+
 /// Makes a non-blocking socket with these options and starts to connect it. It is connected when it becomes writable
 /// and `take_error` says `None`.
 ///
 /// # Errors
-/// Those of `socket`, `setsockopt`, `bind` and `connect`; "in progress" is none.
+/// Those of `socket`, `setsockopt`, `bind` and `connect`; "in progress" is none. A source address that is not on this
+/// machine is an `AddrNotAvailable` that names it and has no errno.
 ///
 /// ```
 /// # fn main() -> std::io::Result<()> {
@@ -123,7 +137,10 @@ pub fn start_connect(addr: SocketAddr, options: &TcpOptions) -> io::Result<TcpSt
     if let Some(local) = options.local_address.filter(|local| local.is_ipv4() == addr.is_ipv4()) {
         #[cfg(target_os = "linux")]
         nix::sys::socket::setsockopt(&socket, nix::sys::socket::sockopt::IpBindAddressNoPort, &true)?;
-        socket.bind(&SocketAddr::new(local, 0).into())?;
+        socket.bind(&SocketAddr::new(local, 0).into()).map_err(|e| match e.kind() {
+            io::ErrorKind::AddrNotAvailable => io::Error::new(e.kind(), ForeignAddress(local)),
+            _ => e,
+        })?;
     }
     match socket.connect(&addr.into()) {
         Ok(()) => {}
