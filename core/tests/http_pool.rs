@@ -3,13 +3,15 @@
 
 mod common;
 
+use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use common::{Server, catch_up, fetch, limits, run, until};
+use common::{Server, TestTcp, catch_up, fetch, limits, run, until};
 use futures::future::Either;
 use tidegate::http::HttpFetcher;
-use tidegate::rt::Runtime;
+use tidegate::rt::{BoxFuture, Runtime, TcpConn, TcpConnect, TcpOptions};
 use tidegate::{ErrorKind, FetchCx, Fetcher, Overrides, Request};
 
 const HELLO: &str = "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello";
@@ -210,6 +212,41 @@ fn the_pool_can_be_switched_off() {
             assert!(get(&rt, &fetcher, &server).await.is_ok());
         }
         assert_eq!((fetcher.idle_connections(), server.accepted()), (0, 3));
+    });
+}
+
+/// Has no descriptor for the next dials.
+#[derive(Clone, Default)]
+struct Short(Arc<AtomicUsize>);
+
+impl TcpConnect for Short {
+    fn connect(&self, addr: SocketAddr, options: &TcpOptions) -> BoxFuture<'static, io::Result<TcpConn>> {
+        if self.0.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_ok() {
+            return Box::pin(async { Err(io::Error::from_raw_os_error(nix::errno::Errno::EMFILE as i32)) });
+        }
+        TestTcp.connect(addr, options)
+    }
+}
+
+// H1
+#[test]
+fn parked_connections_give_their_descriptors() {
+    let (first, second) = (Server::replying(HELLO), Server::replying(HELLO));
+    run(async |rt| {
+        let short = Short::default();
+        let rt = rt.with_tcp(short.clone());
+        let fetcher = HttpFetcher::builder(&rt).pool_max_idle(4).build().expect("valid");
+        assert!(get(&rt, &fetcher, &first).await.is_ok());
+        short.0.store(1, Ordering::SeqCst);
+        assert_eq!(get(&rt, &fetcher, &second).await.as_deref(), Ok(&b"hello"[..]));
+        assert_eq!(fetcher.idle_connections(), 1, "that of the second server");
+        until(|| first.closed() == 1).await;
+        // Once only, and not at all where nothing is parked.
+        short.0.store(3, Ordering::SeqCst);
+        for left in [1, 0] {
+            assert_eq!(get(&rt, &fetcher, &first).await, Err(ErrorKind::LocalResource));
+            assert_eq!((short.0.load(Ordering::SeqCst), fetcher.idle_connections()), (left, 0));
+        }
     });
 }
 

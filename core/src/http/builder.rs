@@ -22,6 +22,14 @@ use crate::{Error, ErrorKind};
 /// File operations that may wait for the writing thread: each body that is saved has one at a time.
 const WRITES: usize = 1 << 16;
 
+/// Connections that are parked by default at most.
+const MOST_IDLE: usize = 10_000;
+
+/// Half of the descriptors: the cap on sockets is three quarters of them.
+fn default_idle() -> usize {
+    (crate::defaults::socket_cap() as usize / 3 * 2).clamp(1, MOST_IDLE)
+}
+
 /// Builds an [`HttpFetcher`]; begun by [`HttpFetcher::builder`].
 ///
 /// ```
@@ -65,7 +73,7 @@ impl HttpFetcherBuilder {
             headers: HeaderMap::new(),
             decompress: true,
             proxies: Vec::new(),
-            pool: PoolLimits { idle_timeout: Duration::from_secs(60), per_key: 10_000, total: 10_000 },
+            pool: PoolLimits { idle_timeout: Duration::from_secs(60), per_key: MOST_IDLE, total: default_idle() },
             tcp: TcpOptions::default(),
             local_addresses: Vec::new(),
             fixed: Vec::new(),
@@ -126,7 +134,8 @@ impl HttpFetcherBuilder {
         self
     }
 
-    /// Parked connections in all; 10,000. The least recently used goes first.
+    /// Parked connections in all; by default half of the descriptors that the process may have, at most 10,000. The
+    /// least recently used goes first. When descriptors run out, the 32 that are least recently used are closed.
     pub fn pool_max_idle(mut self, most: usize) -> Self {
         self.pool.total = most;
         self

@@ -26,7 +26,7 @@ use url::Url;
 use self::body::SaveTo;
 pub use self::builder::HttpFetcherBuilder;
 use self::conn::Conn;
-use self::connect::{Connector, endpoint};
+use self::connect::{Connector, endpoint, lacks_descriptor};
 pub use self::decode::ContentDecoder;
 use self::message::Defaults;
 use self::pool::{Key, Pool};
@@ -38,6 +38,9 @@ use crate::{
 
 /// A redirect whose body is larger than this is not read to its end for the sake of the connection.
 const DRAIN: u64 = 64 << 10;
+
+/// Parked connections that are closed when descriptors run out: a few, so that the next dials find room too.
+const EVICT: usize = 32;
 
 /// Fetches over HTTP/1.1, with and without TLS. Clones share the connections.
 ///
@@ -111,6 +114,8 @@ impl Fetcher for HttpFetcher {
         result.map_err(|e| if e.url().is_some() { e } else { e.with_url(request.url()) })
     }
 
+    /// Knows the proxies of the fetcher but not those of single requests ([`Overrides::proxy`](crate::Overrides::proxy)):
+    /// a target that cannot be resolved says nothing about a request that has a proxy of its own.
     async fn resolve(&self, target: &Url, cx: &FetchCx) -> Result<Option<IpAddr>, Error> {
         let (host, port) = endpoint(target)?;
         if !self.0.proxies.is_empty() || self.0.connector.fixed_address(&host, port).is_some() {
@@ -178,7 +183,7 @@ impl Inner {
             let mut conn = match parked.take() {
                 Some(conn) => conn,
                 // Boxed: it is large, and most fetches of a crawl find a connection.
-                None => Box::pin(self.connector.connect(&url, proxy.as_deref(), local, limits, cx)).await?,
+                None => Box::pin(self.connect(&url, proxy.as_deref(), local, limits, cx)).await?,
             };
             cx.phase(Phase::FirstByte);
             // The fetch keeps its own copy only while it may have to send it again.
@@ -241,6 +246,23 @@ impl Inner {
             self.give_back(key, conn, cx);
         }
         Ok(response)
+    }
+
+    /// Makes a connection. Where descriptors have run out, parked connections give theirs.
+    async fn connect(
+        &self,
+        url: &Url,
+        proxy: Option<&Proxy>,
+        local: Option<IpAddr>,
+        limits: &Limits,
+        cx: &FetchCx,
+    ) -> Result<Conn, Error> {
+        match self.connector.connect(url, proxy, local, limits, cx).await {
+            Err(e) if lacks_descriptor(&e) && self.pool.evict(EVICT) > 0 => {
+                self.connector.connect(url, proxy, local, limits, cx).await
+            }
+            result => result,
+        }
     }
 
     /// Reads a short body for the sake of the connection; where that fails, the connection is not reused.

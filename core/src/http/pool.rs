@@ -90,6 +90,15 @@ impl<C> Pool<C> {
         drop(state);
         drop(out);
     }
+
+    /// Closes the `most` that were parked longest ago, and says how many they were.
+    pub(super) fn evict(&self, most: usize) -> usize {
+        let mut state = self.lock();
+        let oldest: Vec<_> = state.by_age.values().take(most).cloned().collect();
+        let out: Vec<_> = oldest.iter().filter_map(|key| state.pop_oldest(key)).collect();
+        drop(state);
+        out.len()
+    }
 }
 
 impl Pool {
@@ -183,6 +192,18 @@ mod tests {
         let (none, now) = pool(0, 9);
         none.put(key("a"), 1, now);
         assert_eq!(none.len(), 0);
+    }
+
+    // H1
+    #[test]
+    fn the_oldest_are_evicted() {
+        let (pool, now) = pool(9, 9);
+        for (host, conn) in [("a", 1), ("b", 2), ("a", 3), ("a", 4)] {
+            pool.put(key(host), conn, now);
+        }
+        assert_eq!((pool.evict(3), pool.len()), (3, 1));
+        assert_eq!(pool.take(&key("a"), now), Some(4));
+        assert_eq!(pool.evict(3), 0);
     }
 
     #[test]
