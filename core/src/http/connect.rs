@@ -302,8 +302,8 @@ mod tests {
     fn errors_of_the_system_are_told_apart() {
         use nix::errno::Errno;
         let told = |errno: Errno, addr: &str, local: Option<&str>| {
-            let mut options = TcpOptions::default();
-            options.local_address = local.map(|local| local.parse().expect("literal"));
+            let local_address = local.map(|local| local.parse().expect("literal"));
+            let options = TcpOptions { local_address, ..TcpOptions::default() };
             let addr = addr.parse().expect("literal");
             connect_error(io::Error::from_raw_os_error(errno as i32), addr, &options).kind()
         };
