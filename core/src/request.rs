@@ -1,6 +1,7 @@
 //! What is asked for: [`Request`], its identity for deduplication, and the canonical form of URLs.
 
 use std::borrow::Cow;
+use std::fmt;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -28,7 +29,9 @@ pub const MAX_DATA: usize = 4096;
 /// let request = Request::get("https://shop.test/p/1").with_label("product").with_priority(10);
 /// assert_eq!(request.label(), Some("product"));
 /// ```
-#[derive(Clone, Debug)]
+///
+/// `Debug` shows no userinfo, no values of headers and no body.
+#[derive(Clone)]
 pub struct Request {
     method: Method,
     url: Box<str>,
@@ -45,7 +48,7 @@ pub struct Request {
 }
 
 /// The rare parts, apart so that the common request stays small.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 struct More {
     headers: HeaderMap,
     body: Bytes,
@@ -64,7 +67,9 @@ struct More {
 /// let request = Request::get("http://a.test/").with_overrides(overrides);
 /// assert_eq!(request.overrides().expect("just set").total_timeout, Some(Duration::from_secs(5)));
 /// ```
-#[derive(Clone, Debug, Default, PartialEq)]
+///
+/// `Debug` shows the proxy without its credentials.
+#[derive(Clone, Default, PartialEq)]
 #[non_exhaustive]
 pub struct Overrides {
     /// Deadline for the connection, over all addresses.
@@ -377,6 +382,46 @@ impl Request {
     }
 }
 
+impl fmt::Debug for Request {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut shown = f.debug_struct("Request");
+        shown
+            .field("method", &self.method)
+            .field("url", &without_userinfo(&self.url))
+            .field("id", &self.id)
+            .field("label", &self.label)
+            .field("data", &self.data)
+            .field("parent", &self.parent.as_deref().map(without_userinfo))
+            .field("not_before", &self.not_before)
+            .field("priority", &self.priority)
+            .field("depth", &self.depth);
+        if let Some(more) = &self.more {
+            shown
+                .field("headers", &more.headers.keys().collect::<Vec<_>>())
+                .field("body_bytes", &more.body.len())
+                .field("dedupe_key", &more.dedupe_key.as_deref().map(without_userinfo))
+                .field("overrides", &more.overrides);
+        }
+        shown.finish()
+    }
+}
+
+impl fmt::Debug for Overrides {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Overrides")
+            .field("connect_timeout", &self.connect_timeout)
+            .field("first_byte_timeout", &self.first_byte_timeout)
+            .field("idle_timeout", &self.idle_timeout)
+            .field("total_timeout", &self.total_timeout)
+            .field("proxy", &self.proxy.as_deref().map(without_userinfo))
+            .field("max_redirects", &self.max_redirects)
+            .field("max_retries", &self.max_retries)
+            .field("max_body", &self.max_body)
+            .field("save_to", &self.save_to)
+            .finish()
+    }
+}
+
 impl From<&str> for Request {
     fn from(url: &str) -> Self {
         Self::get(url)
@@ -478,14 +523,35 @@ fn normalise_percent(text: &str) -> String {
     out
 }
 
-/// `url` without `user:password@`, also where it cannot be parsed.
+/// `url` without `user:password@`, also where it cannot be parsed, has too few or too many slashes, or no scheme.
 pub(crate) fn without_userinfo(url: &str) -> Cow<'_, str> {
-    let Some(start) = url.find("//").map(|i| i + 2) else { return url.into() };
+    let start = authority_start(url);
     let end = url[start..].find(['/', '\\', '?', '#']).map_or(url.len(), |i| start + i);
     match url[start..end].rfind('@') {
         Some(at) => format!("{}{}", &url[..start], &url[start + at + 1..]).into(),
         None => url.into(),
     }
+}
+
+/// Where the authority begins, or would for a reader who is lenient: URL parsers skip white space, and any slashes.
+fn authority_start(url: &str) -> usize {
+    let slash = |c: char| matches!(c, '/' | '\\');
+    let blank = |c: char| c <= ' ';
+    let lenient = |from: usize| url.len() - url[from..].trim_start_matches(|c| slash(c) || blank(c)).len();
+    let in_scheme = |c: char| c.is_ascii_alphanumeric() || matches!(c, '+' | '-' | '.') || blank(c);
+    if let Some((scheme, rest)) = url.split_once(':').filter(|(scheme, _)| scheme.chars().all(in_scheme)) {
+        let web = ["http", "https"].iter().any(|web| scheme.replace(blank, "").eq_ignore_ascii_case(web));
+        // In `user:password@host` the user is no scheme.
+        if web || rest.trim_start_matches(blank).starts_with(slash) {
+            return lenient(scheme.len() + 1);
+        }
+    }
+    // One slash begins a path on the same host.
+    let path = url.trim_start_matches(blank);
+    if path.starts_with(slash) && !path[1..].trim_start_matches(blank).starts_with(slash) {
+        return url.len();
+    }
+    lenient(0)
 }
 
 fn shorten(text: &str) -> String {
@@ -525,9 +591,47 @@ mod tests {
     #[test]
     fn userinfo_is_removed_even_from_what_cannot_be_parsed() {
         assert_eq!(without_userinfo("http://u:p@ss@h/a@b"), "http://h/a@b");
-        assert_eq!(without_userinfo("http://h/a@b"), "http://h/a@b");
+        for (text, shown) in [
+            ("user:pass@host:3128", "host:3128"),
+            ("user:p:@ss@host:3128/x@y", "host:3128/x@y"),
+            ("http:/u:p@a.test/", "http:/a.test/"),
+            ("http:u:p@a.test/", "http:a.test/"),
+            ("http:///u:p@a.test/", "http:///a.test/"),
+            ("HTTPS:\\\\u:p@a.test\\x", "HTTPS:\\\\a.test\\x"),
+            (" ht\ttp:\n/\t/u:p@a.test?q@r", " ht\ttp:\n/\t/a.test?q@r"),
+            ("socks5://u:p@a.test:1", "socks5://a.test:1"),
+            ("//u:p@a.test/x", "//a.test/x"),
+            ("http://h/a@b", "http://h/a@b"),
+            ("http:", "http:"),
+            ("/a@b", "/a@b"),
+            ("a/b@c", "a/b@c"),
+            ("", ""),
+            ("é", "é"),
+        ] {
+            assert_eq!(without_userinfo(text), shown, "{text:?}");
+        }
         let error = parse_target("http://u:hunter2@[::/").expect_err("no such address");
         assert!(!format!("{error:?}{error}").contains("hunter2"));
+    }
+
+    // C7
+    #[test]
+    fn debug_shows_no_secret() {
+        let proxy = Some("proxy-user:hunter2@proxy.test:3128".into());
+        let overrides = Overrides { proxy, ..Overrides::default() };
+        let request = Request::post("http://me:hunter2@a.test/x", "token=hunter2")
+            .with_parent("http://me:hunter2@a.test/")
+            .with_dedupe_key("http://me:hunter2@a.test/")
+            .with_header(http::header::AUTHORIZATION, HeaderValue::from_static("Bearer hunter2"))
+            .with_overrides(overrides);
+        for shown in [format!("{request:?}"), format!("{request:#?}"), format!("{:?}", request.overrides())] {
+            assert!(!shown.contains("hunter2") && !shown.contains("me:"), "{shown}");
+            assert!(shown.contains("proxy.test:3128"), "{shown}");
+        }
+        let shown = format!("{request:?}");
+        for part in ["POST", "\"http://a.test/x\"", "\"authorization\"", "body_bytes: 13"] {
+            assert!(shown.contains(part), "{part}: {shown}");
+        }
     }
 
     // C11
@@ -547,6 +651,19 @@ mod tests {
     }
 
     proptest! {
+        // C7: whatever is read as a URL with a password is shown without it.
+        #[test]
+        fn no_password_is_shown(
+            before in "[ \\t]{0,2}", scheme in "(http|HTTPS|ftp|x)?:?", slashes in "[/\\\\\\t]{0,4}",
+        ) {
+            let text = format!("{before}{scheme}{slashes}user:hunter2@host.test/a");
+            let base = Url::parse("http://base.test/").expect("literal");
+            let has_password = |url: Url| url.password().is_some();
+            if Url::parse(&text).is_ok_and(has_password) || base.join(&text).is_ok_and(has_password) {
+                prop_assert!(!without_userinfo(&text).contains("hunter2"), "{text:?}");
+            }
+        }
+
         #[test]
         fn canonical_is_idempotent_and_keeps_the_origin(path in "[ -~é]{0,40}", query in "[ -~]{0,20}") {
             let text = format!("http://u@Host.test:8080/{path}?{query}");

@@ -374,6 +374,10 @@ mod tests {
 
     #[test]
     fn a_proxy_is_read_and_its_password_not_shown() {
+        for text in ["user:hunter2@host:3128", "http:/u:hunter2@host:99999/", "socks5:u:hunter2@host"] {
+            let error = Proxy::parse(text).expect_err(text);
+            assert!(!format!("{error} {error:?}").contains("hunter2"), "{error:?}");
+        }
         let proxy = Proxy::parse("http://me:p%40ss@proxy.test:3128").expect("valid");
         assert_eq!(&**proxy.shown(), "http://proxy.test:3128");
         assert_eq!((proxy.host(), proxy.port()), (Host::Domain("proxy.test"), 3128));
