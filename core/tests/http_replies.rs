@@ -3,10 +3,12 @@
 
 mod common;
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
 use std::time::Duration;
 
-use common::{Server, fetch, limits, run};
+use common::{Server, catch_up, fetch, limits, run, until};
 use tidegate::http::HttpFetcher;
 use tidegate::rt::Runtime;
 use tidegate::{Error, ErrorKind, FetchCx, Fetcher, Limits, Request, Response};
@@ -42,6 +44,48 @@ fn plain_answers() {
     assert_eq!(response.head.status, 404);
     assert_eq!(response.head.headers.get_all("x-a").iter().count(), 2);
     assert!(response.remote.is_some() && response.decoder.is_none());
+}
+
+#[test]
+fn deadlines_can_be_never() {
+    let mut limits = limits();
+    let deadlines = &mut limits.deadlines;
+    for deadline in [
+        &mut deadlines.dns,
+        &mut deadlines.connect,
+        &mut deadlines.first_byte,
+        &mut deadlines.head,
+        &mut deadlines.idle,
+        &mut deadlines.total,
+    ] {
+        *deadline = Duration::MAX;
+    }
+    // Each piece is waited for, so that each deadline is set and set again.
+    let pieces = ["HTTP/1.1 200 OK\r\n", "Content-Length: 5\r\n\r\nhe", "l", "lo"];
+    let sent = Arc::new(AtomicUsize::new(0));
+    let (go, wait) = mpsc::channel();
+    let (tell, wait) = (Arc::clone(&sent), Mutex::new(wait));
+    let server = Server::start(move |peer| {
+        peer.request()?;
+        let wait = wait.lock().expect("one connection");
+        for piece in pieces {
+            peer.send(piece.as_bytes())?;
+            tell.fetch_add(1, Ordering::SeqCst);
+            wait.recv().expect("the test goes on");
+        }
+        Ok(())
+    });
+    let response = run(async |rt| {
+        let paced = async {
+            for n in 1..=pieces.len() {
+                until(|| sent.load(Ordering::SeqCst) == n).await;
+                catch_up(&rt).await;
+                go.send(()).expect("the server waits");
+            }
+        };
+        futures::join!(fetch_within(&rt, server.url("/"), limits), paced).0.expect("an answer")
+    });
+    assert_eq!(&response.body[..], b"hello");
 }
 
 #[test]

@@ -12,6 +12,7 @@ use futures::channel::oneshot;
 
 use super::conn::Conn;
 use crate::rt::{Offload, ThreadPool};
+use crate::time::later;
 use crate::{Error, ErrorKind, FetchCx, Limits};
 
 /// What is allocated for an announced length at most: the announcement is the server's word (A11).
@@ -48,7 +49,7 @@ pub(super) async fn read(
         });
         let Some(data) = next.await? else { break };
         if let Some(timer) = timer.as_mut() {
-            timer.reset(cx.now() + limits.deadlines.idle);
+            timer.reset(later(cx.now(), limits.deadlines.idle));
         }
         total += data.len() as u64;
         if total > limits.body_wire {
@@ -94,9 +95,17 @@ impl SaveTo {
         let temporary = target.with_file_name(name);
         let path = temporary.clone();
         let create = move || OpenOptions::new().write(true).create_new(true).open(path);
-        let file = run(writers, target, "create a file beside", create).await?;
-        let (writers, target) = (Arc::clone(writers), target.to_owned());
-        Ok(Self { writers, target, temporary, file: Some(Arc::new(file)) })
+        // Before anything is waited for, so that a fetch that is dropped meanwhile leaves no file.
+        let mut guard = Self { writers: Arc::clone(writers), target: target.to_owned(), temporary, file: None };
+        match run(writers, target, "create a file beside", create).await {
+            Ok(file) => guard.file = Some(Arc::new(file)),
+            Err(e) => {
+                // There is none of ours.
+                guard.temporary = PathBuf::new();
+                return Err(e);
+            }
+        }
+        Ok(guard)
     }
 
     async fn write(&mut self, bytes: Bytes) -> Result<(), Error> {
@@ -126,7 +135,7 @@ impl Drop for SaveTo {
         let remove = Box::new(move || {
             let _ = std::fs::remove_file(temporary);
         });
-        // Where there is no room it is done here: better late than litter.
+        // After what is queued, which may make the file yet. Where there is no room it is done here.
         if let Err(rejected) = self.writers.submit(remove) {
             (rejected.0)();
         }
@@ -149,4 +158,33 @@ async fn run<T: Send + 'static>(
         .map_err(|_| Error::new(ErrorKind::LocalResource, format!("{}: too many writes wait", attempted())))?;
     let result = receiver.await.map_err(|e| Error::new(ErrorKind::Other, attempted()).with_source(e))?;
     result.map_err(|e| Error::new(ErrorKind::Other, attempted()).with_source(e))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroUsize;
+    use std::sync::mpsc;
+    use std::task::{Context, Waker};
+
+    use super::*;
+
+    // H10
+    #[test]
+    fn a_file_that_nobody_waits_for_is_removed() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let writers = Arc::new(ThreadPool::new(NonZeroUsize::MIN).with_queue(9));
+        let (go, wait) = mpsc::channel::<()>();
+        writers.submit(Box::new(move || wait.recv().expect("told to go"))).expect("room");
+        {
+            let target = directory.path().join("page");
+            let mut creating = std::pin::pin!(SaveTo::create(&writers, &target, 1));
+            assert!(creating.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+        }
+        let (done, is_done) = mpsc::channel();
+        go.send(()).expect("the thread waits");
+        writers.submit(Box::new(move || done.send(()).expect("waited for"))).expect("room");
+        is_done.recv().expect("all before it ran");
+        let left: Vec<_> = std::fs::read_dir(directory.path()).expect("exists").collect();
+        assert!(left.is_empty(), "{left:?}");
+    }
 }

@@ -22,6 +22,7 @@ use hyper::rt::{Read, ReadBuf, ReadBufCursor, Write};
 
 use super::scratch::with_scratch;
 use crate::rt::{Io, PhaseTimer};
+use crate::time::later;
 use crate::{Error, ErrorKind, FetchCx, Limits};
 
 /// The least that hyper takes as `max_buf_size`.
@@ -149,7 +150,7 @@ impl Conn {
             let (was, timer) = timer.get_or_insert_with(|| (waiting, cx.deadline(limit)));
             if *was != waiting {
                 *was = waiting;
-                timer.reset(cx.now() + limit);
+                timer.reset(later(cx.now(), limit));
             }
             ready!(Pin::new(timer).poll(task));
             let (kind, what) = match waiting {
