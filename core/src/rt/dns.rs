@@ -9,6 +9,7 @@ use futures::future::Shared;
 
 use super::{Addrs, BoxFuture, Name, Resolve, ResolveError, Runtime};
 use crate::hash::KeyedState;
+use crate::time::later;
 
 /// Bounds of a [`CachedResolver`].
 ///
@@ -18,11 +19,12 @@ use crate::hash::KeyedState;
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct DnsLimits {
-    /// Names kept: 100,000. Above it expired ones go first, then arbitrary ones.
+    /// Names kept: 100,000. Above it a sixteenth makes room: expired ones, then arbitrary ones, but none that is being
+    /// asked for; where all are, further lookups are neither shared nor kept.
     pub entries: usize,
     /// An answer is kept at least this long: 10 s, whatever its TTL.
     pub min_ttl: Duration,
-    /// And at most this long: 1 h.
+    /// And at most this long, also where that is less than the least: 1 h.
     pub max_ttl: Duration,
     /// Where the resolver knows no TTL: 60 s.
     pub unknown_ttl: Duration,
@@ -53,7 +55,13 @@ pub struct CachedResolver {
     runtime: Runtime,
     resolver: Arc<dyn Resolve>,
     limits: DnsLimits,
-    cache: Arc<Mutex<HashMap<Name, Entry, KeyedState>>>,
+    cache: Arc<Mutex<Cache>>,
+}
+
+struct Cache {
+    names: HashMap<Name, Entry, KeyedState>,
+    /// Lookups that do without a place before the next search for room, so that a search costs each lookup little.
+    without: usize,
 }
 
 enum Entry {
@@ -68,17 +76,17 @@ impl CachedResolver {
             runtime: runtime.clone(),
             resolver: Arc::clone(runtime.resolver()),
             limits,
-            cache: Arc::new(Mutex::new(HashMap::with_hasher(KeyedState::new(seed)))),
+            cache: Arc::new(Mutex::new(Cache { names: HashMap::with_hasher(KeyedState::new(seed)), without: 0 })),
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<Name, Entry, KeyedState>> {
+    fn lock(&self) -> MutexGuard<'_, Cache> {
         self.cache.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The answer that is known now, without asking anybody.
     pub fn cached(&self, name: &Name) -> Option<Result<Arc<Addrs>, ResolveError>> {
-        match self.lock().get(name)? {
+        match self.lock().names.get(name)? {
             Entry::Known { answer, until } if *until > self.runtime.now() => Some(answer.clone()),
             _ => None,
         }
@@ -103,13 +111,11 @@ impl CachedResolver {
 
     fn ask(&self, name: &Name) -> Shared<BoxFuture<'static, Answer>> {
         let mut cache = self.lock();
-        if let Some(Entry::Asked(lookup)) = cache.get(name) {
-            // A lookup that all its callers gave up is alone in the cache; it may be stuck, so it is asked anew.
-            if lookup.strong_count().is_some_and(|n| n > 1) {
-                return lookup.clone();
-            }
+        // A lookup that all its callers gave up may be stuck, so it is asked anew.
+        if let Some(Entry::Asked(lookup)) = cache.names.get(name).filter(|entry| entry.is_awaited()) {
+            return lookup.clone();
         }
-        self.make_room(&mut cache);
+        let has_place = cache.names.contains_key(name) || cache.make_room(self.limits.entries, self.runtime.now());
         let answer = self.resolver.resolve(name);
         let most = self.limits.addrs;
         let lookup = async move {
@@ -118,33 +124,67 @@ impl CachedResolver {
             Ok(Arc::new(addrs))
         };
         let lookup = (Box::pin(lookup) as BoxFuture<'static, Answer>).shared();
-        cache.insert(name.clone(), Entry::Asked(lookup.clone()));
+        if has_place {
+            cache.names.insert(name.clone(), Entry::Asked(lookup.clone()));
+        }
         lookup
     }
 
     fn keep(&self, name: &Name, answer: &Answer) {
         let ttl = match answer {
-            Ok(addrs) => addrs.ttl.unwrap_or(self.limits.unknown_ttl).clamp(self.limits.min_ttl, self.limits.max_ttl),
+            Ok(addrs) => addrs.ttl.unwrap_or(self.limits.unknown_ttl).max(self.limits.min_ttl).min(self.limits.max_ttl),
             Err(ResolveError::NotFound(_)) => self.limits.negative_ttl,
             Err(_) => {
-                self.lock().remove(name);
+                self.lock().names.remove(name);
                 return;
             }
         };
-        let until = self.runtime.now() + ttl;
-        self.lock().insert(name.clone(), Entry::Known { answer: answer.clone(), until });
+        let until = later(self.runtime.now(), ttl);
+        let mut cache = self.lock();
+        if cache.names.contains_key(name) || cache.names.len() < self.limits.entries {
+            cache.names.insert(name.clone(), Entry::Known { answer: answer.clone(), until });
+        }
+    }
+}
+
+impl Entry {
+    /// Whether anybody but the cache holds the lookup.
+    fn is_awaited(&self) -> bool {
+        matches!(self, Self::Asked(lookup) if lookup.strong_count().is_some_and(|n| n > 1))
     }
 
-    fn make_room(&self, cache: &mut HashMap<Name, Entry, KeyedState>) {
-        if cache.len() < self.limits.entries {
-            return;
+    fn is_over(&self, now: Instant) -> bool {
+        match self {
+            Self::Known { until, .. } => *until <= now,
+            Self::Asked(_) => !self.is_awaited(),
         }
-        let now = self.runtime.now();
-        cache.retain(|_, entry| !matches!(entry, Entry::Known { until, .. } if *until <= now));
-        while cache.len() >= self.limits.entries {
-            let Some(any) = cache.keys().next().cloned() else { return };
-            cache.remove(&any);
+    }
+}
+
+impl Cache {
+    /// Whether one more name fits. A search goes through all names: there is at most one for each sixteenth of them.
+    fn make_room(&mut self, most: usize, now: Instant) -> bool {
+        if self.names.len() < most {
+            return true;
         }
+        if self.without > 0 {
+            self.without -= 1;
+            return false;
+        }
+        let batch = (most / 16).max(1);
+        let full = self.names.len();
+        self.names.retain(|_, entry| !entry.is_over(now));
+        let mut wanted = batch.saturating_sub(full - self.names.len());
+        if wanted > 0 {
+            self.names.retain(|_, entry| {
+                let goes = wanted > 0 && !entry.is_awaited();
+                wanted -= usize::from(goes);
+                !goes
+            });
+        }
+        // What was not found is made up for by lookups without a place.
+        self.without = wanted;
+        self.names.len() < most
     }
 }
 
@@ -225,7 +265,70 @@ mod tests {
         assert_eq!(manual.lookups(), 2);
         manual.answer(Ok(one_address(None)));
         (0..50).for_each(|i| ask(&manual, &cache, &format!("h{i}.test"), &done));
-        assert!(cache.lock().len() <= 3);
+        assert!(cache.lock().names.len() <= 3);
+    }
+
+    #[test]
+    fn odd_lifetimes_do_not_panic() {
+        let limits = |min_ttl, max_ttl| DnsLimits { min_ttl, max_ttl, ..DnsLimits::default() };
+        for (limits, holds) in [
+            (limits(Duration::from_secs(20), Duration::from_secs(5)), Duration::from_secs(5)),
+            (limits(Duration::MAX, Duration::MAX), Duration::from_secs(1 << 20)),
+        ] {
+            let manual = Manual::new();
+            let cache = CachedResolver::new(&manual.runtime(), limits, 1);
+            let done = Arc::new(AtomicUsize::new(0));
+            manual.answer(Ok(one_address(None)));
+            ask(&manual, &cache, "a.test", &done);
+            manual.advance(holds - Duration::from_nanos(1));
+            ask(&manual, &cache, "a.test", &done);
+            assert_eq!((manual.lookups(), done.load(Ordering::Relaxed)), (1, 2), "{holds:?}");
+        }
+    }
+
+    #[test]
+    fn a_full_cache_makes_room_by_the_batch_and_keeps_what_is_asked() {
+        let manual = Manual::new();
+        let limits = DnsLimits { entries: 320, ..DnsLimits::default() };
+        let cache = CachedResolver::new(&manual.runtime(), limits, 1);
+        let done = Arc::new(AtomicUsize::new(0));
+        let len = || cache.lock().names.len();
+        (0..100).for_each(|i| ask(&manual, &cache, &format!("asked{i}.test"), &done));
+        for i in 0..220 {
+            let known = cache.clone();
+            known.lock().names.insert(
+                name(&format!("known{i}.test")),
+                Entry::Known {
+                    answer: Ok(Arc::new(one_address(None))),
+                    until: later(manual.runtime().now(), Duration::MAX),
+                },
+            );
+        }
+        assert_eq!(len(), 320);
+        ask(&manual, &cache, "one.test", &done);
+        assert_eq!(len(), 301, "a sixteenth went");
+        // All that was known goes in time, and nothing that somebody waits for.
+        (0..300).for_each(|i| ask(&manual, &cache, &format!("more{i}.test"), &done));
+        assert_eq!((len(), manual.lookups()), (320, 401));
+        (0..100).for_each(|i| ask(&manual, &cache, &format!("asked{i}.test"), &done));
+        assert_eq!(manual.lookups(), 401, "shared as before");
+        manual.answer(Ok(one_address(None)));
+        manual.settle();
+        assert_eq!((done.load(Ordering::Relaxed), len()), (501, 320));
+    }
+
+    #[test]
+    fn a_search_for_room_in_vain_is_not_repeated_at_once() {
+        let manual = Manual::new();
+        let now = manual.runtime().now();
+        let cache = CachedResolver::new(&manual.runtime(), DnsLimits { entries: 160, ..DnsLimits::default() }, 1);
+        let done = Arc::new(AtomicUsize::new(0));
+        (0..160).for_each(|i| ask(&manual, &cache, &format!("asked{i}.test"), &done));
+        let mut cache = cache.lock();
+        for round in [10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0, 10] {
+            assert!(!cache.make_room(160, now));
+            assert_eq!(cache.without, round);
+        }
     }
 
     #[test]
