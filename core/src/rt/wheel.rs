@@ -10,6 +10,8 @@ use super::{Runtime, Sleep};
 
 const SLOTS: usize = 512;
 
+const TICK_NANOS: u64 = 8_000_000;
+
 /// A hashed timer wheel. Adding, extending and dropping a timer are O(1); extending moves nothing, because an entry is
 /// put further on only when its slot comes round. Timers fire up to one [`TICK`](Self::TICK) late, never early.
 ///
@@ -60,7 +62,7 @@ impl Shared {
 
 impl Wheel {
     /// The resolution.
-    pub const TICK: Duration = Duration::from_millis(8);
+    pub const TICK: Duration = Duration::from_nanos(TICK_NANOS);
 
     /// An empty wheel by the clock of `runtime`.
     pub fn new(runtime: &Runtime) -> Self {
@@ -101,7 +103,7 @@ impl Wheel {
         let next = state.next_tick();
         drop(state);
         due.into_iter().for_each(Waker::wake);
-        next.map(|tick| self.0.origin + Self::TICK * u32::try_from(tick).unwrap_or(u32::MAX))
+        next.map(|tick| self.0.origin + Duration::from_nanos(TICK_NANOS.saturating_mul(tick)))
     }
 
     /// Timers that are armed.
@@ -387,6 +389,25 @@ mod tests {
             assert_eq!(fired.load(Ordering::Relaxed), 1, "{first} to {second}");
         }
         assert!(manual.runtime().now() > start);
+    }
+
+    #[test]
+    fn turns_after_years() {
+        let manual = Manual::new();
+        let wheel = Wheel::new(&manual.runtime());
+        // 2^32 ticks are less than 398 days.
+        for days in [397, 1, 3650] {
+            manual.pass(Duration::from_secs(days * 24 * 3600));
+            let now = manual.runtime().now();
+            wheel.advance(now);
+            let mut timer = std::pin::pin!(wheel.timer(now + Duration::from_secs(1)));
+            let mut cx = Context::from_waker(Waker::noop());
+            assert!(timer.as_mut().poll(&mut cx).is_pending());
+            let next = wheel.advance(now).expect("armed");
+            assert!(next > now && next <= now + Duration::from_secs(1) + Wheel::TICK, "{:?}", next - now);
+            wheel.advance(next + Duration::from_secs(1));
+            assert!(timer.as_mut().poll(&mut cx).is_ready());
+        }
     }
 
     // H10
