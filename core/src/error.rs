@@ -107,7 +107,8 @@ impl Error {
         )
     }
 
-    /// No connection could be made.
+    /// No connection could be made, or the peer reset the one that was in use: [`ErrorKind::ConnectReset`] is also an
+    /// answer that broke off in its body.
     pub fn is_connect(&self) -> bool {
         self.0.kind.code().starts_with("connect.") || self.0.kind == ErrorKind::TimeoutConnect
     }
@@ -221,8 +222,6 @@ kinds! {
     UrlScheme = "url.scheme", Never;
     /// A header, method or body of the request cannot be sent. Nothing went on the wire. Mend the request.
     RequestInvalid = "request.invalid", Never;
-    /// The address is private and the guard is on. Allow it, or do not follow the link.
-    GuardBlocked = "guard.blocked", Never;
     /// The name does not exist. Kept as a negative cache entry for a while.
     DnsNotFound = "dns.not_found", Never;
     /// The name servers failed or refused. Retried.
