@@ -235,3 +235,15 @@ fn header(name: &str, value: Option<String>) -> Result<Option<HeaderValue>, Erro
     };
     value.map(parse).transpose()
 }
+
+#[cfg(test)]
+mod tests {
+    // H1
+    #[cfg(unix)]
+    #[test]
+    fn half_of_the_descriptors_stay_free_of_parked_connections() {
+        let soft = rustix::process::getrlimit(rustix::process::Resource::Nofile).current.unwrap_or(u64::MAX);
+        let idle = super::default_idle() as u64;
+        assert!(idle >= 1 && idle <= (soft / 2).clamp(1, 10_000), "{idle} of {soft}");
+    }
+}
