@@ -116,20 +116,20 @@ impl Timings {
 ///
 /// For now it grants everything; the engine reads it and stops admitting above the byte budget.
 #[derive(Debug, Default)]
-pub struct Ledger {
+pub(crate) struct Ledger {
     bytes: AtomicU64,
 }
 
 impl Ledger {
     /// Bytes booked now.
-    pub fn bytes(&self) -> u64 {
+    pub(crate) fn bytes(&self) -> u64 {
         self.bytes.load(Ordering::Relaxed)
     }
 }
 
 /// Bytes booked against a [`Ledger`]; given back on drop.
 #[derive(Debug)]
-pub struct Booking {
+pub(crate) struct Booking {
     ledger: Arc<Ledger>,
     bytes: u64,
 }
@@ -137,11 +137,6 @@ pub struct Booking {
 impl Booking {
     fn new(ledger: Arc<Ledger>) -> Self {
         Self { ledger, bytes: 0 }
-    }
-
-    /// Bytes booked by this one.
-    pub fn bytes(&self) -> u64 {
-        self.bytes
     }
 
     fn grow(&mut self, bytes: u64) {

@@ -99,7 +99,8 @@ pub use self::drive::{
 };
 pub use self::engine::Shutdown;
 pub use self::error::{Error, ErrorKind, RetryTime};
-pub use self::fetch::{Booking, FetchCx, Fetcher, Ledger, Phase, Timings};
+use self::fetch::{Booking, Ledger};
+pub use self::fetch::{FetchCx, Fetcher, Phase, Timings};
 pub use self::frontier::{
     Added, Frontier, FrontierError, LeaseId, Leased, MemoryFrontier, Recurring, StreamFrontier, Verdict,
 };

@@ -1,12 +1,16 @@
 //! The task that owns the frontier, so that a slow disk or broker never holds up the driver.
 
 use std::collections::VecDeque;
-use std::future::poll_fn;
+use std::future::{Future, poll_fn};
 use std::num::NonZeroU32;
+use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Poll, Waker};
 
+use futures::FutureExt;
+
 use super::inbox::{Inbox, Message};
+use super::parse_stage::panic_message;
 use crate::Request;
 use crate::frontier::{Frontier, FrontierError, LeaseId, Leased, Verdict};
 use crate::rt::Runtime;
@@ -76,6 +80,13 @@ impl FrontierDoor {
     }
 }
 
+/// A frontier that panics has failed.
+async fn contained(work: impl Future<Output = Result<(), FrontierError>>) -> Result<(), FrontierError> {
+    let panicked =
+        |panic| Err(FrontierError::new(format!("use the frontier, which panicked: {}", panic_message(panic))));
+    AssertUnwindSafe(work).catch_unwind().await.unwrap_or_else(panicked)
+}
+
 struct Task {
     shared: Arc<Mutex<State>>,
     runtime: Runtime,
@@ -97,9 +108,9 @@ impl Task {
     async fn run(mut self) {
         loop {
             let done = match self.next().await {
-                Work::Add(found) => self.add(found).await,
-                Work::Settle(done) => self.settle(done).await,
-                Work::Lease(want) => self.lease(want).await,
+                Work::Add(found) => contained(self.add(found)).await,
+                Work::Settle(done) => contained(self.settle(done)).await,
+                Work::Lease(want) => contained(self.lease(want)).await,
                 Work::Nothing => {
                     self.inbox.push(Message::Leased(Leased::default()));
                     Ok(())

@@ -31,16 +31,16 @@ impl Engine {
         if host.state == HostState::New {
             host.state = HostState::Prepared;
             if prepare {
-                host.state = HostState::Preparing;
-                self.actions.push_back(Action::Prepare(id));
+                host.state = HostState::ToPrepare;
+                self.to_prepare.push_back(id);
                 return;
             }
         }
         if host.state == HostState::Prepared {
             host.state = HostState::Ready;
             if resolve {
-                host.state = HostState::Resolving;
-                self.actions.push_back(Action::Resolve(id));
+                host.state = HostState::ToResolve;
+                self.to_prepare.push_back(id);
                 return;
             }
         }
@@ -60,6 +60,28 @@ impl Engine {
         }
     }
 
+    /// The next host whose rules or address are to be found, where there is a permit for it.
+    pub(super) fn prepare_next(&mut self) -> Option<Action> {
+        while self.preparing < self.config.prepare_permits && self.gate_open && !self.paused {
+            let id = self.to_prepare.pop_front()?;
+            let Some(host) = self.known_host(id) else { continue };
+            let (action, state, back) = match host.state {
+                HostState::ToPrepare => (Action::Prepare(id), HostState::Preparing, HostState::New),
+                HostState::ToResolve => (Action::Resolve(id), HostState::Resolving, HostState::Prepared),
+                _ => continue,
+            };
+            // Nobody waits for it any more: asked again when somebody does.
+            if host.arriving.is_empty() && host.queue.is_empty() {
+                host.state = back;
+                continue;
+            }
+            host.state = state;
+            self.preparing += 1;
+            return Some(action);
+        }
+        None
+    }
+
     pub(super) fn host_failed(&mut self, now: Instant, id: HostId, retry: RetryTime) {
         let (base, cap, attempts) = (self.config.backoff_base, self.config.backoff_cap, self.config.attempts);
         let Some(host) = self.hosts.get_mut(id.index as usize).filter(|h| h.serial == id.serial) else { return };
@@ -68,7 +90,12 @@ impl Engine {
             HostState::Resolving => true,
             _ => return,
         };
+        self.preparing -= 1;
         host.failures += 1;
+        if retry == RetryTime::WhenRoom {
+            let since = *host.pressed_since.get_or_insert(now);
+            host.failures = if now < later(since, self.config.room_patience) { 0 } else { attempts };
+        }
         let wait = match retry {
             RetryTime::After(wait) if wait <= self.config.retry_after_cap => Some(wait),
             RetryTime::AfterBackoff | RetryTime::WhenRoom => {
@@ -77,7 +104,7 @@ impl Engine {
             }
             _ => None,
         };
-        if let Some(wait) = wait.filter(|_| host.failures < attempts || retry == RetryTime::WhenRoom) {
+        if let Some(wait) = wait.filter(|_| host.failures < attempts) {
             host.state = HostState::BackingOff { prepared };
             self.at(later(now, wait), Due::HostRetry(id));
             return;
@@ -85,6 +112,7 @@ impl Engine {
         host.state = HostState::New;
         host.failures = 0;
         host.backoff = Duration::ZERO;
+        host.pressed_since = None;
         let queued = std::mem::take(&mut host.queue).into_iter().map(|w| w.job);
         let waiting: Vec<_> = std::mem::take(&mut host.arriving).into_iter().chain(queued).collect();
         for job in waiting {
@@ -144,6 +172,9 @@ impl Engine {
         }
         if self.to_deliver.len() as u32 + self.delivering + self.settling >= self.config.backlog {
             return Err(Bound::Sink);
+        }
+        if self.frontier_behind {
+            return Err(Bound::Frontier);
         }
         if in_flight >= self.limiter.limit() {
             return Err(Bound::GlobalLimit);

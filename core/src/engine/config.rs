@@ -52,6 +52,10 @@ pub struct Config {
     pub retry_floor: u32,
     /// First attempts after which the crawl ends; `None`: no end.
     pub max_starts: Option<u64>,
+    /// Hosts whose rules or address are being found at a time: 256. They hold no fetch permit, but sockets and lookups.
+    pub prepare_permits: u32,
+    /// How long a URL may be turned away by local pressure before it settles: 10 min.
+    pub room_patience: Duration,
     /// Jobs that wait in the engine at most; more stay in the frontier: 10,000.
     pub queue: u32,
     /// Hosts remembered at most, busy ones apart: 100,000.
@@ -86,6 +90,8 @@ impl Default for Config {
             retry_budget: 0.2,
             retry_floor: 10,
             max_starts: None,
+            prepare_permits: 256,
+            room_patience: Duration::from_secs(600),
             queue: 10_000,
             max_hosts: 100_000,
             prepare_hosts: false,

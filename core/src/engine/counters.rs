@@ -54,6 +54,8 @@ pub enum Bound {
     Parser,
     /// Items or outcomes wait for a sink.
     Sink,
+    /// The frontier is behind with what the parsers found.
+    Frontier,
     /// Bodies fill the byte budget.
     Bytes,
     /// Paused, or ending.
@@ -62,7 +64,7 @@ pub enum Bound {
 
 impl Bound {
     /// All of them, in the order of this page.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::NoWork,
         Self::Politeness,
         Self::HostLimit,
@@ -71,6 +73,7 @@ impl Bound {
         Self::Lag,
         Self::Parser,
         Self::Sink,
+        Self::Frontier,
         Self::Bytes,
         Self::Stopped,
     ];
@@ -86,6 +89,7 @@ impl Bound {
             Self::Lag => "lag",
             Self::Parser => "parser",
             Self::Sink => "sink",
+            Self::Frontier => "frontier",
             Self::Bytes => "bytes",
             Self::Stopped => "stopped",
         }

@@ -140,6 +140,8 @@ pub enum Event {
     },
     /// Bytes of bodies that are in memory now.
     Bytes(u64),
+    /// The frontier has more additions to take than it should: pages that would give more wait.
+    FrontierBehind(bool),
     /// The lag gate closed (`false`) or opened.
     Gate {
         /// Whether new fetches may start.

@@ -27,6 +27,8 @@ pub(super) struct Host {
     pub(super) address: Option<IpAddr>,
     pub(super) failures: u32,
     pub(super) backoff: Duration,
+    /// Since when only local pressure keeps it from being prepared or resolved.
+    pub(super) pressed_since: Option<Instant>,
     pub(super) place: Place,
     /// Named by the engine's list of idle hosts.
     pub(super) listed_idle: bool,
@@ -36,8 +38,12 @@ pub(super) struct Host {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum HostState {
     New,
+    /// In line for a permit to be prepared.
+    ToPrepare,
     Preparing,
     Prepared,
+    /// In line for a permit to be resolved.
+    ToResolve,
     Resolving,
     Ready,
     /// Its rules or address could not be had; tried again when the timer comes.
@@ -93,6 +99,7 @@ impl Host {
             address: None,
             failures: 0,
             backoff: Duration::ZERO,
+            pressed_since: None,
             place: Place::Nowhere,
             listed_idle: false,
         }

@@ -71,6 +71,9 @@ pub struct Engine {
     addresses: HashMap<IpAddr, Address, KeyedState>,
     timers: BinaryHeap<Reverse<(Instant, u64, Due)>>,
     actions: VecDeque<Action>,
+    /// Hosts in line for their rules or address.
+    to_prepare: VecDeque<HostId>,
+    preparing: u32,
     to_parse: VecDeque<JobId>,
     to_deliver: VecDeque<JobId>,
     limiter: Limiter,
@@ -87,6 +90,7 @@ pub struct Engine {
     settling: u32,
     bytes: u64,
     gate_open: bool,
+    frontier_behind: bool,
     paused: bool,
     ending: Option<Ending>,
 }
@@ -125,6 +129,8 @@ struct Job {
     attempts: u32,
     max_attempts: u32,
     backoff: Duration,
+    /// Since when only local pressure keeps it from being fetched.
+    pressed_since: Option<Instant>,
     vet: bool,
     /// The next start is another hop of the same attempt.
     hop: bool,
@@ -164,6 +170,8 @@ impl Engine {
             addresses: HashMap::with_hasher(KeyedState::new(config.seed)),
             timers: BinaryHeap::new(),
             actions: VecDeque::new(),
+            to_prepare: VecDeque::new(),
+            preparing: 0,
             to_parse: VecDeque::new(),
             to_deliver: VecDeque::new(),
             limiter: Limiter::new(config.ramp_from, config.max_in_flight, config.gate_floor),
@@ -179,6 +187,7 @@ impl Engine {
             settling: 0,
             bytes: 0,
             gate_open: true,
+            frontier_behind: false,
             paused: false,
             ending: None,
             config,
@@ -223,6 +232,7 @@ impl Engine {
             attempts: 0,
             max_attempts: if spec.attempts == 0 { self.config.attempts } else { spec.attempts }.max(1),
             backoff: Duration::ZERO,
+            pressed_since: None,
             vet: spec.vet,
             hop: false,
         });
@@ -242,14 +252,18 @@ impl Engine {
                 known.gap = gap.unwrap_or_default();
                 known.valid_until = valid_until;
                 known.failures = 0;
+                known.pressed_since = None;
                 known.state = HostState::Prepared;
+                self.preparing -= 1;
                 self.advance_host(now, host);
             }
             Event::Resolved { host, address } => {
                 let Some(known) = self.known_host(host).filter(|h| h.state == HostState::Resolving) else { return };
                 let before = std::mem::replace(&mut known.address, address);
                 known.failures = 0;
+                known.pressed_since = None;
                 known.state = HostState::Ready;
+                self.preparing -= 1;
                 self.advance_host(now, host);
                 // It may have been offered a permit of the old one, which others wait for.
                 if before != address {
@@ -316,6 +330,7 @@ impl Engine {
                 }
             }
             Event::Bytes(bytes) => self.bytes = bytes,
+            Event::FrontierBehind(behind) => self.frontier_behind = behind,
             Event::Gate { open } => {
                 if open && !self.gate_open {
                     self.limiter.restart(self.counters.in_flight);
@@ -364,6 +379,9 @@ impl Engine {
         if let Some(action) = self.actions.pop_front() {
             return Some(action);
         }
+        if let Some(action) = self.prepare_next() {
+            return Some(action);
+        }
         while let Some(job) = self.to_deliver.pop_front() {
             if self.delivering >= self.config.deliver_permits {
                 self.to_deliver.push_front(job);
@@ -376,7 +394,7 @@ impl Engine {
             }
         }
         // A page that is parsed while its items have nowhere to go would only move the heap one stage on.
-        while self.to_deliver.is_empty() {
+        while self.to_deliver.is_empty() && !self.frontier_behind {
             let Some(job) = self.to_parse.pop_front() else { break };
             if self.counters.parsing >= self.config.parse_permits {
                 self.to_parse.push_front(job);

@@ -84,8 +84,12 @@ impl Engine {
 
     pub(super) fn failed(&mut self, now: Instant, id: JobId, retry: RetryTime, throttled: bool) {
         let (base, cap) = (self.config.backoff_base, self.config.backoff_cap);
+        let (patience, honoured) = (self.config.room_patience, self.config.retry_after_cap);
         let in_flight = self.counters.in_flight;
         let job = &mut self.jobs[id.index as usize];
+        if retry != RetryTime::WhenRoom {
+            job.pressed_since = None;
+        }
         let wait = match retry {
             RetryTime::WhenRoom => {
                 // The attempt never left this machine: not counted, and fewer at a time from now on.
@@ -94,9 +98,10 @@ impl Engine {
                     self.first_starts -= 1;
                 }
                 self.limiter.pressure(in_flight);
-                Some(base / 10)
+                let since = *job.pressed_since.get_or_insert(now);
+                (now < later(since, patience)).then_some(base / 10)
             }
-            RetryTime::After(wait) => (wait <= self.config.retry_after_cap).then_some(wait),
+            RetryTime::After(wait) => (wait <= honoured).then_some(wait),
             RetryTime::AfterBackoff => {
                 job.backoff = retry::backoff(base, cap, job.backoff, &mut self.rng);
                 Some(job.backoff)
@@ -104,8 +109,13 @@ impl Engine {
             RetryTime::Never => None,
         };
         let (host, tries_left) = (job.host, job.attempts < job.max_attempts);
-        if let (true, Some(wait)) = (throttled, wait) {
-            self.host_mut(host).wait_until(later(now, wait));
+        // A pause that is too long for the URL is still one for its host, as long as is honoured.
+        let pause = match retry {
+            RetryTime::After(asked) => Some(asked.min(honoured)),
+            _ => wait,
+        };
+        if let (true, Some(pause)) = (throttled, pause) {
+            self.host_mut(host).wait_until(later(now, pause));
         }
         let again = wait.filter(|_| tries_left && self.ending.is_none());
         match again {

@@ -254,6 +254,63 @@ fn a_retry_after_beyond_the_cap_settles() {
     }
 }
 
+#[test]
+fn a_pause_beyond_the_cap_settles_the_url_and_still_holds_for_its_host() {
+    let mut b = Bench::new(Config { per_host: Some(1), ..plain() });
+    let (first, second) = (b.submit("a"), b.submit("a"));
+    assert_eq!(b.fetches(), [first]);
+    b.event(Event::Failed { job: first, retry: RetryTime::After(Duration::from_secs(3600)), throttled: true });
+    assert_eq!(b.fetches(), []);
+    assert_eq!(b.settled, [(first, JobVerdict::Error)]);
+    b.advance(600_000 * MS - NS);
+    assert_eq!(b.fetches(), []);
+    b.advance(NS);
+    assert_eq!(b.fetches(), [second]);
+}
+
+#[test]
+fn hosts_are_prepared_a_few_at_a_time_and_not_while_the_gate_is_closed() {
+    let mut b = Bench::new(Config { prepare_hosts: true, prepare_permits: 2, ..plain() });
+    (0..5).for_each(|i| _ = b.submit(&format!("h{i}")));
+    let hosts: Vec<_> = (0..5).map(|i| b.engine.host(&format!("h{i}"))).collect();
+    assert_eq!(b.actions(), [Action::Prepare(hosts[0]), Action::Prepare(hosts[1])]);
+    b.event(Event::Gate { open: false });
+    b.event(Event::HostFailed { host: hosts[0], retry: RetryTime::Never });
+    assert_eq!(b.actions(), []);
+    b.event(Event::Gate { open: true });
+    assert_eq!(b.actions(), [Action::Prepare(hosts[2])]);
+}
+
+// J1
+#[test]
+fn a_frontier_that_is_behind_stops_fetching_and_parsing() {
+    let mut b = Bench::new(plain());
+    let first = b.submit("a");
+    assert_eq!(b.fetches(), [first]);
+    b.event(Event::FrontierBehind(true));
+    b.event(Event::Fetched { job: first });
+    let second = b.submit("b");
+    assert_eq!(b.actions(), []);
+    b.event(Event::FrontierBehind(false));
+    assert_eq!(b.actions(), [Action::Parse(first), Action::Fetch { job: second, attempt: 1 }]);
+}
+
+#[test]
+fn local_pressure_that_does_not_end_settles() {
+    for (wait, settles) in [(600_000 * MS - NS, 0), (600_000 * MS, 1)] {
+        let mut b = Bench::new(plain());
+        let job = b.submit("a");
+        b.actions();
+        b.fail(job, RetryTime::WhenRoom);
+        b.advance(100 * MS);
+        b.actions();
+        b.advance(wait - 100 * MS);
+        b.fail(job, RetryTime::WhenRoom);
+        b.actions();
+        assert_eq!(b.settled.len(), settles, "{wait:?}");
+    }
+}
+
 // H1, H2
 #[test]
 fn local_pressure_is_not_an_attempt_and_shrinks_what_is_in_flight() {
@@ -462,6 +519,7 @@ enum Step {
     Advance(u16),
     Back(u16),
     Gate(bool),
+    Behind(bool),
     Bytes(u16),
     Pause(bool),
     Cancel(u8),
@@ -475,6 +533,7 @@ fn step() -> impl Strategy<Value = Step> {
         8 => (0..3000u16).prop_map(Step::Advance),
         1 => (0..3000u16).prop_map(Step::Back),
         1 => any::<bool>().prop_map(Step::Gate),
+        1 => any::<bool>().prop_map(Step::Behind),
         1 => (0..2000u16).prop_map(Step::Bytes),
         1 => any::<bool>().prop_map(Step::Pause),
         1 => any::<u8>().prop_map(Step::Cancel),
@@ -527,7 +586,7 @@ proptest! {
     fn conservation_limits_and_liveness(steps in prop::collection::vec(step(), 0..200), prepare: bool) {
         let config = Config {
             max_in_flight: 6, per_host: Some(2), per_address: Some(3), gap: 100 * MS, gap_jitter: 0.5, attempts: 3,
-            parse_permits: 2, deliver_permits: 2, backlog: 8, byte_budget: 1000, gate_floor: 1, max_hosts: 3,
+            parse_permits: 2, deliver_permits: 2, backlog: 8, byte_budget: 1000, gate_floor: 1, max_hosts: 3, prepare_permits: 2,
             prepare_hosts: prepare, resolve_hosts: prepare, ramp_from: Some(1), rate: Some(50.0), ..Config::default()
         };
         let mut b = Bench::new(config.clone());
@@ -565,6 +624,7 @@ proptest! {
                     b.now = before;
                 }
                 Step::Gate(gate) => b.event(Event::Gate { open: gate }),
+                Step::Behind(behind) => b.event(Event::FrontierBehind(behind)),
                 Step::Bytes(bytes) => b.event(Event::Bytes(bytes.into())),
                 Step::Pause(true) => b.engine.pause(),
                 Step::Pause(false) => b.engine.resume(),
@@ -579,6 +639,7 @@ proptest! {
         }
         b.engine.resume();
         b.event(Event::Gate { open: true });
+        b.event(Event::FrontierBehind(false));
         b.event(Event::Bytes(0));
         for _ in 0..100_000 {
             drain(&mut b, &mut open);

@@ -32,12 +32,12 @@ impl Driver {
             Message::Closed { job } => self.closed(now, job),
             Message::Leased(leased) => self.leased(now, leased),
             Message::Added { refused } => {
-                self.lease.adding -= 1;
+                let added = self.lease.adding.pop_front().unwrap_or_default();
+                self.lease.adding_requests -= added;
                 self.lease.worth_asking = true;
                 self.lease.drained = false;
-                for request in refused {
-                    self.submit_settled(now, None, request, JobVerdict::Skipped(SkipReason::FrontierFull), None);
-                }
+                self.refused.extend(refused);
+                self.event(now, Event::FrontierBehind(self.lease.is_behind()));
             }
             Message::FrontierFailed(error) => self.fail(now, error.into()),
             Message::SinkFailed { of, error } => {
@@ -110,9 +110,11 @@ impl Driver {
 
     pub(super) fn leased(&mut self, now: Instant, leased: Leased) {
         self.lease.asked = false;
-        self.lease.drained = leased.drained && self.lease.adding == 0;
+        self.lease.drained = leased.drained && self.lease.adding.is_empty();
         self.lease.next_due = leased.next_due;
-        self.lease.worth_asking = !leased.requests.is_empty() && !leased.drained;
+        // An answer that was made before a settlement does not know what the settlement set free.
+        let settled_since = std::mem::take(&mut self.lease.settled_since_asked);
+        self.lease.worth_asking = (settled_since || !leased.requests.is_empty()) && !leased.drained;
         for (lease, request) in leased.requests {
             self.submit(now, Some(lease), request, None);
         }
@@ -150,6 +152,9 @@ impl Driver {
             None => Arc::clone(&self.limits),
         };
         let host = self.p.engine.host(&target.origin().ascii_serialization());
+        if overrides.is_some_and(|o| o.proxy.is_some()) {
+            self.proxied.insert(host);
+        }
         let job = self.p.engine.submit(now, host, spec);
         self.insert(now, job, lease, request, limits).reply = reply;
     }
@@ -277,12 +282,15 @@ impl Driver {
             return Err(Error::new(ErrorKind::RedirectTooMany, attempted).with_url(next.url()));
         }
         let target = next.target()?;
-        let (is_seed, is_own) = (next.depth() == 0, record.reply.is_some());
+        let is_own = record.reply.is_some();
+        let first = Arc::clone(&record.settled.request);
         record.note_hop(head);
         record.hop = Some(Arc::new(next));
-        if is_seed {
+        // Where a seed leads, the crawl was sent; where a page or the embedder's own fetch leads, it was not.
+        if !is_own && first.depth() == 0 && self.seeds.contains(first.url()) {
             self.p.settings.scope.admit(&target);
-        } else if !is_own && !self.p.settings.scope.contains_link(&target, Some(head.url.as_str())) {
+        } else if first.depth() > 0 && !is_own && !self.p.settings.scope.contains_link(&target, Some(head.url.as_str()))
+        {
             self.event(now, Event::Skipped { job, reason: SkipReason::Scope });
             return Ok(true);
         }
@@ -339,6 +347,7 @@ impl Driver {
             self.p.frontier.settle(lease, verdict);
             // It may give what it held back until now.
             self.lease.worth_asking |= !self.lease.drained;
+            self.lease.settled_since_asked |= self.lease.asked;
         }
         self.event(now, Event::Closed { job });
     }

@@ -3,9 +3,10 @@
 mod incoming;
 mod outgoing;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::future::Future;
 use std::num::NonZeroU32;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
@@ -18,15 +19,23 @@ use super::frontier_task::FrontierDoor;
 use super::inbox::Inbox;
 use super::lag_probe::LagProbe;
 use super::lane::Lane;
-use super::parse_stage::ParseStage;
+use super::parse_stage::{ParseStage, panic_message};
 use super::record::Record;
 use super::stats::{FinishReason, Report, Stats};
 use super::{Profile, Scope};
-use crate::engine::{Engine, Event, HostId, JobId, Shutdown};
+use crate::engine::{Engine, Event, HostId, JobId, JobVerdict, Shutdown};
 use crate::hash::KeyedState;
 use crate::rt::{BoxFuture, Runtime, Sleep};
 use crate::time::later;
-use crate::{Close, Error, ErrorKind, Fetcher, HostPolicy, HostRules, Ledger, Limits, Page, Request, Verdict};
+use crate::{
+    Close, Error, ErrorKind, Fetcher, HostPolicy, HostRules, Ledger, Limits, Page, Request, SkipReason, Verdict,
+};
+
+/// Requests that the frontier has not taken in, above which nothing is fetched or parsed.
+const FRONTIER_BEHIND: usize = 100_000;
+
+/// Requests that are settled at once because the frontier had no room for them.
+const REFUSED_AT_ONCE: usize = 128;
 
 /// How long a parse job waits that an offload shared with others had no room for.
 const OFFER_AGAIN: Duration = Duration::from_millis(2);
@@ -79,6 +88,12 @@ pub(super) struct Driver {
     submitted: u64,
     rules: HashMap<HostId, Box<dyn HostRules>, KeyedState>,
     host_errors: HashMap<HostId, Error, KeyedState>,
+    /// Hosts with a request that has a proxy of its own.
+    proxied: HashSet<HostId, KeyedState>,
+    /// URLs that the crawl was told to begin with; what they redirect to is in scope.
+    seeds: HashSet<Box<str>, KeyedState>,
+    /// Requests that the frontier had no room for and that are not settled yet.
+    refused: VecDeque<Request>,
     /// Lanes that take nothing more because the crawl failed.
     failed_lanes: Vec<Box<dyn Lane>>,
     ledger: Arc<Ledger>,
@@ -107,14 +122,24 @@ pub(super) struct Driver {
 #[derive(Debug, Default)]
 struct Lease {
     asked: bool,
-    /// Additions that it has not answered.
-    adding: u32,
+    /// The sizes of the additions that it has not answered.
+    adding: VecDeque<usize>,
+    adding_requests: usize,
+    /// A lease was settled after the question that is open.
+    settled_since_asked: bool,
     /// It may have something that it had not when it was asked last.
     worth_asking: bool,
     drained: bool,
     next_due: Option<SystemTime>,
     /// The question was taken back, because the crawl ends.
     withdrawn: bool,
+}
+
+impl Lease {
+    /// Whether it has more to take in than it should.
+    fn is_behind(&self) -> bool {
+        self.adding_requests > FRONTIER_BEHIND
+    }
 }
 
 impl Driver {
@@ -127,6 +152,9 @@ impl Driver {
             submitted: 0,
             rules: HashMap::with_hasher(KeyedState::new(0)),
             host_errors: HashMap::with_hasher(KeyedState::new(0)),
+            proxied: HashSet::with_hasher(KeyedState::new(0)),
+            seeds: HashSet::with_hasher(KeyedState::new(0)),
+            refused: VecDeque::new(),
             failed_lanes: Vec::new(),
             ledger: Arc::new(Ledger::default()),
             limits: Arc::new(p.settings.profile.limits.clone()),
@@ -146,8 +174,11 @@ impl Driver {
             p,
         };
         let seeds = std::mem::take(&mut driver.p.seeds);
-        for target in seeds.iter().filter_map(|seed| seed.target().ok()) {
-            driver.p.settings.scope.admit(&target);
+        for seed in &seeds {
+            driver.seeds.insert(seed.url().into());
+            if let Ok(target) = seed.target() {
+                driver.p.settings.scope.admit(&target);
+            }
         }
         driver.add(seeds);
         driver
@@ -155,7 +186,8 @@ impl Driver {
 
     fn add(&mut self, found: Vec<Request>) {
         if !found.is_empty() {
-            self.lease.adding += 1;
+            self.lease.adding.push_back(found.len());
+            self.lease.adding_requests += found.len();
             self.p.frontier.add(found);
         }
     }
@@ -227,7 +259,10 @@ impl Driver {
     }
 
     fn is_done(&mut self) -> bool {
-        if !self.p.engine.is_idle() || (self.lease.adding > 0 && self.fatal.is_none()) {
+        if !self.p.engine.is_idle() || !self.refused.is_empty() {
+            return false;
+        }
+        if !self.lease.adding.is_empty() && self.fatal.is_none() {
             return false;
         }
         if self.finish.is_none() {
@@ -350,8 +385,12 @@ impl Driver {
             // Bodies are given back on the parsers' threads, so the sum is asked for and not told.
             let bytes = self.ledger.bytes();
             self.event(now, Event::Bytes(bytes));
+            self.event(now, Event::FrontierBehind(self.lease.is_behind()));
+            for request in self.refused.drain(..self.refused.len().min(REFUSED_AT_ONCE)).collect::<Vec<_>>() {
+                self.submit_settled(now, None, request, JobVerdict::Skipped(SkipReason::FrontierFull), None);
+            }
             while let Some(message) = self.p.inbox.poll_next(cx.waker()) {
-                self.on_message(now, message);
+                self.contained(now, |driver| driver.on_message(now, message));
                 if self.ended {
                     return true;
                 }
@@ -364,15 +403,27 @@ impl Driver {
             let mut acted = false;
             while let Some(action) = self.p.engine.poll(now) {
                 acted = true;
-                self.act(now, action);
+                self.contained(now, |driver| driver.act(now, action));
                 now = self.p.runtime.now();
                 if now >= end {
                     return false;
                 }
             }
-            if !acted {
+            if !acted && self.refused.is_empty() {
                 return true;
             }
+            if self.p.runtime.now() >= end {
+                return false;
+            }
+        }
+    }
+
+    /// Runs what may call code of the embedder's (a filter, rules of a host, a drop). A panic in it ends the crawl, and
+    /// says so.
+    fn contained(&mut self, now: Instant, work: impl FnOnce(&mut Self)) {
+        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| work(self))) {
+            let attempted = format!("go on after a panic on the loop: {}", panic_message(panic));
+            self.fail(now, Error::new(ErrorKind::Other, attempted));
         }
     }
 }

@@ -18,7 +18,7 @@ impl Driver {
     pub(super) fn act(&mut self, now: Instant, action: Action) {
         match action {
             Action::Prepare(host) => self.prepare(now, host),
-            Action::Resolve(host) => self.resolve(host),
+            Action::Resolve(host) => self.resolve(now, host),
             Action::Vet(job) => self.vet(now, job),
             Action::Fetch { job, attempt } => self.fetch(now, job, attempt),
             Action::Parse(job) => self.parse(now, job),
@@ -39,6 +39,7 @@ impl Driver {
             Action::Forget(host) => {
                 self.rules.remove(&host);
                 self.host_errors.remove(&host);
+                self.proxied.remove(&host);
             }
         }
     }
@@ -75,11 +76,17 @@ impl Driver {
         self.p.loops[at].begin(None, Box::pin(attempt::prepare(policy, target, cx, host)));
     }
 
-    pub(super) fn resolve(&mut self, host: HostId) {
+    pub(super) fn resolve(&mut self, now: Instant, host: HostId) {
+        // A name may be known to the proxy alone, and is nobody else's business: the fetch decides.
+        if self.proxied.contains(&host) {
+            return self.event(now, Event::Resolved { host, address: None });
+        }
         let at = self.loop_of(host);
         let cx = self.context(at, Arc::clone(&self.limits), 0, 1);
         if let (Some(target), Some(fetcher)) = (self.target_of(host), self.p.fetcher.clone()) {
             self.p.loops[at].begin(None, Box::pin(attempt::resolve(fetcher, target, cx, host)));
+        } else {
+            self.event(now, Event::Resolved { host, address: None });
         }
     }
 
