@@ -83,9 +83,9 @@ impl MemoryFrontier {
     fn insert(&mut self, request: Request) {
         self.next += 1;
         match request.not_before() {
-            Some(time) => self.due.insert((time, self.next), request),
-            None => return self.line_up(self.next, request),
-        };
+            Some(time) => _ = self.due.insert((time, self.next), request),
+            None => self.line_up(self.next, request),
+        }
     }
 
     fn line_up(&mut self, age: u64, request: Request) {

@@ -377,7 +377,7 @@ mod tests {
         struct Bomb(bool);
         impl Drop for Bomb {
             fn drop(&mut self) {
-                std::panic::resume_unwind(if self.0 { Box::new(Bomb(false)) } else { Box::new("contained") });
+                std::panic::resume_unwind(if self.0 { Box::new(Self(false)) } else { Box::new("contained") });
             }
         }
         let throw = || std::panic::resume_unwind(Box::new(Bomb(true)));
