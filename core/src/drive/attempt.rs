@@ -5,16 +5,28 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
+use std::time::Duration;
 
+use bytes::Bytes;
+use futures::channel::oneshot;
 use url::Url;
 
 use super::inbox::{FetchEnd, Message};
 use super::parse_stage::panic_message;
 use crate::engine::{HostId, JobId};
-use crate::{Accept, Error, ErrorKind, FetchCx, Fetcher, Head, HostCx, HostPolicy, Page, Request};
+use crate::rt::{Job, Rejected};
+use crate::time::later;
+use crate::{Accept, Error, ErrorKind, FetchCx, Fetcher, Head, HostCx, HostPolicy, Page, Request, Response};
 
 /// A redirect whose body is larger than this is not read to its end for the sake of the connection.
 const DRAIN: u64 = 64 << 10;
+
+/// What a page for a host's rules may have at least, on the wire and decoded: a small limit on pages is no reason to do
+/// without the rules.
+const RULES_BODY: u64 = 8 << 20;
+
+/// When an offload that had no room is asked again.
+const NO_ROOM: Duration = Duration::from_millis(10);
 
 /// Runs `work`; a panic becomes an error of `kind`.
 async fn contained<T>(kind: ErrorKind, work: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
@@ -48,13 +60,37 @@ pub(super) async fn prepare(policy: Arc<dyn HostPolicy>, target: Url, cx: HostCx
     Message::Prepared { host, rules }
 }
 
-/// A page outside the queues, redirects followed by the fetcher.
+/// A page outside the queues, redirects followed by the fetcher, decoded by the offload.
 pub(super) async fn fetch_page(fetcher: Arc<dyn Fetcher>, request: Request, cx: FetchCx) -> Result<Page, Error> {
+    let mut limits = cx.limits().clone();
+    limits.body_wire = limits.body_wire.max(RULES_BODY);
+    limits.body_decoded = limits.body_decoded.max(RULES_BODY);
+    let cx = cx.with_limits(limits);
+    let work = async {
+        let response = fetcher.fetch(&request, &cx).await?;
+        decoded(response, &cx).await
+    };
     let total = cx.limits().deadlines.total;
-    let work = fetcher.fetch(&request, &cx);
-    let response = cx.timeout(total, ErrorKind::TimeoutTotal, "fetch the URL", work).await??;
-    let body = response.decoded(cx.limits())?;
-    Ok(Page::new(request, response.head, body, cx.attempt(), cx.wall_clock()))
+    let (head, body) = cx.timeout(total, ErrorKind::TimeoutTotal, "fetch the URL", work).await??;
+    Ok(Page::new(request, head, body, cx.attempt(), cx.wall_clock()))
+}
+
+/// Decodes off the loop. An offload that has no room is asked until it has; the caller has the deadline.
+async fn decoded(response: Response, cx: &FetchCx) -> Result<(Head, Bytes), Error> {
+    if response.decoder.is_none() {
+        return Ok((response.head, response.body));
+    }
+    let (sender, receiver) = oneshot::channel();
+    let limits = cx.limits().clone();
+    let mut job: Job = Box::new(move || {
+        let body = response.decoded(&limits);
+        let _ = sender.send(body.map(|body| (response.head, body)));
+    });
+    while let Err(Rejected(back)) = cx.runtime().offload().submit(job) {
+        job = back;
+        cx.runtime().sleep_until(later(cx.now(), NO_ROOM)).await;
+    }
+    receiver.await.unwrap_or_else(|_| Err(Error::new(ErrorKind::FetcherPanic, "decode the body")))
 }
 
 /// Finds the address of a host.
@@ -63,4 +99,99 @@ pub(super) async fn resolve(fetcher: Arc<dyn Fetcher>, target: Url, cx: FetchCx,
     let limit = cx.limits().deadlines.dns;
     let address = cx.timeout(limit, ErrorKind::TimeoutDns, "resolve the host", work).await.and_then(|result| result);
     Message::Resolved { host, address: address.map_err(|error| error.with_url(target.as_str())) }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroUsize;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::thread;
+
+    use async_trait::async_trait;
+
+    use super::*;
+    use crate::rt::manual::Manual;
+    use crate::rt::{Inline, Offload, Place, ThreadPool, Ticket};
+    use crate::{Decode, Limits};
+
+    /// Answers with an encoded body, whose decoding tells its thread.
+    struct Encoded;
+
+    #[async_trait]
+    impl Fetcher for Encoded {
+        async fn fetch(&self, request: &Request, cx: &FetchCx) -> Result<Response, Error> {
+            assert!(cx.limits().body_wire >= RULES_BODY, "the file is read whatever pages may have");
+            let mut response = Response::new(Head::new(request.target()?, http::StatusCode::OK), "encoded");
+            response.decoder = Some(Arc::new(Self));
+            Ok(response)
+        }
+    }
+
+    impl Decode for Encoded {
+        fn decode(&self, head: &Head, _wire: Bytes, limits: &Limits) -> Result<Bytes, Error> {
+            assert!(limits.body_decoded >= RULES_BODY);
+            assert_ne!(head.url.path(), "/panics");
+            Ok(format!("{:?}", thread::current().name()).into())
+        }
+    }
+
+    /// Refuses so many jobs before it takes one.
+    struct Full(AtomicUsize);
+
+    impl Offload for Full {
+        fn submit(&self, job: Job) -> Result<Ticket, Rejected> {
+            if self.0.load(Ordering::Relaxed) > 0 {
+                self.0.fetch_sub(1, Ordering::Relaxed);
+                return Err(Rejected(job));
+            }
+            Inline::new().submit(job)
+        }
+
+        fn capacity(&self) -> NonZeroUsize {
+            NonZeroUsize::MIN
+        }
+
+        fn place(&self) -> Place {
+            Place::Inline
+        }
+
+        fn give_up(&self, _: Ticket) -> bool {
+            false
+        }
+    }
+
+    /// The page, with the clock moved on by `step` each time that it is not there yet.
+    fn fetch(offload: impl Offload, path: &str, step: Duration) -> Result<Page, Error> {
+        let manual = Manual::new();
+        let mut limits = Limits::discovered();
+        (limits.body_wire, limits.body_decoded) = (10, 10);
+        let cx = FetchCx::detached(&manual.runtime().with_offload(offload)).with_limits(limits);
+        let page = fetch_page(Arc::new(Encoded), Request::get(format!("http://a.test/{path}")), cx);
+        let mut page = pin!(page);
+        let mut task = std::task::Context::from_waker(std::task::Waker::noop());
+        loop {
+            if let Poll::Ready(page) = page.as_mut().poll(&mut task) {
+                return page;
+            }
+            manual.advance(step);
+            thread::yield_now();
+        }
+    }
+
+    // C10
+    #[test]
+    fn a_page_of_rules_is_decoded_off_the_loop() {
+        let pool = || ThreadPool::new(NonZeroUsize::MIN);
+        let page = fetch(pool(), "robots.txt", Duration::ZERO).expect("it is decoded");
+        assert_eq!(&page.body()[..], br#"Some("tidegate-work")"#);
+        let error = fetch(pool(), "panics", Duration::ZERO).expect_err("contained");
+        assert_eq!(error.kind(), ErrorKind::FetcherPanic);
+    }
+
+    #[test]
+    fn an_offload_without_room_is_asked_again_until_the_deadline() {
+        assert!(fetch(Full(AtomicUsize::new(3)), "robots.txt", NO_ROOM).is_ok());
+        let error = fetch(Full(AtomicUsize::new(usize::MAX)), "robots.txt", NO_ROOM).expect_err("there is no room");
+        assert_eq!(error.kind(), ErrorKind::TimeoutTotal);
+    }
 }

@@ -3,7 +3,7 @@
 use std::any::Any;
 use std::collections::{HashMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
@@ -12,7 +12,7 @@ use super::inbox::{Inbox, Message, ParseEnd, ParseFailure, Parsed};
 use crate::engine::JobId;
 use crate::hash::KeyedState;
 use crate::request::without_userinfo;
-use crate::rt::{Offload, Rejected, Runtime};
+use crate::rt::{Job, Offload, Rejected, Runtime, Ticket};
 use crate::time::later;
 use crate::{
     Accept, Booking, Delivery, DeliveryId, Head, Limits, Output, Page, ParseAction, Parser, Request, Response,
@@ -89,9 +89,18 @@ pub(super) struct Local<I> {
     runtime: Runtime,
     inbox: Arc<Inbox>,
     /// Bounded by the parse permits.
-    rejected: Mutex<Vec<crate::rt::Job>>,
+    rejected: Mutex<Vec<(Job, Named)>>,
     /// What is parsed now, the longest first.
-    running: Arc<Mutex<VecDeque<(Instant, JobId)>>>,
+    running: Arc<Mutex<VecDeque<Running>>>,
+}
+
+/// The name of a page's job in the offload: known once it was submitted, when it may run already.
+type Named = Arc<OnceLock<Ticket>>;
+
+struct Running {
+    began: Instant,
+    job: JobId,
+    ticket: Named,
 }
 
 impl<I: Send + 'static> Local<I> {
@@ -106,9 +115,10 @@ impl<I: Send + 'static> Local<I> {
         }
     }
 
-    fn submit(&self, job: crate::rt::Job) {
-        if let Err(Rejected(job)) = self.offload.submit(job) {
-            lock(&self.rejected).push(job);
+    fn submit(&self, job: Job, name: Named) {
+        match self.offload.submit(job) {
+            Ok(ticket) => _ = name.set(ticket),
+            Err(Rejected(job)) => lock(&self.rejected).push((job, name)),
         }
     }
 }
@@ -123,20 +133,23 @@ impl<I: Send + 'static> ParseStage for Local<I> {
         let runtime = self.runtime.clone();
         let inbox = Arc::clone(&self.inbox);
         let running = Arc::clone(&self.running);
-        self.submit(Box::new(move || {
+        let name = Named::default();
+        let ticket = Arc::clone(&name);
+        let work = Box::new(move || {
             let began = runtime.now();
             let id = job.job;
-            lock(&running).push_back((began, id));
+            lock(&running).push_back(Running { began, job: id, ticket });
             let (result, bytes) = parse(&router, job);
             let took = runtime.now().saturating_duration_since(began);
-            lock(&running).retain(|(_, running)| *running != id);
+            lock(&running).retain(|running| running.job != id);
             inbox.push(Message::Parsed { job: id, end: ParseEnd { result, bytes, took } });
-        }));
+        });
+        self.submit(work, name);
     }
 
     fn retry(&self) {
         let rejected = std::mem::take(&mut *lock(&self.rejected));
-        rejected.into_iter().for_each(|job| self.submit(job));
+        rejected.into_iter().for_each(|(job, name)| self.submit(job, name));
     }
 
     fn has_rejected(&self) -> bool {
@@ -146,11 +159,14 @@ impl<I: Send + 'static> ParseStage for Local<I> {
     fn overdue(&self, now: Instant, limit: Duration) -> (Vec<(JobId, bool)>, Option<Instant>) {
         let mut running = lock(&self.running);
         let mut given_up = Vec::new();
-        while let Some((_, job)) = running.front().copied().filter(|(began, _)| later(*began, limit) <= now) {
-            running.pop_front();
-            given_up.push((job, self.offload.give_up_longest()));
+        // A page cannot end meanwhile, since it would have to take itself off the list first. One without a name is still
+        // being submitted, by the driver itself, which therefore is not here.
+        while running.front().is_some_and(|page| later(page.began, limit) <= now) {
+            let Some(page) = running.pop_front() else { break };
+            let replaced = page.ticket.get().is_some_and(|ticket| self.offload.give_up(*ticket));
+            given_up.push((page.job, replaced));
         }
-        let next = running.front().map(|(began, _)| later(*began, limit));
+        let next = running.front().map(|page| later(page.began, limit));
         (given_up, next)
     }
 

@@ -1,7 +1,7 @@
 //! A frontier in memory: priority queue, known set, leases. Lost with the process.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::num::NonZeroU32;
 use std::time::SystemTime;
 
@@ -11,7 +11,8 @@ use super::{Added, Frontier, FrontierError, LeaseId, Leased, Verdict};
 use crate::Request;
 use crate::hash::KeyedState;
 
-/// Discovered requests in memory: each known once, the highest priority first, then the oldest.
+/// Discovered requests in memory: each known once, the highest priority first. Within a priority hosts take turns, one
+/// request at a time, the oldest of a host first: a host with many holds up no other.
 ///
 /// Bounded by `capacity` waiting requests; above it a new one is refused unless it has a higher priority than the
 /// lowest that waits, which is then given up in its place.
@@ -26,7 +27,11 @@ use crate::hash::KeyedState;
 /// ```
 #[derive(Debug)]
 pub struct MemoryFrontier {
-    waiting: BTreeMap<Place, Request>,
+    waiting: BTreeMap<Place, (Host, Request)>,
+    /// What waits of a host at one priority; never empty.
+    lines: HashMap<(i32, Host), Line, KeyedState>,
+    /// The lines in the order in which they are served.
+    turns: BTreeMap<Place, Host>,
     due: BTreeMap<(SystemTime, u64), Request>,
     known: HashSet<u128, KeyedState>,
     leased: HashMap<LeaseId, Request, KeyedState>,
@@ -35,8 +40,18 @@ pub struct MemoryFrontier {
     next: u64,
 }
 
-/// First in the map is first out: priority downwards, then age.
+/// First in the map is first out: priority downwards, then age, or turn.
 type Place = (Reverse<i32>, u64);
+
+/// The keyed hash of a host and its port. Hosts whose hashes collide share their turns.
+type Host = u64;
+
+#[derive(Debug)]
+struct Line {
+    turn: u64,
+    /// By age.
+    requests: BTreeSet<u64>,
+}
 
 impl MemoryFrontier {
     /// A frontier that keeps at most `capacity` requests waiting. `seed` keys the hash of the known set, so that a site
@@ -44,6 +59,8 @@ impl MemoryFrontier {
     pub fn new(capacity: usize, seed: u64) -> Self {
         Self {
             waiting: BTreeMap::new(),
+            lines: HashMap::with_hasher(KeyedState::new(seed)),
+            turns: BTreeMap::new(),
             due: BTreeMap::new(),
             known: HashSet::with_hasher(KeyedState::new(seed)),
             leased: HashMap::with_hasher(KeyedState::new(seed)),
@@ -66,18 +83,58 @@ impl MemoryFrontier {
     fn insert(&mut self, request: Request) {
         self.next += 1;
         match request.not_before() {
-            Some(time) => self.due.insert((time, self.next), request),
-            None => self.waiting.insert((Reverse(request.priority()), self.next), request),
-        };
+            Some(time) => _ = self.due.insert((time, self.next), request),
+            None => self.line_up(self.next, request),
+        }
+    }
+
+    fn line_up(&mut self, age: u64, request: Request) {
+        let (priority, host) = (request.priority(), self.host_of(request.url()));
+        let line = self.lines.entry((priority, host)).or_insert_with(|| {
+            self.next += 1;
+            self.turns.insert((Reverse(priority), self.next), host);
+            Line { turn: self.next, requests: BTreeSet::new() }
+        });
+        line.requests.insert(age);
+        self.waiting.insert((Reverse(priority), age), (host, request));
+    }
+
+    /// The oldest request of the line whose turn it is, which then is the last to have one again.
+    fn next_in_turn(&mut self) -> Option<(u64, Request)> {
+        let ((Reverse(priority), _), host) = self.turns.pop_first()?;
+        let line = self.lines.get_mut(&(priority, host))?;
+        let age = line.requests.pop_first()?;
+        if line.requests.is_empty() {
+            self.lines.remove(&(priority, host));
+        } else {
+            self.next += 1;
+            line.turn = self.next;
+            self.turns.insert((Reverse(priority), line.turn), host);
+        }
+        let (_, request) = self.waiting.remove(&(Reverse(priority), age))?;
+        Some((age, request))
+    }
+
+    /// Of `scheme://user@host:port/..`; requests are many, so the URL is not parsed.
+    fn host_of(&self, url: &str) -> Host {
+        let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
+        let authority = rest.split(['/', '?', '#']).next().unwrap_or(rest);
+        let host = authority.rsplit('@').next().unwrap_or(authority);
+        xxhash_rust::xxh3::xxh3_64_with_seed(host.to_ascii_lowercase().as_bytes(), self.seed)
     }
 
     /// Makes room for a request of this priority: the request that gives way, or `None` where none is lower.
     fn give_way(&mut self, priority: i32) -> Option<Request> {
-        let (&place @ (Reverse(lowest), _), _) = self.waiting.last_key_value()?;
-        if lowest >= priority {
-            return None;
+        let last = self.waiting.last_entry().filter(|entry| entry.key().0.0 < priority)?;
+        let ((Reverse(lowest), age), (host, request)) = last.remove_entry();
+        if let Some(line) = self.lines.get_mut(&(lowest, host)) {
+            line.requests.remove(&age);
+            if line.requests.is_empty() {
+                self.turns.remove(&(Reverse(lowest), line.turn));
+                self.lines.remove(&(lowest, host));
+            }
         }
-        self.waiting.remove(&place)
+        Some(request)
     }
 }
 
@@ -87,11 +144,11 @@ impl Frontier for MemoryFrontier {
         while let Some(entry) = self.due.first_entry().filter(|e| e.key().0 <= now) {
             let (_, seq) = *entry.key();
             let request = entry.remove();
-            self.waiting.insert((Reverse(request.priority()), seq), request);
+            self.line_up(seq, request);
         }
         let mut leased = Leased::default();
         while leased.requests.len() < want.get() as usize {
-            let Some(((_, seq), request)) = self.waiting.pop_first() else { break };
+            let Some((seq, request)) = self.next_in_turn() else { break };
             let id = LeaseId(seq);
             self.leased.insert(id, request.clone());
             leased.requests.push((id, request));
@@ -158,6 +215,59 @@ mod tests {
         let leased = block_on(frontier.lease(MANY, SystemTime::UNIX_EPOCH)).expect("memory");
         assert_eq!(urls(&leased), ["http://a.test/2", "http://a.test/1", "http://a.test/3"]);
         assert!(leased.drained);
+    }
+
+    // H8
+    #[test]
+    fn one_host_does_not_hold_up_another() {
+        let mut frontier = MemoryFrontier::new(200_000, 1);
+        let mut found: Vec<_> = (0..100_000).map(|n| Request::get(format!("http://a.test/{n}"))).collect();
+        block_on(frontier.add(&mut found)).expect("memory");
+        let leased = block_on(frontier.lease(MANY, SystemTime::UNIX_EPOCH)).expect("memory");
+        assert_eq!(leased.requests.len(), 100, "a host that is alone gets all");
+        block_on(frontier.add(&mut vec!["http://b.test/1".into(), "http://b.test/2".into()])).expect("memory");
+        let leased = block_on(frontier.lease(MANY, SystemTime::UNIX_EPOCH)).expect("memory");
+        let expected =
+            ["http://a.test/100", "http://b.test/1", "http://a.test/101", "http://b.test/2", "http://a.test/102"];
+        assert_eq!(urls(&leased)[..5], expected);
+        assert_eq!(leased.requests.len(), 100);
+        assert_eq!((frontier.lines.len(), frontier.turns.len()), (1, 1), "nothing is kept of a host that has nothing");
+    }
+
+    #[test]
+    fn turns_are_taken_within_a_priority_and_kept_across_leases() {
+        let mut frontier = MemoryFrontier::new(100, 1);
+        let get = |url: &str, priority| Request::get(format!("http://{url}")).with_priority(priority);
+        let mut found = vec![
+            get("u@A.test/1", 0),
+            get("a.test?2", 0),
+            get("b.test/1", 0),
+            get("b.test/2", 7),
+            get("b.test/3", 7),
+            get("a.test:81/", 0),
+        ];
+        block_on(frontier.add(&mut found)).expect("memory");
+        let mut given = Vec::new();
+        loop {
+            let leased = block_on(frontier.lease(NonZeroU32::MIN, SystemTime::UNIX_EPOCH)).expect("memory");
+            given.extend(urls(&leased).into_iter().map(|url| url["http://".len()..].to_owned()));
+            if leased.drained {
+                break;
+            }
+        }
+        assert_eq!(given, ["b.test/2", "b.test/3", "u@A.test/1", "b.test/1", "a.test:81/", "a.test?2"]);
+    }
+
+    #[test]
+    fn what_gives_way_leaves_its_line() {
+        let mut frontier = MemoryFrontier::new(2, 1);
+        let get = |url: &str, priority| Request::get(url.to_owned()).with_priority(priority);
+        let mut found = vec![get("http://a.test/", 0), get("http://b.test/", 0), get("http://c.test/", 1)];
+        block_on(frontier.add(&mut found)).expect("memory");
+        assert_eq!(found[0].url(), "http://b.test/", "the newest of the lowest");
+        let leased = block_on(frontier.lease(MANY, SystemTime::UNIX_EPOCH)).expect("memory");
+        assert_eq!(urls(&leased), ["http://c.test/", "http://a.test/"]);
+        assert!(frontier.lines.is_empty() && frontier.turns.is_empty() && frontier.waiting.is_empty());
     }
 
     #[test]

@@ -12,14 +12,15 @@ use crate::hash::KeyedState;
 
 /// Gives each request of a list once a period: request `i` of `n` at `start + round * period + i * period / n`, so that
 /// there is no burst. A round that was missed, or that is due while the request of the round before it is still under
-/// way, is skipped and counted, not made up.
+/// way, is skipped and counted, not made up: where `start` is in the past, so are the rounds before now.
 ///
 /// ```
 /// use std::time::{Duration, SystemTime};
 /// use tidegate::{Recurring, Request};
 ///
 /// let list = (0..1000).map(|i| Request::head(format!("http://a.test/{i}"))).collect();
-/// let monitor = Recurring::new(list, Duration::from_secs(600), SystemTime::UNIX_EPOCH).with_rounds(3);
+/// // Every ten minutes from now on, three times.
+/// let monitor = Recurring::new(list, Duration::from_secs(600), SystemTime::now()).with_rounds(3);
 /// ```
 #[derive(Debug)]
 pub struct Recurring {
@@ -42,11 +43,14 @@ struct Entry {
 }
 
 impl Recurring {
-    /// Each of `list` once a `period`, from `start` on.
+    /// The shortest period: 1 ms. A shorter one, zero among them, is taken for it.
+    pub const MIN_PERIOD: Duration = Duration::from_millis(1);
+
+    /// Each of `list` once a `period`, [`MIN_PERIOD`](Self::MIN_PERIOD) at least, from `start` on.
     pub fn new(list: Vec<Request>, period: Duration, start: SystemTime) -> Self {
         Self {
             list: list.into_iter().map(|request| Entry { request, under_way: false }).collect(),
-            period,
+            period: period.max(Self::MIN_PERIOD),
             start,
             rounds: None,
             slot: 0,
@@ -57,7 +61,7 @@ impl Recurring {
         }
     }
 
-    /// Ends after so many rounds; without it, it never ends by itself.
+    /// Ends after so many rounds, counted from `start`, missed ones with the others; without it, it never ends by itself.
     #[must_use]
     pub fn with_rounds(mut self, rounds: u64) -> Self {
         self.rounds = Some(rounds);
@@ -72,14 +76,32 @@ impl Recurring {
     fn due(&self, slot: u64) -> SystemTime {
         let n = self.list.len() as u64;
         let (round, index) = (slot / n, slot % n);
-        let nanos =
-            self.period.as_nanos() * u128::from(round) + self.period.as_nanos() * u128::from(index) / u128::from(n);
-        self.start + Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
+        let period = self.period.as_nanos();
+        let nanos = period.saturating_mul(u128::from(round)).saturating_add(period * u128::from(index) / u128::from(n));
+        let after = Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX));
+        self.start.checked_add(after).unwrap_or(self.start)
+    }
+
+    /// Skips the slots that are a period late or more, however many: the inverse of [`due`](Self::due).
+    fn skip_missed(&mut self, now: SystemTime) {
+        let late = now.duration_since(self.start).ok().and_then(|since| since.checked_sub(self.period));
+        let Some(late) = late.filter(|_| !self.list.is_empty()) else { return };
+        let (n, period) = (self.list.len() as u128, self.period.as_nanos());
+        let (rounds, rest) = (late.as_nanos() / period, late.as_nanos() % period);
+        // Slot `i` of a round is due by `rest` where `i * period < (rest + 1) * n`.
+        let first = rounds.saturating_mul(n).saturating_add(((rest + 1) * n).div_ceil(period).min(n));
+        let first = u64::try_from(first).unwrap_or(u64::MAX).min(self.end());
+        self.missed += first.saturating_sub(self.slot);
+        self.slot = self.slot.max(first);
+    }
+
+    /// The slot behind the last.
+    fn end(&self) -> u64 {
+        self.rounds.map_or(u64::MAX, |rounds| rounds.saturating_mul(self.list.len() as u64))
     }
 
     fn ended(&self) -> bool {
-        self.list.is_empty()
-            || self.rounds.is_some_and(|rounds| self.slot >= rounds.saturating_mul(self.list.len() as u64))
+        self.list.is_empty() || self.slot >= self.end()
     }
 
     fn give(&mut self, index: usize, leased: &mut Leased) {
@@ -101,10 +123,10 @@ impl Frontier for Recurring {
             let Some(index) = self.again.pop() else { break };
             self.give(index, &mut leased);
         }
+        self.skip_missed(now);
         while leased.requests.len() < want && !self.ended() && self.due(self.slot) <= now {
             let index = (self.slot % self.list.len() as u64) as usize;
-            let late = now.duration_since(self.due(self.slot)).unwrap_or_default() >= self.period;
-            if late || self.list[index].under_way {
+            if self.list[index].under_way {
                 self.missed += 1;
             } else {
                 self.give(index, &mut leased);
@@ -170,6 +192,45 @@ mod tests {
         assert_eq!(leased.requests.len(), 2, "one for each URL, although three slots of the first are past");
         assert_eq!(monitor.missed(), 3);
         assert_eq!(leased.next_due, Some(at(250)));
+    }
+
+    #[test]
+    fn a_start_far_in_the_past_is_skipped_at_once() {
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(60 * 365 * 86_400);
+        let mut monitor = Recurring::new(list(3), Duration::from_millis(1), at(0));
+        let leased = block_on(monitor.lease(MANY, now)).expect("memory");
+        assert_eq!(leased.requests.len(), 3);
+        // Of the slots up to now, that of now among them, all but the last three.
+        assert_eq!(monitor.missed(), 3 * 60 * 365 * 86_400_000 + 1 - 3);
+
+        let mut monitor = Recurring::new(list(3), Duration::from_secs(60), at(0)).with_rounds(3);
+        let leased = block_on(monitor.lease(MANY, now)).expect("memory");
+        assert!(leased.drained && leased.requests.is_empty(), "its rounds are over");
+        assert_eq!(monitor.missed(), 9);
+    }
+
+    #[test]
+    fn a_slot_is_missed_from_a_period_on_and_not_before() {
+        // Periods that lists do not divide: the arithmetic rounds as `due` does.
+        for (n, period) in [(7, 1_000_003), (3, 1_000_000), (1, 1_000_001)] {
+            let fresh = || Recurring::new(list(n), Duration::from_nanos(period), at(0));
+            for slot in 0..3 * n as u64 {
+                let end = fresh().due(slot) + Duration::from_nanos(period);
+                for (now, missed) in [(end - Duration::from_nanos(1), slot), (end, slot + 1)] {
+                    let mut monitor = fresh();
+                    block_on(monitor.lease(MANY, now)).expect("memory");
+                    assert_eq!(monitor.missed(), missed, "slot {slot} of {n} every {period} ns");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn no_period_is_the_shortest_one() {
+        let mut monitor = Recurring::new(list(2), Duration::ZERO, at(0));
+        assert_eq!(block_on(monitor.lease(MANY, at(5))).expect("memory").requests.len(), 2);
+        let mut monitor = Recurring::new(list(2), Duration::MAX, at(0));
+        assert_eq!(block_on(monitor.lease(MANY, at(5))).expect("memory").requests.len(), 1);
     }
 
     #[test]

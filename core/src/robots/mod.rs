@@ -13,6 +13,13 @@ pub use self::rules::RobotsRules;
 /// Bytes of a robots.txt that are read: 512 KiB; the RFC asks for 500 at least.
 pub const MAX_BYTES: usize = 512 * 1024;
 
+/// Different rules for one crawler that are kept: 10,000, the first of the file. Real files have a few hundred.
+pub const MAX_RULES: usize = 10_000;
+
+/// Bytes that the wildcards of a file may search for one path: 128 KiB, some 100 µs, and most rules are refused without a
+/// search. A path that needs more may not be fetched.
+pub const MAX_MATCH_BYTES: usize = 128 * 1024;
+
 /// The longest crawl-delay that is honoured: 60 s. A longer one is most often a mistake, or a trap.
 pub const MAX_CRAWL_DELAY: Duration = Duration::from_secs(60);
 
@@ -22,6 +29,7 @@ pub const MAX_CRAWL_DELAY: Duration = Duration::from_secs(60);
 /// |---|---|
 /// | 2xx | what the file says; a page of HTML says nothing |
 /// | 429, 5xx, no answer | nothing for now: it is asked again |
+/// | a file above 8 MiB, or that cannot be decoded | nothing for now, as for no answer: it may forbid anything |
 /// | any other, too many redirects | everything |
 ///
 /// ```
@@ -59,6 +67,10 @@ impl HostPolicy for Robots {
             // RFC 9309, 2.3.1.2: such a file may be taken for one that is not there.
             Err(error) if error.kind() == ErrorKind::RedirectTooMany => {
                 return Ok(Box::new(RobotsRules::allow_all()));
+            }
+            Err(error) if matches!(error.kind(), ErrorKind::BodyTooLarge | ErrorKind::BodyEncoding) => {
+                let attempted = "read the rules of the host, whose robots.txt cannot be read";
+                return Err(Error::new(ErrorKind::RobotsUnavailable, attempted).with_url(&url).with_source(error));
             }
             Err(error) => return Err(error),
         };
@@ -152,6 +164,10 @@ mod tests {
         let failing = |kind| prepare(&Robots::new(), "http://a.test/", move |_| Err(Error::new(kind, "test"))).0;
         assert_eq!(failing(ErrorKind::ConnectRefused).err().expect("no rules").kind(), ErrorKind::ConnectRefused);
         assert!(failing(ErrorKind::RedirectTooMany).is_ok());
+        // Such a file may forbid anything, and may be another one tomorrow.
+        for kind in [ErrorKind::BodyTooLarge, ErrorKind::BodyEncoding] {
+            assert_eq!(failing(kind).err().expect("no rules").kind(), ErrorKind::RobotsUnavailable);
+        }
     }
 
     #[test]

@@ -1,8 +1,9 @@
-//! robots.txt as text: RFC 9309, parsed for one crawler and matched in linear time.
+//! robots.txt as text: RFC 9309, parsed for one crawler and matched in linear time, within a budget.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
-use crate::robots::{MAX_BYTES, MAX_CRAWL_DELAY};
+use crate::robots::{MAX_BYTES, MAX_CRAWL_DELAY, MAX_MATCH_BYTES, MAX_RULES};
 
 /// What a robots.txt says to one crawler.
 ///
@@ -25,6 +26,8 @@ pub struct RobotsRules {
 struct Rule {
     /// The parts between `*`, in the form that [`normalised`] gives.
     parts: Box<[Box<str>]>,
+    /// Pairs of bytes that a path must contain.
+    needs: [Option<u16>; 4],
     to_the_end: bool,
     allow: bool,
     length: usize,
@@ -41,7 +44,7 @@ impl RobotsRules {
     }
 
     /// Reads the groups for `token` (in any case), or those for `*` where there are none. Lines that are no rules are
-    /// skipped; what comes after the first 512 KiB is not read.
+    /// skipped; what comes after the first 512 KiB, or after [`MAX_RULES`] different rules, is not read.
     ///
     /// A file that begins like markup is an error page with a wrong status and says nothing.
     pub fn parse(file: &[u8], token: &str) -> Self {
@@ -60,6 +63,7 @@ impl RobotsRules {
         let applies = |value: &[u8]| if has_own_group { is_ours(value) } else { value.first() == Some(&b'*') };
 
         let mut found = Self::default();
+        let mut kept = BTreeSet::new();
         let mut in_group = false;
         let mut after_agent = false;
         for (field, value) in lines() {
@@ -80,7 +84,11 @@ impl RobotsRules {
                 _ if !in_group => {}
                 Field::CrawlDelay => found.crawl_delay = found.crawl_delay.max(delay(value)),
                 _ if value.is_empty() => {}
-                field => found.rules.push(Rule::new(value, field == Field::Allow)),
+                _ if found.rules.len() == MAX_RULES => {}
+                field if kept.insert((field == Field::Allow, value)) => {
+                    found.rules.push(Rule::new(value, field == Field::Allow));
+                }
+                _ => {}
             }
         }
         found.rules.sort_by_key(|rule| (std::cmp::Reverse(rule.length), !rule.allow));
@@ -89,9 +97,23 @@ impl RobotsRules {
 
     /// Whether this path with its query may be fetched: the longest rule that matches decides, `Allow` where two are
     /// equally long. `/robots.txt` itself always may.
+    ///
+    /// A path for which the wildcards of the file need more than [`MAX_MATCH_BYTES`] of searching may not be fetched:
+    /// no file of good faith comes near it, and the loop is not a host's to stop.
     pub fn allows(&self, path_and_query: &str) -> bool {
         let path = normalised(path_and_query.as_bytes(), false);
-        path == "/robots.txt" || self.rules.iter().find(|rule| rule.matches(&path)).is_none_or(|rule| rule.allow)
+        if path == "/robots.txt" {
+            return true;
+        }
+        let mut search = Search { left: MAX_MATCH_BYTES, pairs: None };
+        for rule in &self.rules {
+            match rule.matches(&path, &mut search) {
+                Some(false) => {}
+                Some(true) => return rule.allow,
+                None => return false,
+            }
+        }
+        true
     }
 
     /// The pause between two fetches that the file asks for, at most [`MAX_CRAWL_DELAY`]; the longest where there are
@@ -111,21 +133,77 @@ impl Rule {
         let (value, to_the_end) = value.strip_suffix(b"$").map_or((value, false), |value| (value, true));
         let pattern = normalised(value, true);
         let length = pattern.len() + usize::from(to_the_end);
-        Self { parts: pattern.split('*').map(Box::from).collect(), to_the_end, allow, length }
-    }
-
-    /// Each part is taken where it occurs first, which leaves the most for those behind it: linear, no way back.
-    fn matches(&self, path: &str) -> bool {
-        let Some((first, more)) = self.parts.split_first() else { return false };
-        let Some(mut rest) = path.strip_prefix(&**first) else { return false };
-        let Some((last, middle)) = more.split_last() else { return !self.to_the_end || rest.is_empty() };
-        for part in middle {
-            match rest.find(&**part) {
-                Some(at) => rest = &rest[at + part.len()..],
-                None => return false,
+        let mut parts: Vec<&str> = pattern.split('*').collect();
+        let last = parts.len() - 1;
+        let mut at = 0;
+        // `**` is `*`.
+        parts.retain(|part| {
+            at += 1;
+            at == 1 || at == last + 1 || !part.is_empty()
+        });
+        let mut needs = [None; 4];
+        if let Some(longest) = parts.iter().skip(1).max_by_key(|part| part.len()) {
+            needs.iter_mut().zip(longest.as_bytes().windows(2)).for_each(|(need, two)| *need = Some(pair(two)));
+            if let [single] = longest.as_bytes() {
+                needs[0] = Some(u16::from(*single));
             }
         }
-        if self.to_the_end { rest.ends_with(&**last) } else { rest.contains(&**last) }
+        Self { parts: parts.into_iter().map(Box::from).collect(), needs, to_the_end, allow, length }
+    }
+
+    /// Each part is taken where it occurs first, which leaves the most for those behind it: linear, no way back. `None`
+    /// where `search` is exhausted.
+    fn matches(&self, path: &str, search: &mut Search) -> Option<bool> {
+        let Some((first, more)) = self.parts.split_first() else { return Some(false) };
+        let Some(mut rest) = path.strip_prefix(&**first) else { return Some(false) };
+        let Some((last, middle)) = more.split_last() else { return Some(!self.to_the_end || rest.is_empty()) };
+        if !search.may_contain(path, &self.needs) {
+            return Some(false);
+        }
+        for part in middle {
+            match search.find(rest, part)? {
+                Some(at) => rest = &rest[at + part.len()..],
+                None => return Some(false),
+            }
+        }
+        if self.to_the_end { Some(rest.ends_with(&**last)) } else { search.find(rest, last).map(|at| at.is_some()) }
+    }
+}
+
+/// The work that one path may make.
+struct Search {
+    left: usize,
+    /// Bits of the pairs of bytes, and of the bytes, that the path contains: they refuse most rules without a search.
+    pairs: Option<Box<[u64; 1024]>>,
+}
+
+fn pair(two: &[u8]) -> u16 {
+    two.iter().fold(0, |pair, byte| pair << 8 | u16::from(*byte))
+}
+
+impl Search {
+    /// What a search costs at least, in bytes.
+    const START: usize = 32;
+
+    fn may_contain(&mut self, path: &str, needs: &[Option<u16>]) -> bool {
+        let bits = self.pairs.get_or_insert_with(|| {
+            let mut bits = Box::new([0; 1024]);
+            let singles = path.bytes().map(u16::from);
+            path.as_bytes()
+                .windows(2)
+                .map(pair)
+                .chain(singles)
+                .for_each(|n| bits[usize::from(n >> 6)] |= 1 << (n & 63));
+            bits
+        });
+        needs.iter().flatten().all(|n| bits[usize::from(n >> 6)] & 1 << (n & 63) != 0)
+    }
+
+    fn find(&mut self, text: &str, part: &str) -> Option<Option<usize>> {
+        let found = text.find(part);
+        let read = found.map_or(text.len(), |at| at + part.len());
+        self.left = self.left.checked_sub(read + Self::START)?;
+        Some(found)
     }
 }
 
@@ -313,10 +391,32 @@ mod tests {
     // C13
     #[test]
     fn matching_does_not_go_back() {
-        let pattern = "*a".repeat(8_000);
+        let pattern = "*a".repeat(3_000);
         let path = format!("/{}", "a".repeat(16_000));
         assert!(matches(&pattern, &path));
-        assert!(!matches(&format!("{pattern}b$"), &path));
+        assert!(!matches(&format!("{pattern}*/$"), &path));
+    }
+
+    // C13: work is counted, not timed.
+    #[test]
+    fn a_hostile_file_costs_a_bounded_search() {
+        let file = format!("User-agent: *\n{}", "Allow:/*ab*\n".repeat(43_000));
+        assert_eq!(RobotsRules::parse(file.as_bytes(), "foobot").rules.len(), 1, "the same rule is kept once");
+
+        let lines: String = (0..40_000).map(|n| format!("Allow:/*ab{n}*\n")).collect();
+        let rules = RobotsRules::parse(format!("User-agent: *\n{lines}").as_bytes(), "foobot");
+        assert_eq!(rules.rules.len(), MAX_RULES);
+        // All pairs that the rules ask for, but no match: each rule is searched for until the budget ends.
+        let digits: String = (0..100).map(|n| format!("{n:02}b{}", n % 10)).collect();
+        let path = format!("/{}", format!("{digits}aab-").repeat(30));
+        assert!(!rules.allows(&path), "what it costs more is the host's loss");
+        assert!(rules.allows("/ordinary/path?with=query"));
+        assert!(rules.allows(&format!("/{}", "x".repeat(16_000))), "no rule can match: nothing is searched");
+        let many = "*".repeat(400_000);
+        assert_eq!(
+            RobotsRules::parse(format!("User-agent: *\nDisallow: /{many}").as_bytes(), "x").rules[0].parts.len(),
+            2
+        );
     }
 
     #[test]

@@ -16,11 +16,11 @@ pub type Job = Box<dyn FnOnce() + Send + 'static>;
 /// * A job that panics takes neither the pool nor another job down.
 /// * Jobs that are submitted from a job make progress.
 pub trait Offload: Send + Sync + 'static {
-    /// Starts a job, or gives it back where [`capacity`](Self::capacity) are under way already or the pool has ended.
+    /// Starts a job and names it, or gives it back where [`capacity`](Self::capacity) are under way already or the pool has ended.
     ///
     /// # Errors
     /// [`Rejected`], with the job.
-    fn submit(&self, job: Job) -> Result<(), Rejected>;
+    fn submit(&self, job: Job) -> Result<Ticket, Rejected>;
 
     /// Jobs that may be waiting or running at a time: the parse permits of a crawl.
     fn capacity(&self) -> NonZeroUsize;
@@ -28,10 +28,15 @@ pub trait Offload: Send + Sync + 'static {
     /// Whether `submit` runs the job itself before it returns.
     fn place(&self) -> Place;
 
-    /// Gives up the job that has run longest: a thread cannot be killed, so another takes its place, and the job no longer
-    /// counts against the capacity. `false` where that cannot be done or has been done too often.
-    fn give_up_longest(&self) -> bool;
+    /// Gives up this job, which runs and does not end: a thread cannot be killed, so another takes its place, and the job
+    /// no longer counts against the capacity. `false` where it does not run, or that cannot be done or has been done too
+    /// often.
+    fn give_up(&self, job: Ticket) -> bool;
 }
+
+/// Names a job that an [`Offload`] took; no two jobs of one that gives jobs up have the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Ticket(pub u64);
 
 /// Where an [`Offload`] runs its jobs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,10 +76,9 @@ impl Inline {
 }
 
 impl Offload for Inline {
-    fn submit(&self, job: Job) -> Result<(), Rejected> {
-        // The panic was reported by the hook; jobs carry their own result out.
-        let _ = catch_unwind(AssertUnwindSafe(job));
-        Ok(())
+    fn submit(&self, job: Job) -> Result<Ticket, Rejected> {
+        run_contained(job);
+        Ok(Ticket(0))
     }
 
     fn capacity(&self) -> NonZeroUsize {
@@ -85,8 +89,17 @@ impl Offload for Inline {
         Place::Inline
     }
 
-    fn give_up_longest(&self) -> bool {
+    fn give_up(&self, _: Ticket) -> bool {
         false
+    }
+}
+
+/// Runs a job. A panic was reported by the hook, and jobs carry their own result out; what was thrown may panic again
+/// when it is dropped, and that once more.
+fn run_contained(job: Job) {
+    let Err(panic) = catch_unwind(AssertUnwindSafe(job)) else { return };
+    if let Err(another) = catch_unwind(AssertUnwindSafe(move || drop(panic))) {
+        std::mem::forget(another);
     }
 }
 
@@ -117,13 +130,13 @@ struct Shared {
 }
 
 struct State {
-    jobs: VecDeque<Job>,
+    jobs: VecDeque<(Ticket, Job)>,
     /// Waiting and running.
     under_way: usize,
     started: usize,
     closed: bool,
-    /// Jobs that run, by number, oldest first; one that is missing when it ends was given up.
-    running: VecDeque<u64>,
+    /// Jobs that run, one a thread; one that is missing when it ends was given up.
+    running: Vec<Ticket>,
     next: u64,
     lost: usize,
 }
@@ -148,7 +161,7 @@ impl ThreadPool {
             under_way: 0,
             started: 0,
             closed: false,
-            running: VecDeque::new(),
+            running: Vec::new(),
             next: 0,
             lost: 0,
         };
@@ -186,7 +199,7 @@ impl Default for ThreadPool {
 fn run(shared: &Shared) {
     loop {
         let mut state = shared.lock();
-        let job = loop {
+        let (ticket, job) = loop {
             if let Some(job) = state.jobs.pop_front() {
                 break job;
             }
@@ -195,18 +208,15 @@ fn run(shared: &Shared) {
             }
             state = shared.work.wait(state).unwrap_or_else(PoisonError::into_inner);
         };
-        let number = state.next;
-        state.next += 1;
-        state.running.push_back(number);
+        state.running.push(ticket);
         drop(state);
-        // Jobs carry their own result out; what is left to do is to keep the thread.
-        let _ = catch_unwind(AssertUnwindSafe(job));
+        run_contained(job);
         let mut state = shared.lock();
-        let Some(place) = state.running.iter().position(|running| *running == number) else {
+        let Some(place) = state.running.iter().position(|running| *running == ticket) else {
             // Given up: another thread has this one's place.
             return;
         };
-        state.running.remove(place);
+        state.running.swap_remove(place);
         state.under_way -= 1;
     }
 }
@@ -221,7 +231,7 @@ fn lower_priority() {
 fn lower_priority() {}
 
 impl Offload for ThreadPool {
-    fn submit(&self, job: Job) -> Result<(), Rejected> {
+    fn submit(&self, job: Job) -> Result<Ticket, Rejected> {
         let mut state = self.shared.lock();
         if state.closed || state.under_way >= self.capacity().get() {
             return Err(Rejected(job));
@@ -234,10 +244,12 @@ impl Offload for ThreadPool {
             }
         }
         state.under_way += 1;
-        state.jobs.push_back(job);
+        let ticket = Ticket(state.next);
+        state.next += 1;
+        state.jobs.push_back((ticket, job));
         drop(state);
         self.shared.work.notify_one();
-        Ok(())
+        Ok(ticket)
     }
 
     fn capacity(&self) -> NonZeroUsize {
@@ -248,12 +260,13 @@ impl Offload for ThreadPool {
         Place::Offload
     }
 
-    fn give_up_longest(&self) -> bool {
+    fn give_up(&self, job: Ticket) -> bool {
         let mut state = self.shared.lock();
-        if state.lost >= Self::MAX_LOST || state.running.is_empty() || self.start_thread().is_err() {
+        let Some(place) = state.running.iter().position(|running| *running == job) else { return false };
+        if state.lost >= Self::MAX_LOST || self.start_thread().is_err() {
             return false;
         }
-        state.running.pop_front();
+        state.running.swap_remove(place);
         state.under_way -= 1;
         state.lost += 1;
         true
@@ -309,25 +322,74 @@ mod tests {
         let pool = ThreadPool::new(NonZeroUsize::MIN).with_queue(0);
         let (release, held) = channel::<()>();
         let (began, has_begun) = channel();
-        pool.submit(Box::new(move || {
+        let stuck = pool.submit(Box::new(move || {
             began.send(()).expect("receiver lives");
             let _ = held.recv();
-        }))
-        .expect("a thread is free");
+        }));
+        let stuck = stuck.expect("a thread is free");
         has_begun.recv().expect("it begins");
         assert!(pool.submit(Box::new(|| {})).is_err(), "the only thread is busy");
-        assert!(pool.give_up_longest());
+        assert!(pool.give_up(stuck));
         let (sender, receiver) = channel();
         pool.submit(Box::new(move || sender.send(1).expect("receiver lives"))).expect("it was replaced");
         assert_eq!(receiver.recv(), Ok(1));
         while pool.shared.lock().under_way > 0 {
             thread::yield_now();
         }
-        assert!(!pool.give_up_longest(), "nothing runs");
+        assert!(!pool.give_up(stuck), "it was given up already");
         drop(release);
         let (sender, receiver) = channel();
         pool.submit(Box::new(move || sender.send(2).expect("receiver lives"))).expect("a thread is free");
         assert_eq!(receiver.recv(), Ok(2));
+    }
+
+    // I3: the pool is shared, and another crawl's job may have run for longer.
+    #[test]
+    fn the_job_that_is_named_is_given_up_and_no_other() {
+        let pool = ThreadPool::new(NonZeroUsize::MIN.saturating_add(1)).with_queue(1);
+        let (began, has_begun) = channel();
+        let hold = || {
+            let (release, held) = channel::<()>();
+            let began = began.clone();
+            let ticket = pool.submit(Box::new(move || {
+                began.send(()).expect("receiver lives");
+                let _ = held.recv();
+            }));
+            (ticket.expect("a thread is free"), release)
+        };
+        let (older, release_older) = hold();
+        let (newer, release_newer) = hold();
+        (0..2).for_each(|_| has_begun.recv().expect("it begins"));
+        let waits = pool.submit(Box::new(|| {})).expect("one may wait");
+        assert!(!pool.give_up(waits), "it has not begun");
+        assert!(pool.give_up(newer));
+        assert!(pool.shared.lock().running.contains(&older));
+        drop((release_older, release_newer));
+        while pool.shared.lock().under_way > 0 {
+            thread::yield_now();
+        }
+        assert!(!pool.give_up(older), "it has ended");
+    }
+
+    // I2
+    #[test]
+    fn what_a_job_throws_may_panic_when_it_is_dropped() {
+        struct Bomb(bool);
+        impl Drop for Bomb {
+            fn drop(&mut self) {
+                std::panic::resume_unwind(if self.0 { Box::new(Self(false)) } else { Box::new("contained") });
+            }
+        }
+        let throw = || std::panic::resume_unwind(Box::new(Bomb(true)));
+        let pool = ThreadPool::new(NonZeroUsize::MIN).with_queue(0);
+        pool.submit(Box::new(throw)).expect("a thread is free");
+        while pool.shared.lock().under_way > 0 {
+            thread::yield_now();
+        }
+        let (sender, receiver) = channel();
+        pool.submit(Box::new(move || sender.send(1).expect("receiver lives"))).expect("the thread is free again");
+        assert_eq!(receiver.recv(), Ok(1));
+        assert!(Inline::new().submit(Box::new(throw)).is_ok());
     }
 
     #[test]
