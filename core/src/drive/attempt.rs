@@ -110,6 +110,7 @@ mod tests {
     use async_trait::async_trait;
 
     use super::*;
+    use crate::engine::{Config, Engine, JobSpec};
     use crate::rt::manual::Manual;
     use crate::rt::{Inline, Offload, Place, ThreadPool, Ticket};
     use crate::{Decode, Limits};
@@ -193,5 +194,18 @@ mod tests {
         assert!(fetch(Full(AtomicUsize::new(3)), "robots.txt", NO_ROOM).is_ok());
         let error = fetch(Full(AtomicUsize::new(usize::MAX)), "robots.txt", NO_ROOM).expect_err("there is no room");
         assert_eq!(error.kind(), ErrorKind::TimeoutTotal);
+    }
+
+    /// What a fetch in flight holds beside what its fetcher boxes.
+    #[test]
+    fn an_attempt_is_small() {
+        let manual = Manual::new();
+        let mut engine = Engine::new(Config::default());
+        let host = engine.host("http://a.test");
+        let job = engine.submit(manual.runtime().now(), host, JobSpec::default());
+        let cx = FetchCx::new(manual.runtime(), Arc::default(), 1, 1, Arc::default());
+        let fetcher = |_| async { Err(Error::new(ErrorKind::Other, "fetch")) };
+        let size = size_of_val(&super::fetch(Arc::new(fetcher), Arc::new(Request::get("http://a.test/")), cx, job));
+        assert!(size <= 1024, "{size} bytes");
     }
 }
