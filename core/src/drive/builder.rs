@@ -390,7 +390,7 @@ impl<I: Send + 'static> Builder<I> {
             runtime: runtime.clone(),
             started: runtime.now(),
         };
-        let driver = Driver::new(Parts {
+        let parts = Parts {
             loops: (0..loops.max(1)).map(|_| FetchLoop::start(&runtime, Arc::clone(&inbox))).collect(),
             frontier: FrontierDoor::start(&runtime, Arc::clone(&inbox), frontier),
             engine: Engine::new(config),
@@ -403,7 +403,6 @@ impl<I: Send + 'static> Builder<I> {
                 parse_limit: self.parse_limit,
                 close_limit: self.close_limit,
             },
-            seeds: self.seeds,
             runtime: runtime.clone(),
             inbox,
             fetcher: Some(fetcher),
@@ -413,9 +412,8 @@ impl<I: Send + 'static> Builder<I> {
             outcomes,
             probe,
             stats,
-            done,
-        });
-        runtime.spawn(driver);
+        };
+        runtime.spawn(Driver::new(parts, self.seeds, done));
         Ok(Crawl::new(handle, report))
     }
 

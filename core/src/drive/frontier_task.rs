@@ -6,9 +6,11 @@ use std::num::NonZeroU32;
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Poll, Waker};
+use std::time::Duration;
 
 use futures::FutureExt;
 
+use super::fetch_loop::SLICE;
 use super::inbox::{Inbox, Message};
 use super::parse_stage::panic_message;
 use crate::Request;
@@ -106,8 +108,16 @@ enum Work {
 
 impl Task {
     async fn run(mut self) {
+        let mut worked = Duration::ZERO;
         loop {
-            let done = match self.next().await {
+            // A frontier in memory is never pending by itself, and many small additions are a long time together.
+            if worked >= SLICE {
+                self.runtime.spawner().yield_now().await;
+                worked = Duration::ZERO;
+            }
+            let work = self.next().await;
+            let began = self.runtime.now();
+            let done = match work {
                 Work::Add(found) => contained(self.add(found)).await,
                 Work::Settle(done) => contained(self.settle(done)).await,
                 Work::Lease(want) => contained(self.lease(want)).await,
@@ -117,6 +127,7 @@ impl Task {
                 }
                 Work::End => break,
             };
+            worked += self.runtime.now().saturating_duration_since(began);
             if let Err(error) = done {
                 self.inbox.push(Message::FrontierFailed(error));
                 break;

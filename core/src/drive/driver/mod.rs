@@ -34,6 +34,9 @@ use crate::{
 /// Requests that the frontier has not taken in, above which nothing is fetched or parsed.
 const FRONTIER_BEHIND: usize = 100_000;
 
+/// Requests that are added to the frontier at once: in memory, that is work on the loop.
+const ADD_AT_ONCE: usize = 256;
+
 /// Requests that are settled at once because the frontier had no room for them.
 const REFUSED_AT_ONCE: usize = 128;
 
@@ -76,8 +79,6 @@ pub(super) struct Parts {
     pub(super) frontier: FrontierDoor,
     pub(super) probe: Arc<LagProbe>,
     pub(super) stats: Arc<Mutex<Stats>>,
-    pub(super) seeds: Vec<Request>,
-    pub(super) done: oneshot::Sender<Result<Report, Error>>,
 }
 
 pub(super) struct Driver {
@@ -143,9 +144,8 @@ impl Lease {
 }
 
 impl Driver {
-    pub(super) fn new(mut p: Parts) -> Self {
-        let (unused, _) = oneshot::channel();
-        let done = std::mem::replace(&mut p.done, unused);
+    /// A driver that begins with `seeds` and gives its report to `done`.
+    pub(super) fn new(p: Parts, seeds: Vec<Request>, done: oneshot::Sender<Result<Report, Error>>) -> Self {
         let mut driver = Self {
             started: p.runtime.now(),
             records: Vec::new(),
@@ -173,7 +173,6 @@ impl Driver {
             done: Some(done),
             p,
         };
-        let seeds = std::mem::take(&mut driver.p.seeds);
         for seed in &seeds {
             driver.seeds.insert(seed.url().into());
             if let Ok(target) = seed.target() {
@@ -185,10 +184,12 @@ impl Driver {
     }
 
     fn add(&mut self, found: Vec<Request>) {
-        if !found.is_empty() {
-            self.lease.adding.push_back(found.len());
-            self.lease.adding_requests += found.len();
-            self.p.frontier.add(found);
+        let mut found = found.into_iter().peekable();
+        while found.peek().is_some() {
+            let part: Vec<_> = found.by_ref().take(ADD_AT_ONCE).collect();
+            self.lease.adding.push_back(part.len());
+            self.lease.adding_requests += part.len();
+            self.p.frontier.add(part);
         }
     }
 
