@@ -222,6 +222,8 @@ kinds! {
     UrlScheme = "url.scheme", Never;
     /// A header, method or body of the request cannot be sent. Nothing went on the wire. Mend the request.
     RequestInvalid = "request.invalid", Never;
+    /// A page of the public network led to a private address, and the guard is on. Turn the guard off where that is meant.
+    GuardBlocked = "guard.blocked", Never;
     /// The name does not exist. Kept as a negative cache entry for a while.
     DnsNotFound = "dns.not_found", Never;
     /// The name servers failed or refused. Retried.

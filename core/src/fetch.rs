@@ -162,6 +162,8 @@ pub struct FetchCx {
     slice: Option<Arc<SliceClock>>,
     limits: Arc<Limits>,
     accept: Option<AcceptFn>,
+    guards: bool,
+    guarded: bool,
     job: u64,
     attempt: u32,
     started: Instant,
@@ -196,6 +198,8 @@ impl FetchCx {
             slice: None,
             limits,
             accept: None,
+            guards: true,
+            guarded: false,
             job,
             attempt,
             started,
@@ -208,6 +212,33 @@ impl FetchCx {
     pub fn with_limits(mut self, limits: Limits) -> Self {
         self.limits = Arc::new(limits);
         self
+    }
+
+    /// Whether a redirect from a public address to a private one is refused with `guard.blocked`, for a detached context:
+    /// on by default.
+    #[must_use]
+    pub fn with_guard(mut self, guards: bool) -> Self {
+        self.guards = guards;
+        self
+    }
+
+    /// `guarded`: a page of the public network led to this request.
+    #[must_use]
+    pub(crate) fn guarding(mut self, guards: bool, guarded: bool) -> Self {
+        self.guards = guards;
+        self.guarded = guards && guarded;
+        self
+    }
+
+    /// Whether redirects from public to private addresses are refused.
+    pub fn guards(&self) -> bool {
+        self.guards
+    }
+
+    /// Whether this request must not reach a private address: the guard is on, and a page of the public network led to
+    /// it. The fetcher judges the address that it really connects to; through a proxy it cannot.
+    pub fn is_guarded(&self) -> bool {
+        self.guarded
     }
 
     #[must_use]

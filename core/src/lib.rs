@@ -76,6 +76,7 @@ pub mod engine;
 mod error;
 mod fetch;
 pub mod frontier;
+mod guard;
 mod hash;
 mod host;
 #[cfg(feature = "http")]

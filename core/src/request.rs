@@ -44,6 +44,8 @@ pub struct Request {
     depth: u32,
     /// The URL is in canonical form already: it need not be brought into it again on the loop.
     canonical: bool,
+    /// A page of the public network led here: not to a private address, where the guard is on.
+    guarded: bool,
     more: Option<Box<More>>,
 }
 
@@ -124,6 +126,7 @@ impl Request {
             priority: 0,
             depth: 0,
             canonical: false,
+            guarded: false,
             more: None,
         }
     }
@@ -164,6 +167,16 @@ impl Request {
         self.url = url.as_str().into();
         self.canonical = true;
         self
+    }
+
+    #[must_use]
+    pub(crate) fn with_guarded(mut self, guarded: bool) -> Self {
+        self.guarded = guarded;
+        self
+    }
+
+    pub(crate) fn is_guarded(&self) -> bool {
+        self.guarded
     }
 
     /// A name of the caller's own, given back in [`Settled`](crate::Settled).

@@ -6,10 +6,11 @@ mod common;
 use std::collections::{BTreeMap, VecDeque};
 use std::net::IpAddr;
 use std::num::NonZeroU32;
+use std::sync::{Arc, Mutex};
 use std::time::SystemTime;
 
 use async_trait::async_trait;
-use common::{answer, code, crawl, outcomes, settled, with_header};
+use common::{answer, code, crawl, lock, outcomes, settled, with_header};
 use futures::executor::block_on;
 use tidegate::rt::Runtime;
 use tidegate::{
@@ -27,6 +28,7 @@ on_all_runtimes!(
     links_of_streamed_requests_are_in_the_scope_of_their_page,
     a_name_that_only_the_proxy_knows_is_fetched,
     more_links_than_the_frontier_holds_are_settled,
+    what_public_pages_lead_to_is_guarded,
 );
 
 fn by_url(settled: &[Settled]) -> BTreeMap<String, String> {
@@ -204,4 +206,42 @@ fn more_links_than_the_frontier_holds_are_settled(runtime: &Runtime) {
     let report = block_on(run).expect("the run ends well");
     assert_eq!(report.totals.skipped.get("frontier.full"), Some(&4900), "{report}");
     assert_eq!(settled(&report, &all).len(), 5001);
+}
+
+/// Everything answers from a public address but for the host `inside`; says which requests were guarded.
+struct Remotes(Arc<Mutex<BTreeMap<String, bool>>>);
+
+#[async_trait]
+impl Fetcher for Remotes {
+    async fn fetch(&self, request: &Request, cx: &FetchCx) -> Result<Response, Error> {
+        lock(&self.0).insert(request.url().to_owned(), cx.is_guarded());
+        let mut response = match request.url() {
+            "http://inside.example/" => answer(request, 200, ">/page"),
+            "http://outside.example/" => answer(request, 200, ">/page\n>/moved"),
+            "http://outside.example/moved" => with_header(answer(request, 302, ""), "location", "/target"),
+            _ => answer(request, 200, ""),
+        };
+        let inside = request.url().starts_with("http://inside.");
+        response.remote = Some(if inside { "10.0.0.1:80" } else { "1.1.1.1:80" }.parse().expect("an address"));
+        Ok(response)
+    }
+}
+
+// C4
+fn what_public_pages_lead_to_is_guarded(runtime: &Runtime) {
+    for on in [true, false] {
+        let guarded = Arc::new(Mutex::new(BTreeMap::new()));
+        let seeds = ["http://inside.example/", "http://outside.example/"];
+        let run = crawl(runtime).seeds(seeds).fetcher(Remotes(Arc::clone(&guarded))).guard(on).run();
+        block_on(run).expect("the run ends well");
+        let expected = [
+            ("http://inside.example/", false),
+            ("http://inside.example/page", false),
+            ("http://outside.example/", false),
+            ("http://outside.example/moved", on),
+            ("http://outside.example/page", on),
+            ("http://outside.example/target", on),
+        ];
+        assert_eq!(*lock(&guarded), expected.map(|(url, guarded)| (url.to_owned(), guarded)).into());
+    }
 }

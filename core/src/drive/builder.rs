@@ -312,6 +312,13 @@ impl<I: Send + 'static> Builder<I> {
         self
     }
 
+    /// Whether private addresses are refused to which pages of the public network lead, by a link or a redirect: on, except
+    /// in [`Profile::own`]. The fetcher judges the address that it connects to; through a proxy it cannot.
+    pub fn guard(mut self, on: bool) -> Self {
+        self.profile.guard = on;
+        self
+    }
+
     /// Seed of all random choices; from the clock by default.
     pub fn random_seed(mut self, seed: u64) -> Self {
         self.config.seed = seed;

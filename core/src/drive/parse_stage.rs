@@ -242,11 +242,12 @@ fn parse<I: Send + 'static>(router: &Router<I>, job: ParseJob) -> (Result<Parsed
 
 fn distinct_children(found: Vec<Request>, page: &Page, request: &Request) -> Vec<Request> {
     let mut seen = std::collections::HashSet::with_capacity_and_hasher(found.len(), KeyedState::new(0));
+    let guarded = page.remote().is_some_and(|remote| crate::guard::is_public(remote.ip()));
     let parent: Arc<str> = without_userinfo(page.url().as_str()).into();
     found
         .into_iter()
         .filter(|child| seen.insert(child.identity()))
-        .map(|child| child.with_depth(request.depth() + 1).with_parent(Arc::clone(&parent)))
+        .map(|child| child.with_depth(request.depth() + 1).with_parent(Arc::clone(&parent)).with_guarded(guarded))
         .collect()
 }
 

@@ -30,6 +30,8 @@ pub(super) struct Record {
     pub(super) closing: Option<Verdict>,
     /// The embedder cancelled it: it is not given back to the frontier, from where it would come again.
     pub(super) unwanted: bool,
+    /// A page of the public network led to the hop that is to be fetched.
+    pub(super) guarded: bool,
     /// Boxed: it is large, and most records wait in a queue.
     pub(super) settled: Box<Settled>,
 }
@@ -50,6 +52,7 @@ impl Record {
             in_loop: 0,
             closing: None,
             unwanted: false,
+            guarded: request.is_guarded(),
             settled: Box::new(Settled::new(number, request, Outcome::Cancelled)),
         }
     }
@@ -90,6 +93,7 @@ impl Record {
         s.version = Some(head.version);
         s.headers = Some(head.headers.clone());
         s.remote = response.remote;
+        self.guarded |= response.remote.is_some_and(|remote| crate::guard::is_public(remote.ip()));
         s.proxy.clone_from(&response.proxy);
         s.bytes_wire = response.bytes_wire;
         s.certificate_expiry = response.certificate_expiry;

@@ -32,6 +32,8 @@ pub struct Profile {
     pub limits: Limits,
     /// Tries of a URL in all.
     pub attempts: u32,
+    /// Refuse private addresses to which pages of the public network lead, by a link or a redirect.
+    pub guard: bool,
     /// How long a graceful end may take.
     pub drain: Duration,
 }
@@ -49,6 +51,7 @@ impl Profile {
             user_agent_required: true,
             limits: Limits::discovered(),
             attempts: 3,
+            guard: true,
             drain: Duration::from_secs(30),
         }
     }
@@ -68,6 +71,6 @@ impl Profile {
 
     /// One's own servers: nothing is held back.
     pub fn own() -> Self {
-        Self { name: "own", per_host: None, ..Self::list() }
+        Self { name: "own", per_host: None, guard: false, ..Self::list() }
     }
 }

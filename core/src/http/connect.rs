@@ -13,6 +13,7 @@ use url::{Host, Url};
 
 use super::conn::{Conn, Peer};
 use super::proxy::{self, Proxy};
+use crate::guard::is_public;
 use crate::hash::KeyedState;
 use crate::rt::net::ForeignAddress;
 use crate::rt::{BoxFuture, CachedResolver, Io, Name, PhaseTimer, ResolveError, Runtime, TcpConn, TcpOptions};
@@ -38,6 +39,7 @@ impl Connector {
         url: &Url,
         proxy: Option<&Proxy>,
         local: Option<IpAddr>,
+        guarded: bool,
         limits: &Limits,
         cx: &FetchCx,
     ) -> Result<Conn, Error> {
@@ -45,10 +47,10 @@ impl Connector {
         let tcp = match proxy {
             None => {
                 let (host, port) = endpoint(url)?;
-                self.dial(host, port, local, limits, cx).await?
+                self.dial(host, port, local, guarded, limits, cx).await?
             }
             Some(proxy) => self
-                .dial(proxy.host(), proxy.port(), local, limits, cx)
+                .dial(proxy.host(), proxy.port(), local, false, limits, cx)
                 .await
                 .map_err(|e| proxy::unreachable(proxy, e))?,
         };
@@ -101,10 +103,21 @@ impl Connector {
         host: Host<&str>,
         port: u16,
         local: Option<IpAddr>,
+        guarded: bool,
         limits: &Limits,
         cx: &FetchCx,
     ) -> Result<TcpConn, Error> {
-        let addrs = self.addresses(host, port, limits, cx).await?;
+        let is_fixed = self.fixed_address(&host, port).is_some();
+        let mut addrs = self.addresses(host, port, limits, cx).await?;
+        if guarded && !is_fixed {
+            let found = list(&addrs);
+            // What is left is what is connected to, so that no later answer of a name server changes the judgement.
+            addrs.retain(|addr| is_public(addr.ip()));
+            if addrs.is_empty() {
+                let attempted = format!("connect to {found}, which is private, where a public page led");
+                return Err(Error::new(ErrorKind::GuardBlocked, attempted));
+            }
+        }
         cx.phase(Phase::Connect);
         let mut options = self.tcp.clone();
         options.local_address = local.or(options.local_address);

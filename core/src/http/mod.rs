@@ -31,6 +31,7 @@ pub use self::decode::ContentDecoder;
 use self::message::Defaults;
 use self::pool::{Key, Pool};
 use self::proxy::Proxy;
+use crate::guard::is_public;
 use crate::rt::{Runtime, ThreadPool};
 use crate::{
     Accept, Decode, Error, ErrorKind, FetchCx, Fetcher, Head, Hop, Limits, Phase, Request, Response, redirect,
@@ -109,7 +110,7 @@ impl Fetcher for HttpFetcher {
             // Boxed: it is large, and no crawl needs it.
             Box::pin(self.0.follow(request, cx)).await
         } else {
-            self.0.hop(request, cx.limits(), cx).await
+            self.0.hop(request, cx.is_guarded(), cx.limits(), cx).await
         };
         result.map_err(|e| if e.url().is_some() { e } else { e.with_url(request.url()) })
     }
@@ -137,8 +138,10 @@ impl Inner {
         cx.timeout(total, ErrorKind::TimeoutTotal, "fetch", async {
             let mut request = Cow::Borrowed(request);
             let mut redirects = Vec::new();
+            let mut guarded = cx.is_guarded();
             loop {
-                let mut response = self.hop(&request, &limits, cx).await?;
+                let mut response = self.hop(&request, guarded, &limits, cx).await?;
+                guarded |= cx.guards() && response.remote.is_some_and(|remote| is_public(remote.ip()));
                 if limits.redirects > 0
                     && let Some(next) = redirect::next_hop(&request, &response.head)?
                 {
@@ -158,7 +161,7 @@ impl Inner {
     }
 
     /// One request and its answer.
-    async fn hop(&self, request: &Request, limits: &Limits, cx: &FetchCx) -> Result<Response, Error> {
+    async fn hop(&self, request: &Request, guarded: bool, limits: &Limits, cx: &FetchCx) -> Result<Response, Error> {
         let url = request.target()?;
         let https = url.scheme() == "https";
         if https && cfg!(not(feature = "tls")) {
@@ -175,6 +178,7 @@ impl Inner {
             port,
             proxy: proxy.as_deref().map(|p| Arc::clone(p.identity())),
             local,
+            guarded: guarded && proxy.is_none(),
         });
 
         let mut parked = std::future::poll_fn(|task| Poll::Ready(self.pool.poll_take(&key, cx.now(), task))).await;
@@ -183,7 +187,7 @@ impl Inner {
             let mut conn = match parked.take() {
                 Some(conn) => conn,
                 // Boxed: it is large, and most fetches of a crawl find a connection.
-                None => Box::pin(self.connect(&url, proxy.as_deref(), local, limits, cx)).await?,
+                None => Box::pin(self.connect(&url, proxy.as_deref(), local, guarded, limits, cx)).await?,
             };
             cx.phase(Phase::FirstByte);
             // The fetch keeps its own copy only while it may have to send it again.
@@ -254,12 +258,13 @@ impl Inner {
         url: &Url,
         proxy: Option<&Proxy>,
         local: Option<IpAddr>,
+        guarded: bool,
         limits: &Limits,
         cx: &FetchCx,
     ) -> Result<Conn, Error> {
-        match self.connector.connect(url, proxy, local, limits, cx).await {
+        match self.connector.connect(url, proxy, local, guarded, limits, cx).await {
             Err(e) if lacks_descriptor(&e) && self.pool.evict(EVICT) > 0 => {
-                self.connector.connect(url, proxy, local, limits, cx).await
+                self.connector.connect(url, proxy, local, guarded, limits, cx).await
             }
             result => result,
         }

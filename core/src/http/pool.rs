@@ -19,6 +19,8 @@ pub(super) struct Key {
     /// The proxy with its credential.
     pub(super) proxy: Option<Arc<str>>,
     pub(super) local: Option<IpAddr>,
+    /// Its address was judged by the guard.
+    pub(super) guarded: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -158,7 +160,7 @@ mod tests {
     use super::*;
 
     fn key(host: &str) -> Arc<Key> {
-        Arc::new(Key { https: false, host: host.into(), port: 80, proxy: None, local: None })
+        Arc::new(Key { https: false, host: host.into(), port: 80, proxy: None, local: None, guarded: false })
     }
 
     fn pool(per_key: usize, total: usize) -> (Pool<u32>, Instant) {

@@ -155,6 +155,9 @@ impl Driver {
         if overrides.is_some_and(|o| o.proxy.is_some()) {
             self.proxied.insert(host);
         }
+        if !request.is_guarded() {
+            self.trusted.insert(host);
+        }
         let job = self.p.engine.submit(now, host, spec);
         self.insert(now, job, lease, request, limits).reply = reply;
     }
@@ -284,6 +287,7 @@ impl Driver {
         let target = next.target()?;
         let is_own = record.reply.is_some();
         let first = Arc::clone(&record.settled.request);
+        let guarded = record.guarded;
         record.note_hop(head);
         record.hop = Some(Arc::new(next));
         // Where a seed leads, the crawl was sent; where a page or the embedder's own fetch leads, it was not.
@@ -295,6 +299,9 @@ impl Driver {
             return Ok(true);
         }
         let host = self.p.engine.host(&target.origin().ascii_serialization());
+        if !guarded {
+            self.trusted.insert(host);
+        }
         self.event(now, Event::Redirected { job, host });
         Ok(true)
     }

@@ -91,6 +91,8 @@ pub(super) struct Driver {
     host_errors: HashMap<HostId, Error, KeyedState>,
     /// Hosts with a request that has a proxy of its own.
     proxied: HashSet<HostId, KeyedState>,
+    /// Hosts to which something else led than a page of the public network: their rules may be asked for wherever they are.
+    trusted: HashSet<HostId, KeyedState>,
     /// URLs that the crawl was told to begin with; what they redirect to is in scope.
     seeds: HashSet<Box<str>, KeyedState>,
     /// Requests that the frontier had no room for and that are not settled yet.
@@ -153,6 +155,7 @@ impl Driver {
             rules: HashMap::with_hasher(KeyedState::new(0)),
             host_errors: HashMap::with_hasher(KeyedState::new(0)),
             proxied: HashSet::with_hasher(KeyedState::new(0)),
+            trusted: HashSet::with_hasher(KeyedState::new(0)),
             seeds: HashSet::with_hasher(KeyedState::new(0)),
             refused: VecDeque::new(),
             failed_lanes: Vec::new(),

@@ -40,6 +40,7 @@ impl Driver {
                 self.rules.remove(&host);
                 self.host_errors.remove(&host);
                 self.proxied.remove(&host);
+                self.trusted.remove(&host);
             }
         }
     }
@@ -65,12 +66,13 @@ impl Driver {
             return self.event(now, Event::Prepared { host, gap: None, valid_until: None });
         };
         let at = self.loop_of(host);
+        let (guards, guarded) = (self.p.settings.profile.guard, !self.trusted.contains(&host));
         let limits = Arc::clone(&self.limits);
         let (runtime, ledger) = (self.p.runtime.clone(), Arc::clone(&self.ledger));
         let (wheel, slice) = (self.p.loops[at].wheel(), self.p.loops[at].slice());
         let cx = HostCx::new(self.p.settings.user_agent.clone(), move |request| {
             let cx = FetchCx::new(runtime.clone(), Arc::clone(&limits), 0, 1, Arc::clone(&ledger));
-            let cx = cx.in_loop(wheel.clone(), Arc::clone(&slice));
+            let cx = cx.in_loop(wheel.clone(), Arc::clone(&slice)).guarding(guards, guarded);
             Box::pin(attempt::fetch_page(Arc::clone(&fetcher), request, cx))
         });
         self.p.loops[at].begin(None, Box::pin(attempt::prepare(policy, target, cx, host)));
@@ -110,6 +112,7 @@ impl Driver {
         record.settled.timings.queue = Some(now.saturating_duration_since(record.submitted));
         let request = Arc::clone(record.current());
         let (limits, number) = (Arc::clone(&record.limits), record.number());
+        let guarded = record.guarded;
         let (follow, page_only) = (record.hops() < limits.redirects, record.reply.is_some());
         let accept = {
             let (stage, request) = (Arc::clone(&self.p.stage), Arc::clone(&request));
@@ -119,7 +122,8 @@ impl Driver {
                 _ => stage.accept(request.label(), head),
             }
         };
-        let cx = self.context(at, limits, number, attempt).accepting(Arc::new(accept));
+        let guards = self.p.settings.profile.guard;
+        let cx = self.context(at, limits, number, attempt).accepting(Arc::new(accept)).guarding(guards, guarded);
         let Some(fetcher) = self.p.fetcher.clone() else { return };
         self.p.loops[at].begin(Some(key(job)), Box::pin(attempt::fetch(fetcher, request, cx, job)));
     }
