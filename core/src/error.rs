@@ -91,7 +91,7 @@ impl Error {
         }
     }
 
-    /// Any of our deadlines was over.
+    /// A deadline of the fetch was over; that of the parser is `parser.timeout`.
     pub fn is_timeout(&self) -> bool {
         matches!(
             self.0.kind,

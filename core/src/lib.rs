@@ -51,7 +51,7 @@
 //! task feeds it. One fetch loop for each I/O thread owns all fetches of that thread in one task: it polls those that are
 //! ready for 500 us, then gives the thread back until I/O and timers were looked at, so that a thousand answers at once
 //! delay nobody's timer. Parsing runs on threads of its own. A heartbeat measures how late the loop is; above 50 ms
-//! no fetch is started until it recovers. What is slow fills its own stage and then stops the stage before it: sink, parser,
+//! only 16 fetches are kept going until it recovers. What is slow fills its own stage and then stops the stage before it: sink, parser,
 //! fetches.
 //!
 //! # Cancel safety

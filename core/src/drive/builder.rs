@@ -224,7 +224,8 @@ impl<I: Send + 'static> Builder<I> {
         self
     }
 
-    /// Fetches in flight, from the start. By default it ramps up from 16 to 10,000 or what the descriptors allow.
+    /// Fetches in flight, from the start and without a ramp. By default it ramps up from 16 to 10,000. Either is lowered to
+    /// three quarters of the soft limit of descriptors, and to 15,000.
     pub fn max_in_flight(mut self, fetches: NonZeroU32) -> Self {
         self.max_in_flight = Some(fetches);
         self
@@ -279,13 +280,14 @@ impl<I: Send + 'static> Builder<I> {
         self
     }
 
-    /// Bytes of bodies in memory above which nothing is started: 256 MiB.
+    /// Bytes of bodies in memory above which nothing is started while anything is in flight: 256 MiB. What is in flight may
+    /// go beyond it, each body up to its own limit.
     pub fn byte_budget(mut self, bytes: u64) -> Self {
         self.config.byte_budget = bytes;
         self
     }
 
-    /// Lag above which nothing is started: 50 ms.
+    /// Lag above which only 16 fetches are kept going, until the loop is on time again: 50 ms.
     pub fn lag_limit(mut self, lag: Duration) -> Self {
         self.lag_limit = lag;
         self
