@@ -42,7 +42,7 @@ pub use self::shutdown::Shutdown;
 use crate::hash::KeyedState;
 use crate::time::later;
 
-/// The state machine. See the [module](self) for its life, and `engine/tests.rs` for tests as lists of literals.
+/// The state machine. See the [module](self) for its life, and `engine/tests/` for tests as lists of literals.
 ///
 /// ```
 /// use std::time::Instant;
