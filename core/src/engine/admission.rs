@@ -71,8 +71,14 @@ impl Engine {
                 _ => continue,
             };
             // Nobody waits for it any more: asked again when somebody does.
-            if host.arriving.is_empty() && host.queue.is_empty() {
+            let known = &self.hosts[id.index as usize];
+            let mut waiting = known.arriving.iter().copied().chain(known.queue.iter().map(|w| w.job));
+            let is_wanted =
+                waiting.any(|id| self.job(id).is_some_and(|j| matches!(j.stage, Stage::Arriving | Stage::Queued)));
+            let host = self.host_mut(id);
+            if !is_wanted {
                 host.state = back;
+                host.arriving.clear();
                 continue;
             }
             host.state = state;

@@ -423,3 +423,16 @@ fn a_whole_crawl_rate_holds() {
     }
     assert!((99..=103).contains(&starts), "{starts}");
 }
+
+#[test]
+fn a_host_is_not_prepared_for_jobs_that_were_cancelled() {
+    let mut b = Bench::new(Config { prepare_hosts: true, prepare_permits: 1, ..plain() });
+    let (first, second) = (b.submit("a"), b.submit("b"));
+    let hosts = [b.engine.host("a"), b.engine.host("b")];
+    assert_eq!(b.actions(), [Action::Prepare(hosts[0])]);
+    b.engine.cancel(b.now, second);
+    b.event(Event::Prepared { host: hosts[0], gap: None, valid_until: None });
+    assert_eq!(b.fetches(), [first]);
+    b.submit("b");
+    assert_eq!(b.actions(), [Action::Prepare(hosts[1])], "and asked for when somebody waits");
+}
