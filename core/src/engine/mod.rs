@@ -274,6 +274,9 @@ impl Engine {
             Event::Vetted { job } => {
                 if self.in_stage(job, Stage::Vetting) {
                     self.enqueue(now, job);
+                    // Its rules may have been lost meanwhile, and nobody else may ask for them.
+                    let host = self.job_mut(job).host;
+                    self.advance_host(now, host);
                 }
             }
             Event::Skipped { job, reason } => {

@@ -436,3 +436,21 @@ fn a_host_is_not_prepared_for_jobs_that_were_cancelled() {
     b.submit("b");
     assert_eq!(b.actions(), [Action::Prepare(hosts[1])], "and asked for when somebody waits");
 }
+
+#[test]
+fn a_job_that_is_vetted_after_its_rules_were_lost_has_them_asked_for() {
+    let mut b = Bench::new(Config { prepare_hosts: true, ..plain() });
+    let spec = JobSpec { vet: true, ..JobSpec::default() };
+    let job = b.submit_with("a", spec);
+    let host = b.engine.host("a");
+    b.actions();
+    b.event(Event::Prepared { host, gap: None, valid_until: Some(b.now + MS) });
+    assert_eq!(b.actions(), [Action::Vet(job)]);
+    b.advance(MS);
+    let late = b.submit_with("a", spec);
+    assert_eq!(b.actions(), [Action::Prepare(host)]);
+    b.event(Event::HostFailed { host, retry: RetryTime::Never });
+    b.event(Event::Vetted { job });
+    assert_eq!(b.actions(), [Action::Prepare(host)]);
+    assert_eq!(b.settled, [(late, JobVerdict::HostError)]);
+}
