@@ -1,6 +1,6 @@
 //! From arrival to start: hosts that are prepared, queues, and the conditions under which the next job begins.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::host::{HostState, Place, Waiting};
 use super::{Action, Bound, Due, Engine, HostId, JobId, JobVerdict, Stage, pacing, retry};
@@ -97,11 +97,14 @@ impl Engine {
             _ => return,
         };
         self.preparing -= 1;
-        host.failures += 1;
-        if retry == RetryTime::WhenRoom {
+        let may_retry = if retry == RetryTime::WhenRoom {
             let since = *host.pressed_since.get_or_insert(now);
-            host.failures = if now < later(since, self.config.room_patience) { 0 } else { attempts };
-        }
+            now < later(since, self.config.room_patience)
+        } else {
+            host.pressed_since = None;
+            host.failures += 1;
+            host.failures < attempts
+        };
         let wait = match retry {
             RetryTime::After(wait) if wait <= self.config.retry_after_cap => Some(wait),
             RetryTime::AfterBackoff | RetryTime::WhenRoom => {
@@ -110,15 +113,13 @@ impl Engine {
             }
             _ => None,
         };
-        if let Some(wait) = wait.filter(|_| host.failures < attempts) {
+        if let Some(wait) = wait.filter(|_| may_retry) {
             host.state = HostState::BackingOff { prepared };
             self.at(later(now, wait), Due::HostRetry(id));
             return;
         }
         host.state = HostState::New;
-        host.failures = 0;
-        host.backoff = Duration::ZERO;
-        host.pressed_since = None;
+        host.recovered();
         let queued = std::mem::take(&mut host.queue).into_iter().map(|w| w.job);
         let waiting: Vec<_> = std::mem::take(&mut host.arriving).into_iter().chain(queued).collect();
         for job in waiting {

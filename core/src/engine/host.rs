@@ -111,6 +111,13 @@ impl Host {
         settled && self.in_flight == 0 && self.not_before.is_none_or(|time| time <= now)
     }
 
+    /// Its failures count no longer: an answer came, or those who waited for one are settled.
+    pub(super) fn recovered(&mut self) {
+        self.failures = 0;
+        self.backoff = Duration::ZERO;
+        self.pressed_since = None;
+    }
+
     /// No start before `time`, whatever was said before.
     pub(super) fn wait_until(&mut self, time: Instant) {
         self.not_before = Some(self.not_before.map_or(time, |before| before.max(time)));

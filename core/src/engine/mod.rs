@@ -251,8 +251,7 @@ impl Engine {
                 let Some(known) = self.known_host(host).filter(|h| h.state == HostState::Preparing) else { return };
                 known.gap = gap.unwrap_or_default();
                 known.valid_until = valid_until;
-                known.failures = 0;
-                known.pressed_since = None;
+                known.recovered();
                 known.state = HostState::Prepared;
                 self.preparing -= 1;
                 self.advance_host(now, host);
@@ -260,8 +259,7 @@ impl Engine {
             Event::Resolved { host, address } => {
                 let Some(known) = self.known_host(host).filter(|h| h.state == HostState::Resolving) else { return };
                 let before = std::mem::replace(&mut known.address, address);
-                known.failures = 0;
-                known.pressed_since = None;
+                known.recovered();
                 known.state = HostState::Ready;
                 self.preparing -= 1;
                 self.advance_host(now, host);

@@ -454,3 +454,39 @@ fn a_job_that_is_vetted_after_its_rules_were_lost_has_them_asked_for() {
     assert_eq!(b.actions(), [Action::Prepare(host)]);
     assert_eq!(b.settled, [(late, JobVerdict::HostError)]);
 }
+
+#[test]
+fn local_pressure_neither_counts_for_a_dead_host_nor_forgives_it() {
+    let mut b = Bench::new(Config { resolve_hosts: true, attempts: 2, ..plain() });
+    let job = b.submit("a");
+    let host = b.engine.host("a");
+    for retry in [RetryTime::WhenRoom, RetryTime::AfterBackoff, RetryTime::WhenRoom, RetryTime::AfterBackoff] {
+        assert_eq!(b.actions(), [Action::Resolve(host)]);
+        b.event(Event::HostFailed { host, retry });
+        b.advance(Duration::from_secs(60));
+    }
+    assert_eq!(b.actions(), []);
+    assert_eq!(b.settled, [(job, JobVerdict::HostError)]);
+}
+
+#[test]
+fn a_host_that_came_back_is_tried_again_soon() {
+    let (base, cap) = (MS, Duration::from_secs(600));
+    let mut b =
+        Bench::new(Config { prepare_hosts: true, attempts: 100, backoff_base: base, backoff_cap: cap, ..plain() });
+    let host = b.engine.host("a");
+    b.submit("a");
+    let fail = |b: &mut Bench| {
+        assert_eq!(b.actions(), [Action::Prepare(host)]);
+        b.event(Event::HostFailed { host, retry: RetryTime::AfterBackoff });
+        let wait = b.engine.poll_timeout().expect("it is tried again") - b.now;
+        b.advance(wait);
+        wait
+    };
+    assert!((0..60).map(|_| fail(&mut b)).max() > Some(Duration::from_secs(1)));
+    assert_eq!(b.actions(), [Action::Prepare(host)]);
+    b.event(Event::Prepared { host, gap: None, valid_until: Some(b.now) });
+    b.actions();
+    b.submit("a");
+    assert!(fail(&mut b) <= 3 * base);
+}
