@@ -96,6 +96,7 @@ impl Engine {
                 job.attempts -= 1;
                 if job.attempts == 0 {
                     self.first_starts -= 1;
+                    self.budget.unstart();
                 }
                 self.limiter.pressure(in_flight);
                 let since = *job.pressed_since.get_or_insert(now);

@@ -490,3 +490,22 @@ fn a_host_that_came_back_is_tried_again_soon() {
     b.submit("a");
     assert!(fail(&mut b) <= 3 * base);
 }
+
+// H1
+#[test]
+fn local_pressure_earns_no_retries() {
+    let mut b = Bench::new(Config { retry_budget: 1.0, retry_floor: 0, ..plain() });
+    let job = b.submit("a");
+    for _ in 0..5 {
+        assert_eq!(b.actions(), [Action::Fetch { job, attempt: 1 }]);
+        b.fail(job, RetryTime::WhenRoom);
+        b.advance(100 * MS);
+    }
+    b.actions();
+    b.fail(job, RetryTime::After(MS));
+    b.advance(MS);
+    assert_eq!(b.actions(), [Action::Fetch { job, attempt: 2 }], "one start earned one retry");
+    b.fail(job, RetryTime::After(MS));
+    b.actions();
+    assert_eq!(b.settled, [(job, JobVerdict::Error)]);
+}
