@@ -509,3 +509,13 @@ fn local_pressure_earns_no_retries() {
     b.actions();
     assert_eq!(b.settled, [(job, JobVerdict::Error)]);
 }
+
+// H1
+#[test]
+fn local_pressure_never_raises_the_limit() {
+    let mut b = Bench::new(Config { ramp_from: Some(1), gate_floor: 16, ..plain() });
+    let jobs: Vec<_> = (0..20).map(|i| b.submit(&format!("h{i}"))).collect();
+    assert_eq!(b.fetches(), jobs[..1]);
+    b.fail(jobs[0], RetryTime::WhenRoom);
+    assert_eq!(b.fetches().len(), 1);
+}
