@@ -383,30 +383,23 @@ impl Engine {
         if let Some(action) = self.prepare_next() {
             return Some(action);
         }
-        while let Some(job) = self.to_deliver.pop_front() {
-            if self.delivering >= self.config.deliver_permits {
-                self.to_deliver.push_front(job);
-                break;
-            }
-            if self.in_stage(job, Stage::ToDeliver) {
-                self.delivering += 1;
-                self.set_stage(job, Stage::Delivering);
-                return Some(Action::Deliver(job));
-            }
+        if self.delivering < self.config.deliver_permits
+            && let Some(job) = self.to_deliver.pop_front()
+        {
+            self.delivering += 1;
+            self.set_stage(job, Stage::Delivering);
+            return Some(Action::Deliver(job));
         }
         // A page that is parsed while its items have nowhere to go would only move the heap one stage on.
-        while self.to_deliver.is_empty() && !self.frontier_behind {
-            let Some(job) = self.to_parse.pop_front() else { break };
-            if self.counters.parsing >= self.config.parse_permits {
-                self.to_parse.push_front(job);
-                break;
-            }
+        if self.to_deliver.is_empty()
+            && !self.frontier_behind
+            && self.counters.parsing < self.config.parse_permits
+            && let Some(job) = self.to_parse.pop_front()
+        {
             self.counters.parse_queued -= 1;
-            if self.in_stage(job, Stage::ToParse) {
-                self.counters.parsing += 1;
-                self.set_stage(job, Stage::Parsing);
-                return Some(Action::Parse(job));
-            }
+            self.counters.parsing += 1;
+            self.set_stage(job, Stage::Parsing);
+            return Some(Action::Parse(job));
         }
         match self.start(now) {
             Ok(action) => Some(action),

@@ -26,7 +26,13 @@ impl Engine {
                 self.offer(now, host_id);
                 self.leave_address(now, address);
             }
+            // What is cancelled in line makes room in it.
+            Stage::ToParse => {
+                self.to_parse.retain(|job| *job != id);
+                self.counters.parse_queued -= 1;
+            }
             Stage::Parsing => self.counters.parsing -= 1,
+            Stage::ToDeliver => self.to_deliver.retain(|job| *job != id),
             Stage::Delivering => self.delivering -= 1,
             _ => {}
         }

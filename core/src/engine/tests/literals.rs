@@ -519,3 +519,30 @@ fn local_pressure_never_raises_the_limit() {
     b.fail(jobs[0], RetryTime::WhenRoom);
     assert_eq!(b.fetches().len(), 1);
 }
+
+// H10
+#[test]
+fn a_cancelled_page_counts_for_no_backlog() {
+    let mut b = Bench::new(Config { parse_permits: 1, deliver_permits: 1, backlog: 2, ..plain() });
+    let jobs: Vec<_> = (0..2).map(|_| b.submit("a")).collect();
+    assert_eq!(b.fetches(), jobs);
+    jobs.iter().for_each(|job| b.event(Event::Fetched { job: *job }));
+    assert_eq!(b.actions(), [Action::Parse(jobs[0])]);
+    let next = b.submit("a");
+    assert_eq!(b.actions(), [], "the backlog is full");
+    b.engine.cancel(b.now, jobs[1]);
+    assert_eq!(b.fetches(), [next]);
+    assert_eq!(b.engine.counters().parse_queued, 0);
+
+    // Nor does it keep pages from the parser.
+    for job in [jobs[0], next] {
+        b.event(Event::Fetched { job: next });
+        b.event(Event::Parsed { job, deliver: true });
+        b.actions();
+    }
+    let last = b.submit("a");
+    b.engine.cancel(b.now, next);
+    assert_eq!(b.fetches(), [last]);
+    b.event(Event::Fetched { job: last });
+    assert_eq!(b.actions(), [Action::Parse(last)]);
+}
