@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use crate::time::later;
+
 /// A gap that varies by `jitter` of itself either way.
 pub(super) fn jittered(gap: Duration, jitter: f64, rng: &mut fastrand::Rng) -> Duration {
     if gap.is_zero() || jitter <= 0.0 {
@@ -37,7 +39,7 @@ impl Rate {
     }
 
     pub(super) fn start(&mut self, now: Instant) {
-        self.next = self.next.map_or(now, |next| next.max(now)).checked_add(self.interval);
+        self.next = Some(later(self.next.map_or(now, |next| next.max(now)), self.interval));
     }
 }
 

@@ -546,3 +546,14 @@ fn a_cancelled_page_counts_for_no_backlog() {
     b.event(Event::Fetched { job: last });
     assert_eq!(b.actions(), [Action::Parse(last)]);
 }
+
+#[test]
+fn a_rate_that_is_nearly_nothing_is_not_without_limit() {
+    for rate in [1e-300, 1e-18, 0.0, -1.0, f64::NAN] {
+        let mut b = Bench::new(Config { rate: Some(rate), ..plain() });
+        (0..3).for_each(|_| _ = b.submit("a"));
+        assert_eq!(b.fetches().len(), 1, "{rate}");
+        b.advance(Duration::from_secs(3600));
+        assert_eq!(b.fetches().len(), 0, "{rate}");
+    }
+}
