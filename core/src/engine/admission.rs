@@ -204,21 +204,21 @@ impl Engine {
         let exhausted = self.is_exhausted();
         let per_address = self.config.per_address.unwrap_or(u32::MAX);
         let per_host = self.config.per_host.unwrap_or(u32::MAX);
-        let host = self.known_host(id)?;
-        host.place = Place::Nowhere;
+        self.known_host(id)?.place = Place::Nowhere;
+        let offered = self.take_offer(id);
+        let host = self.host_mut(id);
         let address = host.address;
-        if host.state != HostState::Ready {
-            self.next_at_address(now, address);
-            return None;
-        }
-        if host.not_before.is_some_and(|time| time > now) {
+        let waits = host.not_before.is_some_and(|time| time > now);
+        if waits || host.state != HostState::Ready {
             self.offer(now, id);
-            self.next_at_address(now, address);
+            if let Some(address) = offered {
+                self.next_at_address(now, address);
+            }
             return None;
         }
         if let Some(address) = address {
             let entry = self.addresses.entry(address).or_default();
-            if entry.in_flight >= per_address {
+            if entry.in_flight + entry.offered >= per_address {
                 entry.waiting.push_back(id);
                 self.host_mut(id).place = Place::Address;
                 return None;
@@ -226,7 +226,9 @@ impl Engine {
         }
         let job = loop {
             let Some(waiting) = self.host_mut(id).queue.pop() else {
-                self.next_at_address(now, address);
+                if let Some(address) = address {
+                    self.next_at_address(now, address);
+                }
                 return None;
             };
             if !self.in_stage(waiting.job, Stage::Queued) {

@@ -30,6 +30,8 @@ pub(super) struct Host {
     /// Since when only local pressure keeps it from being prepared or resolved.
     pub(super) pressed_since: Option<Instant>,
     pub(super) place: Place,
+    /// The address of which a permit is kept for it, while it is ready.
+    pub(super) offered: Option<IpAddr>,
     /// Named by the engine's list of idle hosts.
     pub(super) listed_idle: bool,
 }
@@ -101,6 +103,7 @@ impl Host {
             backoff: Duration::ZERO,
             pressed_since: None,
             place: Place::Nowhere,
+            offered: None,
             listed_idle: false,
         }
     }

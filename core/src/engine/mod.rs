@@ -98,6 +98,8 @@ pub struct Engine {
 #[derive(Debug, Default)]
 struct Address {
     in_flight: u32,
+    /// Permits that are kept for hosts that waited for one and are ready now.
+    offered: u32,
     waiting: VecDeque<HostId>,
 }
 
@@ -262,11 +264,10 @@ impl Engine {
                 known.recovered();
                 known.state = HostState::Ready;
                 self.preparing -= 1;
-                self.advance_host(now, host);
-                // It may have been offered a permit of the old one, which others wait for.
                 if before != address {
-                    self.next_at_address(now, before);
+                    self.leave_line_of(now, host, before);
                 }
+                self.advance_host(now, host);
             }
             Event::HostFailed { host, retry } => self.host_failed(now, host, retry),
             Event::Vetted { job } => {

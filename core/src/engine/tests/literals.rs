@@ -557,3 +557,59 @@ fn a_rate_that_is_nearly_nothing_is_not_without_limit() {
         assert_eq!(b.fetches().len(), 0, "{rate}");
     }
 }
+
+/// Hosts that share the address 127.0.0.1, which is known.
+fn at_one_address<const N: usize>(b: &mut Bench, names: [&str; N], jobs: u32) -> [Vec<JobId>; N] {
+    let submitted = names.map(|name| (0..jobs).map(|_| b.submit(name)).collect());
+    b.actions();
+    for name in names {
+        let host = b.engine.host(name);
+        b.event(Event::Resolved { host, address: Some([127, 0, 0, 1].into()) });
+    }
+    submitted
+}
+
+// H8
+#[test]
+fn hosts_at_one_address_take_turns() {
+    let mut b = Bench::new(Config { per_host: Some(1), per_address: Some(1), resolve_hosts: true, ..plain() });
+    let [a, other] = at_one_address(&mut b, ["a", "b"], 2);
+    for job in [a[0], other[0], a[1], other[1]] {
+        assert_eq!(b.fetches(), [job]);
+        b.finish(job);
+    }
+}
+
+#[test]
+fn a_permit_of_an_address_goes_to_who_waits_for_it_and_not_to_who_comes() {
+    let config = Config { gap: 100 * MS, per_address: Some(1), resolve_hosts: true, ..plain() };
+    let mut b = Bench::new(config);
+    let [a, other] = at_one_address(&mut b, ["a", "b"], 2);
+    assert_eq!(b.fetches(), [a[0]]);
+    // The gap of the one ends in the moment in which the other is offered the permit.
+    b.advance(100 * MS);
+    b.finish(a[0]);
+    assert_eq!(b.fetches(), [other[0]]);
+}
+
+#[test]
+fn a_host_that_moves_waits_no_more_for_its_old_address() {
+    let config = Config { per_address: Some(1), resolve_hosts: true, prepare_hosts: true, ..plain() };
+    let mut b = Bench::new(config);
+    let hosts = ["a", "b", "c"].map(|name| b.engine.host(name));
+    let [first, _, moved] = ["a", "b", "c"].map(|name| b.submit(name));
+    b.actions();
+    let valid_until = Some(b.now + MS);
+    hosts.iter().for_each(|host| b.event(Event::Prepared { host: *host, gap: None, valid_until }));
+    b.actions();
+    let address = Some([127, 0, 0, 1].into());
+    hosts.iter().for_each(|host| b.event(Event::Resolved { host: *host, address }));
+    assert_eq!(b.fetches(), [first]);
+    b.advance(MS);
+    b.submit("c");
+    assert_eq!(b.actions(), [Action::Prepare(hosts[2])]);
+    b.event(Event::Prepared { host: hosts[2], gap: None, valid_until: None });
+    assert_eq!(b.actions(), [Action::Resolve(hosts[2])]);
+    b.event(Event::Resolved { host: hosts[2], address: Some([127, 0, 0, 2].into()) });
+    assert_eq!(b.fetches()[0], moved);
+}
