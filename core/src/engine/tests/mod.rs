@@ -1,6 +1,9 @@
 //! Tests of the engine: a bench for lists of literals, and a reference model that audits random and simulated runs.
 
+mod auditor;
 mod literals;
+mod model;
+mod scripts;
 mod steps;
 
 use std::time::{Duration, Instant};
