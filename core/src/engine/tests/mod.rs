@@ -4,6 +4,7 @@ mod auditor;
 mod literals;
 mod model;
 mod scripts;
+mod simulated;
 mod steps;
 
 use std::time::{Duration, Instant};
