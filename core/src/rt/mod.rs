@@ -8,7 +8,7 @@ mod dns;
 #[cfg(test)]
 pub(crate) mod manual;
 pub(crate) mod net;
-mod offload;
+pub(crate) mod offload;
 mod resolve;
 mod slice;
 mod spawn;
@@ -17,6 +17,7 @@ mod wheel;
 
 use std::fmt;
 use std::future::Future;
+use std::panic::Location;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
@@ -151,8 +152,9 @@ impl Runtime {
     }
 
     /// Starts a task and forgets it. A panic in it is contained by the executor.
+    #[track_caller]
     pub fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
-        self.0.spawn.spawn(Box::pin(task));
+        self.0.spawn.spawn_from(Box::pin(task), Location::caller());
     }
 
     /// A future that is ready at `deadline`.

@@ -96,7 +96,7 @@ impl Offload for Inline {
 
 /// Runs a job. A panic was reported by the hook, and jobs carry their own result out; what was thrown may panic again
 /// when it is dropped, and that once more.
-fn run_contained(job: Job) {
+pub(crate) fn run_contained(job: Job) {
     let Err(panic) = catch_unwind(AssertUnwindSafe(job)) else { return };
     if let Err(another) = catch_unwind(AssertUnwindSafe(move || drop(panic))) {
         std::mem::forget(another);
