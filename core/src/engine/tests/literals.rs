@@ -573,8 +573,9 @@ fn at_one_address<const N: usize>(b: &mut Bench, names: [&str; N], jobs: u32) ->
 #[test]
 fn hosts_at_one_address_take_turns() {
     let mut b = Bench::new(Config { per_host: Some(1), per_address: Some(1), resolve_hosts: true, ..plain() });
-    let [a, other] = at_one_address(&mut b, ["a", "b"], 2);
-    for job in [a[0], other[0], a[1], other[1]] {
+    let jobs = at_one_address(&mut b, ["a", "b", "c"], 2);
+    for (turn, host) in (0..2).flat_map(|turn| (0..3).map(move |host| (turn, host))) {
+        let job = jobs[host][turn];
         assert_eq!(b.fetches(), [job]);
         b.finish(job);
     }
@@ -612,4 +613,20 @@ fn a_host_that_moves_waits_no_more_for_its_old_address() {
     assert_eq!(b.actions(), [Action::Resolve(hosts[2])]);
     b.event(Event::Resolved { host: hosts[2], address: Some([127, 0, 0, 2].into()) });
     assert_eq!(b.fetches()[0], moved);
+}
+
+#[test]
+fn a_host_that_must_wait_passes_the_permit_of_its_address_on() {
+    let mut b = Bench::new(Config { per_address: Some(1), resolve_hosts: true, ..plain() });
+    let [first, second, third] = at_one_address(&mut b, ["a", "b", "c"], 1).map(|jobs| jobs[0]);
+    assert_eq!(b.fetches(), [first]);
+    b.engine.pause();
+    b.finish(first);
+    b.event(Event::Throttled { job: second, wait: 1000 * MS });
+    b.engine.resume();
+    assert_eq!(b.fetches(), [third]);
+    b.finish(third);
+    assert_eq!(b.fetches(), []);
+    b.advance(1000 * MS);
+    assert_eq!(b.fetches(), [second]);
 }

@@ -75,7 +75,9 @@ enum Answer {
 }
 
 fn answers() -> impl Strategy<Value = Answer> + Clone {
-    let wait = (0..2500u64).prop_map(|millis| RetryTime::After(MS * millis as u32));
+    // The longest that is honoured, too.
+    let wait = prop_oneof![(0..2500u32).prop_map(|millis| MS * millis), Just(2000 * MS), Just(2000 * MS + NS)];
+    let wait = wait.prop_map(RetryTime::After);
     let retry = prop_oneof![
         1 => Just(RetryTime::Never),
         3 => Just(RetryTime::AfterBackoff),
@@ -102,13 +104,13 @@ fn forward() -> impl Strategy<Value = Step> + Clone {
         20 => (any::<u8>(), answers()).prop_map(|(pick, how)| Step::Answer { pick, how }),
         6 => answers().prop_map(Step::AnswerAll),
         2 => (any::<u8>(), answers()).prop_map(|(pick, how)| Step::Stray { pick, how }),
-        1 => (any::<u8>(), 0..3000u16).prop_map(|(pick, millis)| Step::Throttle { pick, millis }),
+        4 => (any::<u8>(), 0..3000u16).prop_map(|(pick, millis)| Step::Throttle { pick, millis }),
         6 => (0..3000u16).prop_map(Step::Advance),
         10 => (-1..=1i8).prop_map(Step::ToNext),
-        2 => any::<bool>().prop_map(Step::Gate),
+        4 => any::<bool>().prop_map(Step::Gate),
         2 => any::<bool>().prop_map(Step::Behind),
-        2 => (0..2000u16).prop_map(Step::Bytes),
-        2 => any::<bool>().prop_map(Step::Pause),
+        2 => select(vec![0u16, 999, 1000, 1001]).prop_map(Step::Bytes),
+        4 => any::<bool>().prop_map(Step::Pause),
         4 => any::<u8>().prop_map(Step::Cancel),
     ]
     .boxed()
@@ -133,7 +135,8 @@ pub(super) fn configs() -> impl Strategy<Value = Config> {
         select(vec![None, None, None, Some(5.0), Some(80.0)]),
     );
     let stages = (1..4u32, 1..4u32, select(vec![2u32, 4, 1000]), select(vec![1u32, 2, 1000]));
-    let tries = (1..4u32, select(vec![0.0, 0.2, 1.0, 10.0]), select(vec![0u32, 10, 1000]), any::<bool>());
+    let tries =
+        (1..4u32, select(vec![0.0, 0.2, 1.0, 10.0]), select(vec![0u32, 10, 1000]), select(vec![50u32, 100, 900]));
     let hosts = (any::<bool>(), any::<bool>(), select(vec![1usize, 3, 100]), select(vec![1u32, 2, 100]));
     let rest = (select(vec![None, Some(1), Some(2)]), select(vec![None, None, Some(5)]), select(vec![8u32, 1000]));
     (limits, pace, stages, tries, hosts, rest, any::<u64>()).prop_map(
@@ -152,7 +155,7 @@ pub(super) fn configs() -> impl Strategy<Value = Config> {
             retry_budget: tries.1,
             retry_floor: tries.2,
             backoff_base: 100 * MS,
-            backoff_cap: if tries.3 { 100 * MS } else { 900 * MS },
+            backoff_cap: MS * tries.3,
             retry_after_cap: 2000 * MS,
             room_patience: 1500 * MS,
             prepare_hosts: hosts.0,
