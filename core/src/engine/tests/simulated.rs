@@ -51,6 +51,8 @@ struct World {
     /// When which origin was asked, and which gap its rules asked for.
     starts: BTreeMap<String, Vec<Instant>>,
     asked: BTreeMap<String, Duration>,
+    /// Where the redirect that is under way for a job leads.
+    targets: BTreeMap<JobId, String>,
 }
 
 impl World {
@@ -64,6 +66,7 @@ impl World {
             jobs: Vec::new(),
             starts: BTreeMap::new(),
             asked: BTreeMap::new(),
+            targets: BTreeMap::new(),
         }
     }
 
@@ -101,7 +104,11 @@ impl World {
                 left -= 1;
                 self.submit();
             } else if let Some(entry) = self.due.first_entry().filter(|entry| entry.key().0 <= self.a.now) {
-                let event = entry.remove();
+                let event = match entry.remove() {
+                    // The host that was there when the answer began may be forgotten.
+                    Event::Redirected { job, .. } => Event::Redirected { job, host: self.a.host(&self.targets[&job]) },
+                    event => event,
+                };
                 self.a.event(event);
                 let commands = self.plan.commands;
                 if self.percent(commands) {
@@ -207,7 +214,9 @@ impl World {
             Action::Vet(job) => Event::Skipped { job, reason: SkipReason::Robots },
             Action::Fetch { job, .. } if self.rng.bool() => {
                 let key = self.any_host();
-                Event::Redirected { job, host: self.a.host(&key) }
+                let host = self.a.host(&key);
+                self.targets.insert(job, key);
+                Event::Redirected { job, host }
             }
             Action::Fetch { job, .. } | Action::Parse(job) => Event::Failed { job, retry, throttled },
             Action::Deliver(job) => Event::Delivered { job, rejected: true },

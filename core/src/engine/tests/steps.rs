@@ -72,7 +72,7 @@ fn check(b: &Engine, config: &Config, open: &[Action]) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 512, ..ProptestConfig::default() })]
+    #![proptest_config(scripts::runs(512))]
 
     /// Invariants 1, 2, 6 and 11: whatever happens in whatever order, nothing is lost, no job ends twice, no limit is
     /// passed, and once the faults stop everything settles.
