@@ -6,6 +6,7 @@ mod arms;
 
 use std::num::NonZeroUsize;
 use std::sync::Arc;
+use std::time::Duration;
 
 use arms::Spend;
 use tidegate::sim::{Scheduling, Sim};
@@ -30,6 +31,9 @@ fn simulated(name: &str, scheduling: Scheduling) {
     let ordered = scheduling == Scheduling::Fifo;
     sim.block_on(arms::on_an_exact_runtime(name, sim.runtime(), spend, ordered));
     assert_eq!(sim.panics(), Vec::<String>::new());
+    // The heart beats every 5 ms, and notices the end then.
+    sim.run_for(Duration::from_millis(10));
+    assert_eq!(sim.tasks(), 0, "no task outlives the crawl");
     sim.end();
 }
 

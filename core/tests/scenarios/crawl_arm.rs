@@ -1,6 +1,6 @@
 //! A real crawl on any runtime, with a scripted fetcher, rules, frontier, parser and sink.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -16,7 +16,7 @@ use tidegate::{
 };
 use url::Url;
 
-use super::format::{Answer, Command, Lookup, Millis, Parse, Scenario, Start, Verdict, nth_or_last};
+use super::format::{Answer, Command, Lookup, Millis, Parse, Scenario, Start, Timed, Verdict, nth_or_last};
 use super::{Holder, Outcome};
 
 /// Works for so long on the thread that it is called on.
@@ -61,6 +61,16 @@ pub(crate) async fn run(runtime: Runtime, scenario: Arc<Scenario>, spend: Spend)
         assert_eq!(outcome.verdicts.insert(name.clone(), verdict), None, "{name} has one verdict");
     }
     assert_eq!(outcome.verdicts.len() as u64, counters.submitted, "one verdict for each URL");
+    for (name, verdict) in &outcome.verdicts {
+        let (lease, taken) = seen.settled.remove(name).unwrap_or_else(|| panic!("the lease of {name} did not end"));
+        let is_unwanted = |c: &Timed| matches!(&c.command, Command::Cancel(job) if job == name);
+        let returns = verdict.outcome == "cancelled" && !scenario.commands.iter().any(is_unwanted);
+        assert_eq!(lease, if returns { LeaseVerdict::Return } else { LeaseVerdict::Done }, "{name}");
+        if scenario.sink.is_some() && verdict.outcome == "ok" {
+            assert!(taken, "{name} was done before the sink had its item");
+        }
+    }
+    assert!(seen.settled.is_empty(), "leases that no URL had: {:?}", seen.settled);
     for job in &scenario.jobs {
         let unvisited = || Verdict { outcome: "unvisited".to_owned(), attempts: 0 };
         outcome.verdicts.entry(job.name.clone()).or_insert_with(unvisited);
@@ -111,6 +121,10 @@ struct Seen {
     counts: HashMap<(&'static str, String), usize>,
     in_flight: HashMap<Holder, u32>,
     peaks: HashMap<Holder, u32>,
+    /// Items that the sink took.
+    taken: HashSet<String>,
+    /// How the lease of each job ended, and whether its item was taken by then.
+    settled: HashMap<String, (LeaseVerdict, bool)>,
 }
 
 /// A fetch that runs, for the counts of what is in flight.
@@ -293,13 +307,15 @@ impl HostRules for Rules {
 
 /// Gives out the jobs of the scenario, each at its time.
 struct Script {
+    site: Arc<Site>,
     start: SystemTime,
     left: VecDeque<(SystemTime, Request)>,
-    leases: u64,
+    /// The jobs that were given out; their places are the leases.
+    leased: Vec<String>,
 }
 
 impl Script {
-    fn new(site: &Site) -> Self {
+    fn new(site: &Arc<Site>) -> Self {
         let start = site.runtime.wall_clock();
         let mut jobs: Vec<_> = site.scenario.jobs.iter().collect();
         jobs.sort_by_key(|job| job.at);
@@ -317,7 +333,7 @@ impl Script {
             }
         };
         let left = jobs.into_iter().map(|job| (start + Duration::from(job.at), request(job))).collect();
-        Self { start, left, leases: 0 }
+        Self { site: Arc::clone(site), start, left, leased: Vec::new() }
     }
 }
 
@@ -329,8 +345,9 @@ impl Frontier for Script {
             && leased.requests.len() < want.get() as usize
         {
             let (_, request) = self.left.pop_front().expect("it was looked at");
-            self.leases += 1;
-            leased.requests.push((LeaseId(self.leases), request));
+            let lease = LeaseId(self.leased.len() as u64);
+            self.leased.push(request.id().expect("every request has its name").to_owned());
+            leased.requests.push((lease, request));
         }
         leased.next_due = self.left.front().map(|(at, _)| *at).filter(|at| *at > now);
         leased.drained = self.left.is_empty();
@@ -338,7 +355,12 @@ impl Frontier for Script {
     }
 
     async fn settle(&mut self, done: &mut Vec<(LeaseId, LeaseVerdict)>) -> Result<(), FrontierError> {
-        done.clear();
+        let mut seen = self.site.seen();
+        for (lease, verdict) in done.drain(..) {
+            let name = &self.leased[lease.0 as usize];
+            let taken = seen.taken.contains(name);
+            assert_eq!(seen.settled.insert(name.clone(), (verdict, taken)), None, "the lease of {name} ended twice");
+        }
         Ok(())
     }
 
@@ -362,6 +384,7 @@ impl Sink<String> for OneByOne {
         if self.site.scenario.job(&delivery.item).rejected {
             return Err(SinkError::reject("as the scenario says"));
         }
+        self.site.seen().taken.insert(delivery.item.clone());
         batch.pop();
         Ok(())
     }

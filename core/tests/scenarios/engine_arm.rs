@@ -9,6 +9,14 @@ use tidegate::{ErrorKind, RetryTime, Shutdown, SkipReason};
 use super::Outcome;
 use super::format::{Answer, Command, Lookup, Millis, Parse, Scenario, Start, Verdict, nth_or_last};
 
+/// How long what was started may go on after the last page, as a crawl has it.
+const DRAIN: Duration = Duration::from_secs(30);
+
+/// How long a page may be parsed, an address be looked up, and an attempt take, as a crawl has it.
+const PARSE_LIMIT: Duration = Duration::from_secs(30);
+const DNS_DEADLINE: Duration = Duration::from_secs(5);
+const TOTAL_DEADLINE: Duration = Duration::from_secs(120);
+
 /// Runs a scenario on a bare engine.
 pub(crate) fn run(scenario: &Scenario) -> Outcome {
     #[expect(clippy::disallowed_methods, reason = "an Instant cannot be made otherwise")]
@@ -61,6 +69,8 @@ enum Due {
     Command(Command),
     /// A job of the frontier comes.
     Arrival,
+    /// What was started has had its time.
+    Drained,
 }
 
 impl<'a> World<'a> {
@@ -107,9 +117,16 @@ impl<'a> World<'a> {
             self.lease();
             if self.engine.is_exhausted() && !std::mem::replace(&mut self.was_exhausted, true) {
                 self.engine.cancel_unstarted();
+                // Before the answers of that moment.
+                self.due.insert((self.now + DRAIN, 0), Due::Drained);
             }
+            let mut acted = false;
             while let Some(action) = self.engine.poll(self.now) {
                 self.act(action);
+                acted = true;
+            }
+            if acted {
+                continue;
             }
             if self.engine.is_idle() && (self.left.is_empty() || self.engine.want() == 0) {
                 break;
@@ -166,9 +183,12 @@ impl<'a> World<'a> {
             Action::Resolve(host) => {
                 let known = self.hosts.get_mut(&host).expect("it was named");
                 let said = self.scenario.host(&known.name);
-                let answer = nth_or_last(&said.resolves, known.resolves).unwrap_or(Lookup::Ok);
+                let mut answer = nth_or_last(&said.resolves, known.resolves).unwrap_or(Lookup::Ok);
                 known.resolves += 1;
-                self.after(said.lookup_latency.into(), Due::Resolved(host, answer));
+                if Duration::from(said.lookup_latency) > DNS_DEADLINE {
+                    answer = Lookup::Error(ErrorKind::TimeoutDns);
+                }
+                self.after(Duration::from(said.lookup_latency).min(DNS_DEADLINE), Due::Resolved(host, answer));
             }
             Action::Vet(job) => {
                 let known = &self.jobs[&job];
@@ -182,10 +202,13 @@ impl<'a> World<'a> {
                 let known = self.jobs.get_mut(&job).expect("it was submitted");
                 let said = &self.scenario.jobs[known.index];
                 let hop = (known.hops > 0).then(|| known.host.clone());
-                let (answer, latency) = self.scenario.answer(said, &known.host, known.starts);
+                let (mut answer, latency) = self.scenario.answer(said, &known.host, known.starts);
+                if latency > TOTAL_DEADLINE {
+                    answer = Answer::Error(ErrorKind::TimeoutTotal);
+                }
                 known.starts += 1;
                 self.outcome.starts.push(Start { at: Millis(at), job: said.name.clone(), attempt, hop });
-                self.after(latency, Due::Answered(job, answer));
+                self.after(latency.min(TOTAL_DEADLINE), Due::Answered(job, answer));
             }
             Action::Parse(job) => self.parse(job),
             Action::Deliver(job) => {
@@ -214,8 +237,11 @@ impl<'a> World<'a> {
             Parse::Fail => (Some(ErrorKind::ParserFailed), failed(RetryTime::Never)),
             Parse::Panic => (Some(ErrorKind::ParserPanic), failed(RetryTime::Never)),
         };
-        known.error = error;
-        self.after(said.parse_takes.into(), Due::Event(event));
+        let takes = Duration::from(said.parse_takes);
+        let is_overdue = takes > PARSE_LIMIT;
+        known.error = if is_overdue { Some(ErrorKind::ParserTimeout) } else { error };
+        let event = if is_overdue { failed(RetryTime::Never) } else { event };
+        self.after(takes.min(PARSE_LIMIT), Due::Event(event));
     }
 
     fn sink_takes(&mut self) {
@@ -267,6 +293,7 @@ impl<'a> World<'a> {
             }
             Due::Command(command) => self.command(command),
             Due::Arrival => {}
+            Due::Drained => self.engine.shutdown(self.now, Shutdown::Now),
         }
     }
 

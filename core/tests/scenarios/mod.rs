@@ -97,6 +97,14 @@ macro_rules! exact_scenarios {
             local_pressure_settles_after_ten_minutes
             shutdown_waits_until_its_deadline
             shutdown_stops_at_its_deadline
+            drain_waits_for_what_was_started
+            drain_ends_after_thirty_seconds
+            parsing_may_take_half_a_minute
+            parsing_that_takes_longer_is_given_up
+            an_attempt_may_take_two_minutes
+            an_attempt_that_takes_longer_is_stopped
+            a_lookup_may_take_five_seconds
+            a_lookup_that_takes_longer_is_stopped
         }
     };
 }
