@@ -82,16 +82,16 @@ fn builder(site: &Arc<Site>, spend: Spend) -> tidegate::Builder<String> {
     let scenario = &site.scenario;
     let s = &scenario.crawl;
     let mut profile = Profile::own();
-    profile.gap = s.gap.into();
     profile.gap_jitter = 0.0;
-    profile.per_host = s.per_host.and_then(NonZeroU32::new);
-    profile.attempts = s.attempts;
     profile.limits.redirects = s.redirects;
     let parser = Arc::clone(site);
     let parse = move |page: &Page, out: &mut Output<String>| parser.parse(page, out, &spend);
     let mut crawl = Crawl::builder(site.runtime.clone())
         .profile(profile)
         .max_in_flight(NonZeroU32::new(s.max_in_flight).expect("not zero"))
+        .delay(s.gap.into())
+        .retries(s.attempts - 1)
+        .max_in_flight_per_host(s.per_host.and_then(NonZeroU32::new))
         .max_in_flight_per_address(s.per_address.and_then(NonZeroU32::new))
         .rate(s.rate.unwrap_or_default())
         .backoff(s.backoff.into(), s.backoff.into())

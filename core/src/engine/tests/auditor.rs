@@ -1,8 +1,8 @@
 //! An engine with an auditor beside it: every call and every action is told to the reference, and both are compared.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::model::Model;
 use super::*;
@@ -21,6 +21,9 @@ pub(super) struct Audited {
     waits: HashMap<String, Instant>,
     jobs: HashSet<JobId>,
     trace: DefaultHasher,
+    /// What bound the engine since the last rest, and what did how long before.
+    bound: Option<(Bound, Instant)>,
+    pub(super) spent: BTreeMap<Bound, Duration>,
 }
 
 impl Audited {
@@ -37,6 +40,8 @@ impl Audited {
             waits: HashMap::new(),
             jobs: HashSet::new(),
             trace: DefaultHasher::new(),
+            bound: None,
+            spent: BTreeMap::new(),
         }
     }
 
@@ -47,6 +52,7 @@ impl Audited {
 
     pub(super) fn host(&mut self, key: &str) -> HostId {
         let id = self.engine.host(key);
+        assert_eq!((self.engine.host(key), self.engine.host_key(id)), (id, Some(key)));
         self.model.meet(id, key);
         id
     }
@@ -132,8 +138,27 @@ impl Audited {
         let bound = Bound::ALL.into_iter().find(|bound| self.engine.bound.is(*bound)).expect("it says what binds it");
         self.model.rests(self.now, bound, self.engine.poll_timeout());
         self.compare();
+        self.compare_overview();
+        if let Some((before, since)) = self.bound.replace((bound, self.now)) {
+            *self.spent.entry(before).or_default() += self.now.saturating_duration_since(since);
+        }
         self.latest = self.latest.max(self.now);
         actions
+    }
+
+    /// The list of hosts: by their jobs, then by name.
+    fn compare_overview(&self) {
+        let named = self.model.hosts.iter().filter(|(_, host)| !host.key.is_empty());
+        let mut hosts: Vec<_> = named
+            .map(|(id, host)| {
+                let wait = host.not_before.map_or(Duration::ZERO, |time| time.saturating_duration_since(self.now));
+                let jobs = self.model.count(|job| job.host == *id);
+                (host.key.as_str(), jobs, self.model.host_in_flight(*id), wait)
+            })
+            .collect();
+        hosts.sort_by_key(|(key, jobs, ..)| (Reverse(*jobs), *key));
+        hosts.truncate(3);
+        assert_eq!(self.engine.hosts(3, self.now), hosts);
     }
 
     fn judge(&mut self, action: Action) {
@@ -164,6 +189,7 @@ impl Audited {
             assert_eq!(its, mine, "{id:?}");
             assert_eq!(known.address, job.address, "{id:?} holds a permit of its address");
             assert_eq!(engine.may_retry(*id), model.may_retry(*id), "{id:?}");
+            assert_eq!((engine.attempts(*id), engine.host_of(*id)), (job.attempts, Some(job.host)));
         }
         for (id, host) in &model.hosts {
             let (in_flight, jobs) = (model.host_in_flight(*id), model.count(|job| job.host == *id));

@@ -630,3 +630,66 @@ fn a_host_that_must_wait_passes_the_permit_of_its_address_on() {
     b.advance(1000 * MS);
     assert_eq!(b.fetches(), [second]);
 }
+
+#[test]
+fn another_seed_draws_other_gaps() {
+    let first_gap = |seed| {
+        let mut b = Bench::new(Config { seed, gap: Duration::from_secs(1), gap_jitter: 0.5, ..plain() });
+        (0..2).for_each(|_| _ = b.submit("a"));
+        b.actions();
+        b.engine.poll_timeout().map(|time| time - b.now)
+    };
+    assert_eq!(first_gap(1), first_gap(1));
+    assert_ne!(first_gap(1), first_gap(2));
+}
+
+#[test]
+fn the_defaults_are_those_of_the_documentation() {
+    let seconds = Duration::from_secs;
+    let documented = Config {
+        max_in_flight: 10_000,
+        ramp_from: Some(16),
+        per_host: None,
+        per_address: None,
+        gap: Duration::ZERO,
+        gap_jitter: 0.5,
+        rate: None,
+        parse_permits: 1,
+        deliver_permits: 256,
+        backlog: 1024,
+        byte_budget: 256 * 1024 * 1024,
+        gate_floor: 16,
+        attempts: 3,
+        backoff_base: seconds(1),
+        backoff_cap: seconds(60),
+        retry_after_cap: seconds(600),
+        retry_budget: 0.2,
+        retry_floor: 10,
+        max_starts: None,
+        prepare_permits: 256,
+        room_patience: seconds(600),
+        queue: 10_000,
+        max_hosts: 100_000,
+        prepare_hosts: false,
+        resolve_hosts: false,
+        seed: 0,
+    };
+    assert_eq!(Config::default(), documented);
+}
+
+// H1
+#[test]
+fn patience_with_local_pressure_begins_anew_after_another_failure() {
+    let mut b = Bench::new(plain());
+    let job = b.submit("a");
+    b.actions();
+    b.fail(job, RetryTime::WhenRoom);
+    b.advance(100 * MS);
+    b.actions();
+    b.fail(job, RetryTime::After(600_000 * MS));
+    b.advance(600_000 * MS);
+    assert_eq!(b.actions(), [Action::Fetch { job, attempt: 2 }]);
+    b.fail(job, RetryTime::WhenRoom);
+    b.advance(100 * MS);
+    assert_eq!(b.actions(), [Action::Fetch { job, attempt: 2 }]);
+}

@@ -39,8 +39,8 @@ pub(super) struct ModelHost {
     pressed_since: Option<Instant>,
     until: Option<Instant>,
     order: u64,
-    /// Starts of other hosts since it could start itself.
-    overtaken: usize,
+    /// Starts of each other host since it could start itself.
+    overtaken: BTreeMap<HostId, u32>,
     /// The same, whatever the limit of its address, for starts at that address.
     passed: usize,
 }
@@ -176,7 +176,7 @@ impl Model {
             pressed_since: None,
             until: None,
             order: 0,
-            overtaken: 0,
+            overtaken: BTreeMap::new(),
             passed: 0,
         });
         self.most_hosts = self.most_hosts.max(self.hosts.len());
@@ -732,11 +732,19 @@ impl Model {
             let is_limited = self.config.per_address.is_some();
             let is_here = is_limited && self.hosts[&id].address == address;
             let host = self.host(id);
-            host.overtaken = if may && startable.contains(&id) { host.overtaken + 1 } else { 0 };
+            if may && startable.contains(&id) {
+                *host.overtaken.entry(started).or_default() += 1;
+            } else {
+                host.overtaken.clear();
+            }
             host.passed = if may { host.passed + usize::from(is_here) } else { 0 };
             // At an address with a limit it has a second turn to wait for.
-            let bound = if is_limited { 2 * hosts } else { hosts };
-            assert!(host.overtaken <= bound, "{id:?} starves: {} starts of others, {hosts} hosts", host.overtaken);
+            let turns = if is_limited { 3 } else { 1 };
+            assert!(
+                host.overtaken.values().all(|n| *n <= turns),
+                "{id:?} starves: starts of others: {:?}",
+                host.overtaken
+            );
             assert!(host.passed <= 2 * hosts, "{id:?} starves at its address: {} starts of others", host.passed);
         }
     }

@@ -125,6 +125,9 @@ impl World {
         assert!(self.a.engine.is_idle(), "{:?} are left", self.a.model.jobs);
         assert_eq!(self.a.verdicts.len(), self.jobs.len(), "one verdict for each job");
         let bound = (MS * (self.plan.latency * 8) + Duration::from_secs(5)) * (self.plan.jobs + 4);
+        let spent: BTreeMap<_, _> = self.a.engine.bound_by(self.a.now).into_iter().collect();
+        self.a.spent.retain(|_, time| !time.is_zero());
+        assert_eq!(spent, self.a.spent, "the time spent under each bound");
         let took = self.a.now - quiet_from.unwrap_or(began);
         assert!(took <= bound, "quiet after {took:?}, {bound:?} is the bound");
     }
@@ -416,7 +419,7 @@ fn a_failing_host_delays_no_other() {
 }
 
 proptest! {
-    #![proptest_config(runs(100))]
+    #![proptest_config(runs(80))]
 
     /// Invariants 6 to 9 and 11, over whole runs.
     #[test]
