@@ -241,7 +241,7 @@ impl Scenario {
 
     /// What the answer to a job's start on a host is, and how long it takes.
     pub(crate) fn answer(&self, job: &Job, host: &str, nth: usize) -> (Answer, Duration) {
-        let latency = job.latency.or(self.host(host).latency).unwrap_or_default();
+        let latency = job.latency.or_else(|| self.host(host).latency).unwrap_or_default();
         let plain = Answer::Status { status: 200, retry_after: None };
         (nth_or_last(&job.answers, nth).unwrap_or(plain), latency.into())
     }
@@ -270,7 +270,7 @@ impl Scenario {
 
 /// The n-th of a list whose last element stands for all that follow.
 pub(crate) fn nth_or_last<T: Clone>(list: &[T], nth: usize) -> Option<T> {
-    list.get(nth).or(list.last()).cloned()
+    list.get(nth).or_else(|| list.last()).cloned()
 }
 
 fn kind(code: &str) -> Option<ErrorKind> {
@@ -286,7 +286,7 @@ macro_rules! from_text {
         impl<'de> Deserialize<'de> for $type {
             fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
                 let text = String::deserialize(deserializer)?;
-                Self::parse(&words(&text))
+                Self::from_words(&words(&text))
                     .ok_or_else(|| serde::de::Error::custom(format!("{text:?} is no {}", stringify!($type))))
             }
         }
@@ -296,7 +296,7 @@ macro_rules! from_text {
 from_text!(Answer, Lookup, Parse, Command, Start, Verdict);
 
 impl Answer {
-    fn parse(words: &[&str]) -> Option<Self> {
+    fn from_words(words: &[&str]) -> Option<Self> {
         Some(match *words {
             ["302", host] => Self::Redirect { host: host.to_owned() },
             [status, "retry-after", seconds] => {
@@ -312,7 +312,7 @@ impl Answer {
 }
 
 impl Lookup {
-    fn parse(words: &[&str]) -> Option<Self> {
+    fn from_words(words: &[&str]) -> Option<Self> {
         match *words {
             ["ok"] => Some(Self::Ok),
             [code] => Some(Self::Error(kind(code)?)),
@@ -322,7 +322,7 @@ impl Lookup {
 }
 
 impl Parse {
-    fn parse(words: &[&str]) -> Option<Self> {
+    fn from_words(words: &[&str]) -> Option<Self> {
         Some(match *words {
             ["ok"] => Self::Ok,
             ["retry"] => Self::Retry { after: None },
@@ -335,7 +335,7 @@ impl Parse {
 }
 
 impl Command {
-    fn parse(words: &[&str]) -> Option<Self> {
+    fn from_words(words: &[&str]) -> Option<Self> {
         Some(match *words {
             ["pause"] => Self::Pause,
             ["resume"] => Self::Resume,
@@ -352,7 +352,7 @@ impl Command {
 }
 
 impl Start {
-    fn parse(words: &[&str]) -> Option<Self> {
+    fn from_words(words: &[&str]) -> Option<Self> {
         let (at, job, rest) = match *words {
             [at, job, ref rest @ ..] => (Millis(at.parse().ok()?), job.to_owned(), rest),
             _ => return None,
@@ -383,7 +383,7 @@ impl fmt::Debug for Start {
 }
 
 impl Verdict {
-    fn parse(words: &[&str]) -> Option<Self> {
+    fn from_words(words: &[&str]) -> Option<Self> {
         let (attempts, outcome) = match words.split_last()? {
             (last, first) if last.parse::<u32>().is_ok() => (last.parse().ok(), first),
             _ => (None, words),

@@ -1,5 +1,6 @@
 //! Random scripts against the reference: whatever happens in whatever order, over configurations that are drawn too.
 
+use proptest::bool::weighted;
 use proptest::prelude::*;
 use proptest::sample::select;
 use proptest::test_runner::RngSeed;
@@ -38,7 +39,7 @@ enum Step {
     /// One step at an earlier time.
     Back {
         millis: u16,
-        step: Box<Step>,
+        step: Box<Self>,
     },
     Gate(bool),
     Behind(bool),
@@ -107,10 +108,10 @@ fn forward() -> impl Strategy<Value = Step> + Clone {
         4 => (any::<u8>(), 0..3000u16).prop_map(|(pick, millis)| Step::Throttle { pick, millis }),
         6 => (0..3000u16).prop_map(Step::Advance),
         10 => (-1..=1i8).prop_map(Step::ToNext),
-        4 => any::<bool>().prop_map(Step::Gate),
-        2 => any::<bool>().prop_map(Step::Behind),
-        2 => select(vec![0u16, 999, 1000, 1001]).prop_map(Step::Bytes),
-        4 => any::<bool>().prop_map(Step::Pause),
+        4 => weighted(0.8).prop_map(Step::Gate),
+        3 => weighted(0.2).prop_map(Step::Behind),
+        2 => select(vec![0u16, 0, 0, 999, 1000, 1001]).prop_map(Step::Bytes),
+        4 => weighted(0.2).prop_map(Step::Pause),
         4 => any::<u8>().prop_map(Step::Cancel),
     ]
     .boxed()

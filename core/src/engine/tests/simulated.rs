@@ -146,9 +146,9 @@ impl World {
     }
 
     fn command(&mut self) {
-        match self.rng.u32(0..7) {
+        match self.rng.u32(0..12) {
             0 => self.a.event(Event::Gate { open: false }),
-            1 => self.a.event(Event::Bytes(self.rng.u64(0..2000))),
+            1 => self.a.event(Event::Bytes(self.rng.u64(998..1002))),
             2 => self.a.event(Event::FrontierBehind(true)),
             3 => self.a.pause(),
             4 | 5 if !self.jobs.is_empty() => self.a.cancel(self.jobs[self.rng.usize(0..self.jobs.len())]),
@@ -209,7 +209,8 @@ impl World {
             Action::Prepare(host) if self.rng.bool() => {
                 // The rules of a host ask for the same gap always, so that the starts can be judged afterwards.
                 let key = self.a.model.hosts[&host].key.clone();
-                let gap = *self.asked.entry(key).or_insert(MS * self.rng.u32(0..500));
+                let drawn = MS * self.rng.u32(0..500);
+                let gap = *self.asked.entry(key).or_insert(drawn);
                 let valid_until = self.rng.bool().then(|| self.a.now + MS * self.rng.u32(0..500));
                 Event::Prepared { host, gap: Some(gap), valid_until }
             }
