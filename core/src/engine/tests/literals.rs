@@ -693,3 +693,34 @@ fn patience_with_local_pressure_begins_anew_after_another_failure() {
     b.advance(100 * MS);
     assert_eq!(b.actions(), [Action::Fetch { job, attempt: 2 }]);
 }
+
+#[test]
+fn a_permit_that_is_kept_survives_a_host_that_needs_none() {
+    let mut b = Bench::new(Config { per_address: Some(2), resolve_hosts: true, ..plain() });
+    let known = at_one_address(&mut b, ["a", "b", "c", "d", "e"], 1).map(|jobs| jobs[0]);
+    assert_eq!(b.fetches(), known[..2]);
+    known.into_iter().for_each(|job| b.finish(job));
+    b.fetches();
+    let [first, second, waits] = ["a", "b", "c"].map(|host| b.submit(host));
+    assert_eq!(b.fetches(), [first, second]);
+    b.engine.pause();
+    let [cancelled, other] = ["d", "e"].map(|host| b.submit(host));
+    b.finish(first);
+    b.finish(second);
+    b.engine.cancel(b.now, cancelled);
+    b.engine.resume();
+    assert_eq!(b.fetches(), [other, waits]);
+}
+
+#[test]
+fn a_permit_is_not_kept_for_a_host_that_must_wait() {
+    let mut b = Bench::new(Config { per_address: Some(1), resolve_hosts: true, ..plain() });
+    let [first, second, third] = at_one_address(&mut b, ["a", "b", "c"], 1).map(|jobs| jobs[0]);
+    assert_eq!(b.fetches(), [first]);
+    b.event(Event::Throttled { job: second, wait: 1000 * MS });
+    b.finish(first);
+    assert_eq!(b.fetches(), [third]);
+    b.finish(third);
+    b.advance(1000 * MS);
+    assert_eq!(b.fetches(), [second]);
+}
