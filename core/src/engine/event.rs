@@ -96,7 +96,8 @@ pub enum Event {
         /// The job.
         job: JobId,
     },
-    /// The answer is a redirect to a URL of this host; its next hop waits there.
+    /// The answer is a redirect to a URL of this host; its next hop waits there. A host that was forgotten is none: ask
+    /// [`Engine::host`](super::Engine::host) for it first.
     Redirected {
         /// The job.
         job: JobId,

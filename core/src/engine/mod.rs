@@ -209,6 +209,9 @@ impl Engine {
     }
 
     /// Takes a job for `host`. The id is valid until [`Event::Closed`].
+    ///
+    /// # Panics
+    /// Where the host was forgotten ([`Action::Forget`]): ask [`host`](Self::host) for its id again.
     pub fn submit(&mut self, now: Instant, host: HostId, spec: JobSpec) -> JobId {
         let id = self.insert(host, spec);
         if self.ending.is_some() {
@@ -222,6 +225,7 @@ impl Engine {
     }
 
     fn insert(&mut self, host: HostId, spec: JobSpec) -> JobId {
+        self.known_host(host).expect("a host that is remembered").jobs += 1;
         self.serial = self.serial.wrapping_add(1);
         self.seq += 1;
         let index = self.jobs.insert(Job {
@@ -242,7 +246,6 @@ impl Engine {
         self.counters.submitted += 1;
         self.counters.jobs += 1;
         self.waiting += 1;
-        self.host_mut(host).jobs += 1;
         id
     }
 

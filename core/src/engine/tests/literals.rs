@@ -724,3 +724,21 @@ fn a_permit_is_not_kept_for_a_host_that_must_wait() {
     b.advance(1000 * MS);
     assert_eq!(b.fetches(), [second]);
 }
+
+#[test]
+#[should_panic(expected = "a host that is remembered")]
+fn a_forgotten_host_takes_no_jobs() {
+    let mut b = Bench::new(Config { max_hosts: 1, ..plain() });
+    let host = b.engine.host("a");
+    let visit = |b: &mut Bench, name| {
+        let job = b.submit(name);
+        b.actions();
+        b.finish(job);
+        b.actions()
+    };
+    assert_eq!(visit(&mut b, "a"), []);
+    assert_eq!(visit(&mut b, "b"), [Action::Forget(host)]);
+    // Another host may have its place.
+    b.engine.host("c");
+    b.engine.submit(b.now, host, JobSpec::default());
+}
