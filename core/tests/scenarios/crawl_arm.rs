@@ -321,7 +321,8 @@ impl Script {
         jobs.sort_by_key(|job| job.at);
         let request = |job: &super::format::Job| {
             let url = format!("http://{}.test/{}", job.host, job.name);
-            let mut request = Request::get(url).with_id(job.name.clone()).with_priority(job.priority);
+            let request = if job.post { Request::post(url, "") } else { Request::get(url) };
+            let mut request = request.with_id(job.name.clone()).with_priority(job.priority);
             if let Some(attempts) = job.attempts {
                 let mut overrides = Overrides::default();
                 overrides.max_retries = Some(attempts - 1);

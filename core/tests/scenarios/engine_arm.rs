@@ -301,6 +301,7 @@ impl<'a> World<'a> {
     fn answered(&mut self, job: JobId, answer: Answer) {
         let may_retry = self.engine.may_retry(job);
         let known = self.jobs.get_mut(&job).expect("it was submitted");
+        let is_post = self.scenario.jobs[known.index].post;
         let failed = |retry, throttled| Event::Failed { job, retry, throttled };
         match answer {
             Answer::Redirect { .. } if known.hops >= self.scenario.crawl.redirects => {
@@ -315,14 +316,17 @@ impl<'a> World<'a> {
             }
             Answer::Error(kind) => {
                 known.error = Some(kind);
-                self.event(failed(kind.retry_time(), false));
+                // A request that may have arrived is sent again only where that does no harm.
+                let was_sent = !matches!(kind, ErrorKind::ConnectRefused | ErrorKind::LocalResource);
+                let retry = if is_post && was_sent { RetryTime::Never } else { kind.retry_time() };
+                self.event(failed(retry, false));
             }
             Answer::Status { status, .. } if status < 400 => self.event(Event::Fetched { job }),
             Answer::Status { status, retry_after } => {
                 known.error = Some(ErrorKind::HttpStatus);
                 let wait = retry_after.map(Duration::from_secs);
                 let throttled = matches!(status, 429 | 503);
-                if may_retry && matches!(status, 408 | 425 | 429 | 500..=504) {
+                if may_retry && !is_post && matches!(status, 408 | 425 | 429 | 500..=504) {
                     return self.event(failed(wait.map_or(RetryTime::AfterBackoff, RetryTime::After), throttled));
                 }
                 if let Some(wait) = wait.filter(|_| throttled) {

@@ -145,6 +145,9 @@ pub(crate) struct Job {
     pub(crate) parses: Vec<Parse>,
     #[serde(default)]
     pub(crate) parse_takes: Millis,
+    /// Whether it is a POST, which may not be sent twice.
+    #[serde(default)]
+    pub(crate) post: bool,
     /// Whether the sink rejects its item.
     #[serde(default)]
     pub(crate) rejected: bool,

@@ -83,6 +83,13 @@ macro_rules! scenarios_of_all_arms {
             sink_rejects_one_item
             cancel_gives_back_the_permit_of_a_fetch
             cancel_of_what_waits
+            hop_to_a_name_that_does_not_exist_settles
+            an_overloaded_host_rests_for_the_backoff
+            a_host_that_fails_does_not_rest
+            a_post_is_not_sent_twice
+            shutdown_lets_pages_reach_the_sink
+            a_second_shutdown_may_be_stricter
+            a_second_shutdown_is_not_laxer
         }
     };
 }
@@ -105,6 +112,7 @@ macro_rules! exact_scenarios {
             an_attempt_that_takes_longer_is_stopped
             a_lookup_may_take_five_seconds
             a_lookup_that_takes_longer_is_stopped
+            cancel_of_a_page_that_is_parsed
         }
     };
 }
@@ -123,6 +131,7 @@ macro_rules! engine_scenarios {
             ramp_doubles_with_each_round
             host_that_must_wait_is_not_forgotten
             hosts_are_prepared_a_few_at_a_time
+            cancel_gives_back_the_permit_of_a_parser
         }
     };
 }
