@@ -19,6 +19,9 @@ use url::Url;
 use super::format::{Answer, Command, Lookup, Millis, Parse, Scenario, Start, Timed, Verdict, nth_or_last};
 use super::{Holder, Outcome};
 
+/// How long a command waits for the starts before it, where they do not come.
+const PATIENCE: Duration = Duration::from_secs(20);
+
 /// Works for so long on the thread that it is called on.
 pub(crate) type Spend = Arc<dyn Fn(Duration) + Send + Sync>;
 
@@ -250,6 +253,15 @@ impl Site {
         commands.sort_by_key(|command| command.at);
         for command in commands {
             self.runtime.sleep_until(self.start + command.at.into()).await;
+            // On a real clock the starts before it may be late, and it comes after them all the same.
+            let before = self.scenario.starts.iter().filter(|start| start.at < command.at);
+            let key = |start: &Start| (start.job.clone(), start.attempt, start.hop.clone());
+            let before: HashSet<_> = before.map(key).collect();
+            let have_come = || before.is_subset(&self.seen().starts.iter().map(key).collect());
+            let patience = self.runtime.now() + PATIENCE;
+            while !have_come() && self.runtime.now() < patience {
+                self.wait(Duration::from_millis(1)).await;
+            }
             match command.command {
                 Command::Pause => handle.pause(),
                 Command::Resume => handle.resume(),

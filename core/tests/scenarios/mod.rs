@@ -71,7 +71,7 @@ macro_rules! scenarios_of_all_arms {
             max_pages_is_inclusive
             max_pages_that_are_all_there_are_end_nothing_early
             max_pages_counts_no_retries_and_no_hops
-            shutdown_starts_nothing
+            shutdown_stops_what_hangs
             pause_starts_nothing
             not_before_is_over_at_the_tick
             not_before_is_not_over_a_tick_before
@@ -104,6 +104,7 @@ macro_rules! exact_scenarios {
             local_pressure_settles_after_ten_minutes
             shutdown_waits_until_its_deadline
             shutdown_stops_at_its_deadline
+            shutdown_starts_nothing
             drain_waits_for_what_was_started
             drain_ends_after_thirty_seconds
             parsing_may_take_half_a_minute
