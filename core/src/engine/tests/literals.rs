@@ -742,3 +742,21 @@ fn a_forgotten_host_takes_no_jobs() {
     b.engine.host("c");
     b.engine.submit(b.now, host, JobSpec::default());
 }
+
+// H1
+#[test]
+fn local_pressure_on_a_host_is_borne_to_the_tick() {
+    for (wait, settles) in [(600_000 * MS - NS, 0), (600_000 * MS, 1)] {
+        let mut b = Bench::new(Config { resolve_hosts: true, attempts: 1, ..plain() });
+        b.submit("a");
+        let host = b.engine.host("a");
+        b.actions();
+        b.event(Event::HostFailed { host, retry: RetryTime::WhenRoom });
+        b.advance(60_000 * MS);
+        assert_eq!(b.actions(), [Action::Resolve(host)]);
+        b.advance(wait - 60_000 * MS);
+        b.event(Event::HostFailed { host, retry: RetryTime::WhenRoom });
+        b.actions();
+        assert_eq!(b.settled.len(), settles, "{wait:?}");
+    }
+}
