@@ -91,6 +91,7 @@ pub mod robots;
 pub mod rt;
 mod settled;
 pub mod sink;
+mod sync;
 mod time;
 #[cfg(feature = "tls")]
 pub mod tls;

@@ -7,8 +7,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::{Duration, Instant};
 
@@ -17,6 +16,8 @@ use slab::Slab;
 use super::inbox::{Inbox, Message};
 use crate::hash::KeyedState;
 use crate::rt::{BoxFuture, Runtime, Sleep, SliceClock, Wheel};
+use crate::sync::atomic::{AtomicBool, Ordering};
+use crate::sync::{Mutex, MutexGuard};
 
 /// How long fetches are polled before the thread is given back.
 pub(super) const SLICE: Duration = Duration::from_micros(500);

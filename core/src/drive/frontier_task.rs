@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::future::{Future, poll_fn};
 use std::num::NonZeroU32;
 use std::panic::AssertUnwindSafe;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::task::{Poll, Waker};
 use std::time::Duration;
 
@@ -16,6 +16,7 @@ use super::parse_stage::panic_message;
 use crate::Request;
 use crate::frontier::{Frontier, FrontierError, LeaseId, Leased, Verdict};
 use crate::rt::Runtime;
+use crate::sync::{Mutex, MutexGuard};
 
 /// The door to the frontier's task. Its queue is bounded by what the engine has under way.
 pub(super) struct FrontierDoor {

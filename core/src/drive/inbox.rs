@@ -3,7 +3,7 @@
 use std::any::Any;
 use std::collections::VecDeque;
 use std::net::IpAddr;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::PoisonError;
 use std::task::Waker;
 use std::time::{Duration, SystemTime};
 
@@ -11,6 +11,7 @@ use futures::channel::oneshot;
 
 use crate::engine::{HostId, JobId, Shutdown};
 use crate::frontier::{FrontierError, Leased};
+use crate::sync::{Mutex, MutexGuard};
 use crate::{Booking, Error, HostRules, Page, ParseError, Request, Response, Timings};
 
 /// What the driver is told.

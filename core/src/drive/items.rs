@@ -4,7 +4,7 @@ use std::any::Any;
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::task::{Context, Poll, Waker};
 
 use futures::Stream;
@@ -13,6 +13,7 @@ use super::inbox::{Inbox, LaneOf, Message};
 use super::lane::Lane;
 use crate::engine::JobId;
 use crate::hash::KeyedState;
+use crate::sync::{Mutex, MutexGuard};
 use crate::{Close, Delivery, Error, ErrorKind};
 
 /// A stream of the crawl's items, made by [`Builder::items`](super::Builder::items).

@@ -1,14 +1,15 @@
 //! The heartbeat: a timer that should fire every 5 ms while something is in flight, and how late it is.
 
 use std::future::poll_fn;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::task::{Poll, Waker};
 use std::time::{Duration, Instant};
 
 use super::inbox::{Inbox, Message};
 use crate::engine::LagMonitor;
 use crate::rt::Runtime;
+use crate::sync::atomic::{AtomicBool, Ordering};
+use crate::sync::{Mutex, MutexGuard};
 
 /// Time between two beats.
 pub(super) const BEAT: Duration = Duration::from_millis(5);

@@ -4,7 +4,7 @@ use std::any::Any;
 use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::panic::AssertUnwindSafe;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::task::{Poll, Waker};
 use std::time::Duration;
 
@@ -14,6 +14,7 @@ use super::inbox::{Inbox, LaneOf, Message};
 use super::parse_stage::panic_message;
 use crate::engine::JobId;
 use crate::rt::Runtime;
+use crate::sync::{Mutex, MutexGuard};
 use crate::time::later;
 use crate::{Batch, Close, Delivery, Error, ErrorKind, Sink, SinkAction, SinkError};
 

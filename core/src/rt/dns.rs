@@ -1,7 +1,7 @@
 //! A cache in front of a resolver: clamped lifetimes, negative entries, one lookup a name at a time, bounded.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use futures::FutureExt;
@@ -9,6 +9,7 @@ use futures::future::Shared;
 
 use super::{Addrs, BoxFuture, Name, Resolve, ResolveError, Runtime};
 use crate::hash::KeyedState;
+use crate::sync::{Mutex, MutexGuard};
 use crate::time::later;
 
 /// Bounds of a [`CachedResolver`].

@@ -3,8 +3,10 @@
 use std::collections::VecDeque;
 use std::num::NonZeroUsize;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::thread;
+
+use crate::sync::{Condvar, Mutex, MutexGuard, ThreadBuilder};
 
 /// A piece of CPU work.
 pub type Job = Box<dyn FnOnce() + Send + 'static>;
@@ -178,7 +180,7 @@ impl ThreadPool {
 
     fn start_thread(&self) -> std::io::Result<()> {
         let shared = Arc::clone(&self.shared);
-        thread::Builder::new()
+        ThreadBuilder::new()
             .name("tidegate-work".into())
             .stack_size(Self::STACK)
             .spawn(move || {
