@@ -189,3 +189,6 @@ impl Inbox {
         self.lock().closed
     }
 }
+
+#[cfg(all(test, tidegate_loom))]
+mod loom_tests;

@@ -149,6 +149,9 @@ async fn beat(runtime: Runtime, shared: Arc<Shared>, inbox: Arc<Inbox>) {
     }
 }
 
+#[cfg(all(test, tidegate_loom))]
+mod loom_tests;
+
 #[cfg(test)]
 mod tests {
     use super::*;
