@@ -185,7 +185,8 @@ impl Task {
     /// Polls one fetch; `false` where it is done or gone.
     fn poll_slot(&mut self, index: usize) -> bool {
         let Some(slot) = self.slots.get_mut(index) else { return false };
-        slot.waker.queued.store(false, Ordering::Release);
+        // Not a store: a wake that finds the flag set asks for this poll, which must see what was written before that wake.
+        slot.waker.queued.swap(false, Ordering::AcqRel);
         let waker = Waker::from(Arc::clone(&slot.waker));
         match slot.work.as_mut().poll(&mut Context::from_waker(&waker)) {
             Poll::Pending => true,
@@ -330,6 +331,9 @@ impl Drop for Task {
         }
     }
 }
+
+#[cfg(all(test, tidegate_loom))]
+mod loom_tests;
 
 #[cfg(test)]
 mod tests {
