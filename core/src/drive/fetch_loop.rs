@@ -102,7 +102,12 @@ impl FetchLoop {
 
     /// Begins `work` when the loop has nothing ready; `key` names it for [`abort`](Self::abort).
     pub(super) fn begin(&self, key: Option<u64>, work: Work) {
-        self.shared.change(|state| state.orders.push_back(Order::Start { key, work }));
+        let mut order = Some(Order::Start { key, work });
+        self.shared.change(|state| {
+            if !state.closed {
+                state.orders.extend(order.take());
+            }
+        });
     }
 
     /// Drops the work with this key, where it is still under way.
@@ -110,7 +115,7 @@ impl FetchLoop {
         self.shared.change(|state| state.orders.push_back(Order::Abort(key)));
     }
 
-    /// Drops all work and ends the loop.
+    /// Drops all work, that which comes later too, and ends the loop.
     pub(super) fn close(&self) {
         self.shared.change(|state| state.closed = true);
     }
@@ -325,8 +330,13 @@ impl Future for Task {
 
 impl Drop for Task {
     fn drop(&mut self) {
-        let closed = self.shared.lock().closed;
-        if !closed {
+        let mut state = self.shared.lock();
+        let was_closed = std::mem::replace(&mut state.closed, true);
+        // Wakers of slots outlive the loop, in connections that are parked, and with them what is shared.
+        let orders = std::mem::take(&mut state.orders);
+        drop(state);
+        drop(orders);
+        if !was_closed {
             self.inbox.push(Message::TaskLost);
         }
     }

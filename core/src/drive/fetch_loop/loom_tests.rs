@@ -127,3 +127,22 @@ fn abort_reaches_a_loop_that_goes_to_sleep() {
         end(&manual, &fetch_loop);
     });
 }
+
+#[test]
+fn close_drops_all_work_that_is_begun_at_the_same_time() {
+    loom::model(|| {
+        let (manual, fetch_loop, inbox) = started();
+        let (never, waker) = (Arc::new(AtomicUsize::new(0)), Arc::default());
+        let other = {
+            let fetch_loop = fetch_loop.clone();
+            let work = until_set(&never, &waker);
+            thread::spawn(move || fetch_loop.begin(None, work))
+        };
+        fetch_loop.close();
+        manual.settle();
+        other.join().expect("no panic");
+        manual.settle();
+        assert_eq!(Arc::strong_count(&never), 1, "the work still lives");
+        assert_eq!(answers(&inbox), 0, "the loop ended as it was told to");
+    });
+}
