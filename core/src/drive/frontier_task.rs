@@ -209,3 +209,6 @@ impl Drop for Task {
         }
     }
 }
+
+#[cfg(all(test, tidegate_loom))]
+mod loom_tests;

@@ -280,3 +280,6 @@ impl<T: Send + 'static> Drop for Task<T> {
         }
     }
 }
+
+#[cfg(all(test, tidegate_loom))]
+mod loom_tests;
