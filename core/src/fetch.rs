@@ -406,3 +406,6 @@ impl std::fmt::Debug for FetchCx {
         f.debug_struct("FetchCx").field("job", &self.job).field("attempt", &self.attempt).finish_non_exhaustive()
     }
 }
+
+#[cfg(all(test, tidegate_loom))]
+mod loom_tests;

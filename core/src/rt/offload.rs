@@ -288,6 +288,9 @@ impl std::fmt::Debug for ThreadPool {
     }
 }
 
+#[cfg(all(test, tidegate_loom))]
+mod loom_tests;
+
 #[cfg(test)]
 mod tests {
     use std::sync::mpsc::channel;

@@ -294,6 +294,9 @@ impl std::fmt::Debug for PhaseTimer {
     }
 }
 
+#[cfg(all(test, tidegate_loom))]
+mod loom_tests;
+
 #[cfg(test)]
 mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
