@@ -31,7 +31,6 @@ fn poll(timer: &mut PhaseTimer, woken: &Arc<Woken>) -> Poll<()> {
 }
 
 struct Fixture {
-    manual: Manual,
     wheel: Wheel,
     start: Instant,
 }
@@ -42,7 +41,7 @@ impl Fixture {
         let wheel = Wheel::new(&manual.runtime());
         let start = manual.runtime().now();
         wheel.advance(start);
-        Self { manual, wheel, start }
+        Self { wheel, start }
     }
 
     /// Another thread that turns the wheel as the clock stands at so many ticks.
