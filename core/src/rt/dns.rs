@@ -107,7 +107,7 @@ impl CachedResolver {
         }
         let mut lookup = self.ask(name);
         let answer = (&mut lookup).await;
-        self.keep(name, &answer);
+        self.keep(name, &lookup, &answer);
         answer
     }
 
@@ -142,13 +142,15 @@ impl CachedResolver {
         })
     }
 
-    fn keep(&self, name: &Name, answer: &Answer) {
+    fn keep(&self, name: &Name, lookup: &Passenger<Answer>, answer: &Answer) {
         let ttl = match answer {
             Ok(addrs) => addrs.ttl.unwrap_or(self.limits.unknown_ttl).max(self.limits.min_ttl).min(self.limits.max_ttl),
             Err(ResolveError::NotFound(_)) => self.limits.negative_ttl,
             Err(_) => {
                 let mut cache = self.lock();
-                let gone = cache.names.remove(name);
+                // Another may have been asked for since, by those who came after the answer.
+                let is_this = |entry: &Entry| matches!(entry, Entry::Asked(flight) if flight.carries(lookup));
+                let gone = cache.names.get(name).is_some_and(is_this).then(|| cache.names.remove(name));
                 drop(cache);
                 drop(gone);
                 return;

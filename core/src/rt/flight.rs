@@ -56,6 +56,11 @@ impl<T: Clone + Send + 'static> Flight<T> {
     pub(super) fn is_awaited(&self) -> bool {
         !self.0.lock().wakers.is_empty()
     }
+
+    /// Whether this is what `passenger` waits for.
+    pub(super) fn carries(&self, passenger: &Passenger<T>) -> bool {
+        Arc::ptr_eq(&self.0, &passenger.shared)
+    }
 }
 
 impl<T> Shared<T> {

@@ -115,3 +115,23 @@ fn a_caller_that_goes_away_does_not_strand_the_others() {
         assert_eq!(asked.lookups.load(ModelOrdering::SeqCst), 1);
     });
 }
+
+/// Two share a lookup that fails; one of them goes with the failure only when others have asked anew.
+#[test]
+fn a_failure_ends_its_own_lookup_and_no_later_one() {
+    loom::model(|| {
+        let (asked, cache) = fixture(true);
+        let [mut first, mut late, mut new, mut newer] = [(); 4].map(|()| Caller::new(&cache));
+        first.run();
+        late.run();
+        asked.answer();
+        first.run();
+        assert_eq!(first.found, Some(false));
+        asked.answered.store(false, ModelOrdering::SeqCst);
+        let other = thread::spawn(move || late.run());
+        new.run();
+        other.join().expect("no panic");
+        newer.run();
+        assert_eq!(asked.lookups.load(ModelOrdering::SeqCst), 2, "the two that are new share one");
+    });
+}
