@@ -256,7 +256,7 @@ impl Task {
 
     /// Sets the one timer of the runtime to the wheel's next tick. Only an earlier one is worth a call.
     fn arm(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let Some(at) = self.wheel.advance(self.runtime.now()) else { return Poll::Pending };
+        let Some(at) = self.wheel.advance_and_sleep(self.runtime.now(), cx.waker()) else { return Poll::Pending };
         let (armed, timer) = self.timer.get_or_insert_with(|| (at, self.runtime.sleep_until(at)));
         if at < *armed {
             timer.as_mut().reset(at);
@@ -456,5 +456,30 @@ mod tests {
         manual.advance(Wheel::TICK);
         manual.advance(Wheel::TICK);
         assert_eq!(answers(&inbox), 1);
+    }
+
+    #[test]
+    fn a_deadline_that_a_task_outside_of_the_loop_waits_for_comes_too() {
+        let (manual, fetch_loop, _, _) = fixture();
+        manual.settle();
+        let start = manual.runtime().now();
+        let wait_for = |millis| {
+            let timer = fetch_loop.wheel().timer(start + Duration::from_millis(millis));
+            let over = Arc::new(AtomicUsize::new(0));
+            let told = Arc::clone(&over);
+            manual.runtime().spawn(async move {
+                timer.await;
+                told.store(1, Ordering::Relaxed);
+            });
+            manual.settle();
+            over
+        };
+        let (late, early) = (wait_for(1000), wait_for(100));
+        for (time, over) in [(100, &early), (1000, &late)] {
+            manual.advance(start + Duration::from_millis(time - 1) - manual.runtime().now());
+            assert_eq!(over.load(Ordering::Relaxed), 0);
+            (0..3).for_each(|_| manual.advance(Wheel::TICK));
+            assert_eq!(over.load(Ordering::Relaxed), 1, "{time}");
+        }
     }
 }

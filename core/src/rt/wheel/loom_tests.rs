@@ -125,3 +125,54 @@ fn a_timer_that_is_dropped_as_the_wheel_turns_takes_no_other_with_it() {
         assert_eq!(state.free.len(), state.entries.len(), "an entry is lost, or free twice");
     });
 }
+
+#[test]
+fn a_timer_that_comes_as_the_turning_task_goes_to_sleep_wakes_it() {
+    loom::model(|| {
+        let f = Fixture::new();
+        let turner = Arc::<Woken>::default();
+        let timer = |ticks| f.wheel.timer(f.start + TICK * ticks);
+        let mut far = timer(3);
+        assert!(poll(&mut far, &Arc::default()).is_pending());
+        let mut near = timer(1);
+        let other = thread::spawn(move || {
+            assert!(poll(&mut near, &Arc::default()).is_pending());
+            near
+        });
+        let until = f.wheel.advance_and_sleep(f.start, &Waker::from(Arc::clone(&turner))).expect("armed");
+        let _near = other.join().expect("no panic");
+        assert!(until <= f.start + TICK || turner.count() == 1, "it sleeps for too long");
+    });
+}
+
+/// What a waker is the last hold on may have timers of its own.
+#[test]
+fn wakers_of_timers_are_not_dropped_under_the_lock() {
+    struct Task {
+        _owns: std::sync::Mutex<PhaseTimer>,
+    }
+    impl Wake for Task {
+        fn wake(self: Arc<Self>) {}
+    }
+    loom::model(|| {
+        let f = Fixture::new();
+        let timer = || {
+            let mut timer = f.wheel.timer(f.start + 2 * TICK);
+            assert!(poll(&mut timer, &Arc::default()).is_pending());
+            timer
+        };
+        let polled_by_task = |timer: &mut PhaseTimer, owned: PhaseTimer| {
+            let waker = Waker::from(Arc::new(Task { _owns: owned.into() }));
+            assert!(Pin::new(timer).poll(&mut Context::from_waker(&waker)).is_pending());
+        };
+        let mut replaced = timer();
+        polled_by_task(&mut replaced, timer());
+        assert!(poll(&mut replaced, &Arc::default()).is_pending());
+        let mut dropped = timer();
+        polled_by_task(&mut dropped, timer());
+        drop(dropped);
+        let mut set_anew = timer();
+        polled_by_task(&mut set_anew, timer());
+        set_anew.reset(f.start + TICK);
+    });
+}
