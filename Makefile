@@ -27,10 +27,10 @@ test:
 test-no-default:
 	$(CARGO) test -p tidegate --no-default-features --locked
 
-# The models of the synchronisation, each under every interleaving with so many preemptions; apart from other builds.
+# The models of the synchronisation, each under every interleaving; apart from other builds.
 loom:
-	RUSTFLAGS="--cfg tidegate_loom" LOOM_MAX_PREEMPTIONS=3 $(CARGO) test -p tidegate --no-default-features --lib \
-		--release --target-dir target/loom --locked loom_tests
+	RUSTFLAGS="--cfg tidegate_loom" $(CARGO) test -p tidegate --no-default-features --lib --target-dir target/loom \
+		--locked loom_tests
 
 features:
 	.ci/each-feature.sh

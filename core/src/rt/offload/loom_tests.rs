@@ -87,3 +87,25 @@ fn two_who_give_up_the_same_job_start_one_thread_for_it() {
         assert_eq!((state.under_way, state.lost), (0, usize::from(here || there)));
     });
 }
+
+#[test]
+fn a_thread_that_comes_back_from_a_job_given_up_makes_no_room() {
+    loom::model(|| {
+        let pool = ThreadPool::new(NonZeroUsize::MIN).with_queue(0);
+        let lost = pool.submit(Box::new(|| {})).expect("a thread is free");
+        if !pool.give_up(lost) {
+            return;
+        }
+        let release = Arc::new(AtomicUsize::new(0));
+        let held = Arc::clone(&release);
+        let holds = Box::new(move || {
+            while held.load(Ordering::Relaxed) == 0 {
+                loom::thread::yield_now();
+            }
+        });
+        pool.submit(holds).expect("the thread was replaced");
+        assert!(pool.submit(Box::new(|| {})).is_err(), "one more than there is room for");
+        release.store(1, Ordering::Relaxed);
+        ended(pool);
+    });
+}
