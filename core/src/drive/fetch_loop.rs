@@ -231,6 +231,8 @@ impl Task {
             Order::Abort(key) => {
                 if let Some(index) = self.keys.get(&key).copied() {
                     self.remove(index);
+                    // It sends no message, and what it had booked is free.
+                    self.inbox.nudge();
                 }
                 None
             }
@@ -456,6 +458,30 @@ mod tests {
         manual.advance(Wheel::TICK);
         manual.advance(Wheel::TICK);
         assert_eq!(answers(&inbox), 1);
+    }
+
+    // The driver asks how many bytes are booked when it is polled, and nothing else tells it that these are free.
+    #[test]
+    fn the_driver_is_woken_once_aborted_work_is_dropped() {
+        struct Reader(AtomicUsize, Arc<()>);
+        impl Wake for Reader {
+            fn wake(self: Arc<Self>) {
+                self.0.store(Arc::strong_count(&self.1), Ordering::Relaxed);
+            }
+        }
+        let (manual, fetch_loop, inbox, _) = fixture();
+        let held = Arc::new(());
+        let reader = Arc::new(Reader(AtomicUsize::new(0), Arc::clone(&held)));
+        let work = async move {
+            let _held = held;
+            std::future::pending().await
+        };
+        fetch_loop.begin(Some(1), Box::pin(work));
+        manual.settle();
+        assert!(inbox.poll_next(&Waker::from(Arc::clone(&reader))).is_none());
+        fetch_loop.abort(1);
+        manual.settle();
+        assert_eq!(reader.0.load(Ordering::Relaxed), 1, "not woken, or before the work was gone");
     }
 
     #[test]

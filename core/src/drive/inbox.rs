@@ -163,6 +163,14 @@ impl Inbox {
         }
     }
 
+    /// Wakes the reader without a message: something changed that it asks for when it has found none.
+    pub(super) fn nudge(&self) {
+        let waker = self.lock().waker.take();
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+
     /// The next message; the waker is kept when there is none.
     pub(super) fn poll_next(&self, waker: &Waker) -> Option<Message> {
         let mut state = self.lock();
