@@ -27,7 +27,7 @@ test:
 test-no-default:
 	$(CARGO) test -p tidegate --no-default-features --locked
 
-# The models of the synchronisation, each under every interleaving; apart from other builds.
+# The models of the synchronisation, each under every interleaving (of one, those with four preemptions); apart from other builds.
 loom:
 	RUSTFLAGS="--cfg tidegate_loom" $(CARGO) test -p tidegate --no-default-features --lib --target-dir target/loom \
 		--locked loom_tests

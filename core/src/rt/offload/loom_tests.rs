@@ -25,7 +25,10 @@ fn ended(pool: ThreadPool) -> Arc<Shared> {
 #[test]
 fn every_job_runs_once_and_gives_its_room_back() {
     for threads in [NonZeroUsize::MIN, TWO] {
-        loom::model(move || {
+        let mut model = loom::model::Builder::new();
+        // Three threads at one lock: all interleavings are a quarter of a minute.
+        model.preemption_bound = Some(4);
+        model.check(move || {
             let pool = ThreadPool::new(threads).with_queue(1);
             let ran = Arc::default();
             (0..2).for_each(|_| _ = pool.submit(counting(&ran)).expect("room for two"));
