@@ -17,7 +17,7 @@ use super::inbox::{Inbox, Message};
 use crate::hash::KeyedState;
 use crate::rt::{BoxFuture, Runtime, Sleep, SliceClock, Wheel};
 use crate::sync::atomic::{AtomicBool, Ordering};
-use crate::sync::{Mutex, MutexGuard};
+use crate::sync::{Mutex, MutexGuard, keep_waker};
 
 /// How long fetches are polled before the thread is given back.
 pub(super) const SLICE: Duration = Duration::from_micros(500);
@@ -180,10 +180,9 @@ impl Task {
         if !state.orders.is_empty() && started < STARTS {
             return Next::Begin;
         }
-        match &mut state.waker {
-            Some(known) => known.clone_from(cx.waker()),
-            none => *none = Some(cx.waker().clone()),
-        }
+        let replaced = keep_waker(&mut state.waker, cx.waker());
+        drop(state);
+        drop(replaced);
         Next::Wait
     }
 

@@ -16,7 +16,7 @@ use super::parse_stage::panic_message;
 use crate::Request;
 use crate::frontier::{Frontier, FrontierError, LeaseId, Leased, Verdict};
 use crate::rt::Runtime;
-use crate::sync::{Mutex, MutexGuard};
+use crate::sync::{Mutex, MutexGuard, keep_waker};
 
 /// The door to the frontier's task. Its queue is bounded by what the engine has under way.
 pub(super) struct FrontierDoor {
@@ -154,7 +154,9 @@ impl Task {
             if let Some(want) = state.want.take() {
                 return Poll::Ready(if state.withdrawn { Work::Nothing } else { Work::Lease(want) });
             }
-            state.waker = Some(cx.waker().clone());
+            let replaced = keep_waker(&mut state.waker, cx.waker());
+            drop(state);
+            drop(replaced);
             Poll::Pending
         })
         .await
@@ -191,7 +193,9 @@ impl Task {
                 state.want = state.want.or(Some(want));
                 return Poll::Ready(Ok(None));
             }
-            state.waker = Some(cx.waker().clone());
+            let replaced = keep_waker(&mut state.waker, cx.waker());
+            drop(state);
+            drop(replaced);
             Poll::Pending
         })
         .await?;

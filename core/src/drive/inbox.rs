@@ -11,7 +11,7 @@ use futures::channel::oneshot;
 
 use crate::engine::{HostId, JobId, Shutdown};
 use crate::frontier::{FrontierError, Leased};
-use crate::sync::{Mutex, MutexGuard};
+use crate::sync::{Mutex, MutexGuard, keep_waker};
 use crate::{Booking, Error, HostRules, Page, ParseError, Request, Response, Timings};
 
 /// What the driver is told.
@@ -175,12 +175,9 @@ impl Inbox {
     pub(super) fn poll_next(&self, waker: &Waker) -> Option<Message> {
         let mut state = self.lock();
         let message = state.messages.pop_front();
-        if message.is_none() {
-            match &mut state.waker {
-                Some(known) => known.clone_from(waker),
-                none => *none = Some(waker.clone()),
-            }
-        }
+        let replaced = if message.is_none() { keep_waker(&mut state.waker, waker) } else { None };
+        drop(state);
+        drop(replaced);
         message
     }
 

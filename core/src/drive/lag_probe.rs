@@ -9,7 +9,7 @@ use super::inbox::{Inbox, Message};
 use crate::engine::LagMonitor;
 use crate::rt::Runtime;
 use crate::sync::atomic::{AtomicBool, Ordering};
-use crate::sync::{Mutex, MutexGuard};
+use crate::sync::{Mutex, MutexGuard, keep_waker};
 
 /// Time between two beats.
 pub(super) const BEAT: Duration = Duration::from_millis(5);
@@ -119,7 +119,9 @@ async fn beat(runtime: Runtime, shared: Arc<Shared>, inbox: Arc<Inbox>) {
             if shared.active.load(Ordering::Acquire) || state.monitor.is_overloaded() {
                 return Poll::Ready(true);
             }
-            state.waker = Some(cx.waker().clone());
+            let replaced = keep_waker(&mut state.waker, cx.waker());
+            drop(state);
+            drop(replaced);
             Poll::Pending
         })
         .await;

@@ -14,7 +14,7 @@ use super::inbox::{Inbox, LaneOf, Message};
 use super::parse_stage::panic_message;
 use crate::engine::JobId;
 use crate::rt::Runtime;
-use crate::sync::{Mutex, MutexGuard};
+use crate::sync::{Mutex, MutexGuard, keep_waker};
 use crate::time::later;
 use crate::{Batch, Close, Delivery, Error, ErrorKind, Sink, SinkAction, SinkError};
 
@@ -119,7 +119,9 @@ async fn unless_abandoned<T, F: Future>(shared: &Mutex<State<T>>, work: F) -> Op
         if state.abandoned {
             return Poll::Ready(None);
         }
-        state.ender = Some(cx.waker().clone());
+        let replaced = keep_waker(&mut state.ender, cx.waker());
+        drop(state);
+        drop(replaced);
         Poll::Pending
     })
     .await
@@ -211,7 +213,9 @@ impl<T: Send + 'static> Task<T> {
             if let Some(why) = state.closing {
                 return Poll::Ready(Some(why));
             }
-            state.waker = Some(cx.waker().clone());
+            let replaced = keep_waker(&mut state.waker, cx.waker());
+            drop(state);
+            drop(replaced);
             Poll::Pending
         })
         .await
@@ -260,8 +264,9 @@ impl<T: Send + 'static> Task<T> {
             if state.closing == Some(Close::Failed) {
                 return Poll::Ready(());
             }
-            state.waker = Some(cx.waker().clone());
+            let replaced = keep_waker(&mut state.waker, cx.waker());
             drop(state);
+            drop(replaced);
             sleep.as_mut().poll(cx)
         })
         .await;
