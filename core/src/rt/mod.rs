@@ -5,6 +5,7 @@
 //! in this crate, so that every runtime behaves the same.
 
 mod dns;
+mod flight;
 #[cfg(test)]
 pub(crate) mod manual;
 pub(crate) mod net;
