@@ -5,6 +5,7 @@
 //! in this crate, so that every runtime behaves the same.
 
 mod dns;
+mod inline;
 #[cfg(test)]
 pub(crate) mod manual;
 pub(crate) mod net;
@@ -22,6 +23,7 @@ use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 pub use self::dns::{CachedResolver, DnsLimits};
+pub use self::inline::{InlineTasks, inline};
 pub use self::net::{Io, TcpConn, TcpConnect, TcpOptions, start_connect};
 pub use self::offload::{Inline, Job, Offload, Place, Rejected, ThreadPool, Ticket};
 pub use self::resolve::{Addrs, Name, Resolve, ResolveError, SystemResolver};
