@@ -1,16 +1,22 @@
+//! Clock and sleeps.
+
+use std::sync::Arc;
 use std::task::Poll;
+use std::thread;
 use std::time::Duration;
 
-use futures::executor::block_on;
 use futures::future::join_all;
-use tidegate::rt::Runtime;
 
-use super::{on, poll_once};
+use super::Harness;
+use super::harness::block_on;
+use super::support::{on, poll_once};
 
 const HOUR: Duration = Duration::from_secs(3600);
 
-pub(crate) fn never_early(runtime: Runtime) {
-    on(&runtime.clone(), async move {
+/// A sleep is never ready before its deadline, by the runtime's own clock.
+pub fn never_early<H: Harness>(harness: &Arc<H>) {
+    let runtime = harness.runtime();
+    on(&**harness, async move {
         for micros in [1, 100, 999, 1_000, 1_001, 1_500, 2_000, 7_777] {
             let deadline = runtime.now() + Duration::from_micros(micros);
             runtime.sleep_until(deadline).await;
@@ -19,8 +25,10 @@ pub(crate) fn never_early(runtime: Runtime) {
     });
 }
 
-pub(crate) fn a_past_deadline_is_ready_at_once(runtime: Runtime) {
-    on(&runtime.clone(), async move {
+/// A sleep whose deadline is past is ready when it is polled first.
+pub fn a_past_deadline_is_ready_at_once<H: Harness>(harness: &Arc<H>) {
+    let runtime = harness.runtime();
+    on(&**harness, async move {
         let mut sleep = runtime.sleep_until(runtime.now());
         assert_eq!(poll_once(sleep.as_mut()), Poll::Ready(()));
 
@@ -31,8 +39,10 @@ pub(crate) fn a_past_deadline_is_ready_at_once(runtime: Runtime) {
     });
 }
 
-pub(crate) fn reset_moves_a_deadline(runtime: Runtime) {
-    on(&runtime.clone(), async move {
+/// A sleep can be set earlier and later, while it is armed and after it has fired.
+pub fn reset_moves_a_deadline<H: Harness>(harness: &Arc<H>) {
+    let runtime = harness.runtime();
+    on(&**harness, async move {
         let soon = || runtime.now() + Duration::from_millis(3);
 
         // Earlier, while it is armed.
@@ -59,8 +69,10 @@ pub(crate) fn reset_moves_a_deadline(runtime: Runtime) {
     });
 }
 
-pub(crate) fn ten_thousand_timers(runtime: Runtime) {
-    on(&runtime.clone(), async move {
+/// 10,000 sleeps fire, and 10,000 that are dropped while they are armed do no harm.
+pub fn ten_thousand_timers<H: Harness>(harness: &Arc<H>) {
+    let runtime = harness.runtime();
+    on(&**harness, async move {
         let start = runtime.now();
         let dropped: Vec<_> = (0..10_000)
             .map(|_| {
@@ -78,27 +90,57 @@ pub(crate) fn ten_thousand_timers(runtime: Runtime) {
             }
         }))
         .await;
+        assert!(runtime.now() < start + HOUR, "dropped sleeps hold nobody up");
     });
 }
 
-pub(crate) fn works_on_a_foreign_thread(runtime: Runtime) {
+/// A sleep is made in one place and awaited in another: outside of any task, and in one.
+pub fn moves_between_tasks<H: Harness>(harness: &Arc<H>) {
+    let runtime = harness.runtime();
     let deadline = runtime.now() + Duration::from_millis(3);
     let mut sleep = runtime.sleep_until(deadline);
-    block_on(sleep.as_mut());
+    harness.block_on(sleep.as_mut());
     assert!(runtime.now() >= deadline);
 
-    // Armed in one place, awaited in another.
     let deadline = runtime.now() + Duration::from_millis(3);
     sleep.as_mut().reset(deadline);
     assert!(poll_once(sleep.as_mut()).is_pending());
-    on(&runtime, sleep);
+    on(&**harness, sleep);
     assert!(runtime.now() >= deadline);
 }
 
-pub(crate) fn clocks_go_on(runtime: Runtime) {
+/// A sleep is made and polled on a thread that is not the runtime's. Needs `threads`.
+pub fn works_on_a_foreign_thread<H: Harness>(harness: &Arc<H>) {
+    let runtime = harness.runtime();
+    let polled = thread::spawn(move || {
+        let deadline = runtime.now() + Duration::from_millis(3);
+        block_on(runtime.sleep_until(deadline));
+        assert!(runtime.now() >= deadline);
+    });
+    // Meanwhile the runtime is driven, where this thread does that.
+    let runtime = harness.runtime();
+    on(&**harness, async move {
+        while !polled.is_finished() {
+            runtime.sleep_until(runtime.now() + Duration::from_millis(1)).await;
+        }
+        polled.join().expect("no panic");
+    });
+}
+
+/// The clock never goes back, and the clock on the wall goes with it.
+pub fn clocks_go_on<H: Harness>(harness: &Arc<H>) {
+    let runtime = harness.runtime();
     let (now, wall) = (runtime.now(), runtime.wall_clock());
-    block_on(runtime.sleep_until(now + Duration::from_millis(3)));
-    assert!(runtime.now() >= now + Duration::from_millis(3));
-    assert!(runtime.wall_clock() > wall);
-    assert!(runtime.timer().resolution() <= Duration::from_millis(2));
+    on(&**harness, async move {
+        let mut last = now;
+        for _ in 0..1_000 {
+            let now = runtime.now();
+            assert!(now >= last);
+            last = now;
+        }
+        runtime.sleep_until(now + Duration::from_millis(3)).await;
+        assert!(runtime.now() >= now + Duration::from_millis(3));
+        assert!(runtime.wall_clock() > wall);
+        assert!(runtime.timer().resolution() <= Duration::from_millis(2));
+    });
 }
