@@ -63,6 +63,7 @@
 //! |---|---|---|
 //! | `http` | yes | [`http::HttpFetcher`](crate::http): HTTP/1.1, pool, redirects, decoding, proxies |
 //! | `tls` | yes | https by rustls with ring and the Mozilla roots |
+//! | `sim` | no | [`sim`]: a simulated runtime and network, for tests |
 //! | `native-roots` | no | the system's certificate store beside them |
 //! | `conformance` | no | the module `conformance`: the suite that every runtime passes, for the tests of adapters |
 //!
@@ -86,6 +87,7 @@ mod host;
 pub mod http;
 mod limits;
 mod page;
+mod panics;
 mod parser;
 pub mod redirect;
 mod request;
@@ -93,6 +95,8 @@ mod response;
 pub mod robots;
 pub mod rt;
 mod settled;
+#[cfg(feature = "sim")]
+pub mod sim;
 pub mod sink;
 mod time;
 #[cfg(feature = "tls")]

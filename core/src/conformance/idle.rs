@@ -2,6 +2,7 @@
 
 use std::future::poll_fn;
 use std::num::NonZeroUsize;
+use std::panic::Location;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::task::Poll;
@@ -70,13 +71,23 @@ struct Counted {
     polls: Arc<AtomicU64>,
 }
 
-impl Spawn for Counted {
-    fn spawn(&self, mut task: BoxFuture<'static, ()>) {
+impl Counted {
+    fn count(&self, mut task: BoxFuture<'static, ()>) -> BoxFuture<'static, ()> {
         let polls = Arc::clone(&self.polls);
-        self.outer.spawn(poll_fn(move |cx| {
+        Box::pin(poll_fn(move |cx| {
             polls.fetch_add(1, SeqCst);
             task.as_mut().poll(cx)
-        }));
+        }))
+    }
+}
+
+impl Spawn for Counted {
+    fn spawn(&self, task: BoxFuture<'static, ()>) {
+        self.outer.spawner().spawn(self.count(task));
+    }
+
+    fn spawn_from(&self, task: BoxFuture<'static, ()>, from: &'static Location<'static>) {
+        self.outer.spawner().spawn_from(self.count(task), from);
     }
 
     fn yield_now(&self) -> BoxFuture<'static, ()> {

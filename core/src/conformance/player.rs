@@ -195,10 +195,10 @@ impl Player {
         Outcome { connection, client, received: self.taken, error: self.error }
     }
 
-    /// Plays to the end over `io`, which is dropped where it is to be closed; `reset` is told where it is to be reset
-    /// before. For simulated networks.
-    pub async fn play(&mut self, io: impl Io, mut reset: impl FnMut()) {
-        let mut io = Some(io);
+    /// Plays to the end over `io`, which is dropped where it is to be closed, and given to `reset` where it is to be reset.
+    /// For simulated networks.
+    pub async fn play<I: Io>(&mut self, io: I, reset: impl FnOnce(I)) {
+        let (mut io, mut reset) = (Some(io), Some(reset));
         loop {
             let op = self.poll();
             let Some(stream) = &mut io else {
@@ -238,8 +238,9 @@ impl Player {
                 }
                 Op::Close => io = None,
                 Op::Reset => {
-                    reset();
-                    io = None;
+                    if let (Some(reset), Some(io)) = (reset.take(), io.take()) {
+                        reset(io);
+                    }
                 }
                 Op::End => return,
             }

@@ -216,8 +216,10 @@ pub fn tasks_are_dropped_at_the_end<H: Harness>(harness: &Arc<H>) {
     drop(runtime);
     harness.end();
     assert!(harness.block_on(receiver).is_err());
-    let outcome = harness.block_on(served.outcome());
-    assert!(outcome.received.is_empty());
+    // A simulated server has ended with its world.
+    if harness.capabilities().sockets {
+        assert!(harness.block_on(served.outcome()).received.is_empty());
+    }
 }
 
 /// What is spawned on a runtime that has ended is dropped, and not kept for ever. Needs `ends`.

@@ -12,8 +12,8 @@ use futures::channel::oneshot;
 use url::Url;
 
 use super::inbox::{FetchEnd, Message};
-use super::parse_stage::panic_message;
 use crate::engine::{HostId, JobId};
+use crate::panics::panic_message;
 use crate::rt::{Job, Rejected};
 use crate::time::later;
 use crate::{Accept, Error, ErrorKind, FetchCx, Fetcher, Head, HostCx, HostPolicy, Page, Request, Response};

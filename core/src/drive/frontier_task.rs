@@ -12,9 +12,9 @@ use futures::FutureExt;
 
 use super::fetch_loop::SLICE;
 use super::inbox::{Inbox, Message};
-use super::parse_stage::panic_message;
 use crate::Request;
 use crate::frontier::{Frontier, FrontierError, LeaseId, Leased, Verdict};
+use crate::panics::panic_message;
 use crate::rt::Runtime;
 
 /// The door to the frontier's task. Its queue is bounded by what the engine has under way.

@@ -11,8 +11,8 @@ use std::time::Duration;
 use futures::FutureExt;
 
 use super::inbox::{Inbox, LaneOf, Message};
-use super::parse_stage::panic_message;
 use crate::engine::JobId;
+use crate::panics::panic_message;
 use crate::rt::Runtime;
 use crate::time::later;
 use crate::{Batch, Close, Delivery, Error, ErrorKind, Sink, SinkAction, SinkError};

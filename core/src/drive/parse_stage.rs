@@ -11,6 +11,7 @@ use bytes::Bytes;
 use super::inbox::{Inbox, Message, ParseEnd, ParseFailure, Parsed};
 use crate::engine::JobId;
 use crate::hash::KeyedState;
+use crate::panics::panic_message;
 use crate::request::without_userinfo;
 use crate::rt::{Job, Offload, Rejected, Runtime, Ticket};
 use crate::time::later;
@@ -257,14 +258,4 @@ fn deliveries<I>(items: Vec<I>, page: &Page) -> Vec<Delivery<I>> {
     let one =
         |(index, item)| Delivery::new(DeliveryId::of(&identity, index as u64), url.clone(), page.fetched_at(), item);
     items.into_iter().enumerate().map(one).collect()
-}
-
-/// The text of a panic. Its payload may panic again when it is dropped, which is contained as well.
-pub(super) fn panic_message(panic: Box<dyn Any + Send>) -> String {
-    let text = panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
-    let text = text.unwrap_or("a panic without a message").to_owned();
-    if let Err(another) = catch_unwind(AssertUnwindSafe(move || drop(panic))) {
-        std::mem::forget(another);
-    }
-    text
 }

@@ -9,7 +9,7 @@ mod inline;
 #[cfg(test)]
 pub(crate) mod manual;
 pub(crate) mod net;
-mod offload;
+pub(crate) mod offload;
 mod resolve;
 mod slice;
 mod spawn;
@@ -18,6 +18,7 @@ mod wheel;
 
 use std::fmt;
 use std::future::Future;
+use std::panic::Location;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
@@ -153,8 +154,9 @@ impl Runtime {
     }
 
     /// Starts a task and forgets it. A panic in it is contained by the executor.
+    #[track_caller]
     pub fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
-        self.0.spawn.spawn(Box::pin(task));
+        self.0.spawn.spawn_from(Box::pin(task), Location::caller());
     }
 
     /// A future that is ready at `deadline`.

@@ -95,7 +95,7 @@ impl Offload for Inline {
 }
 
 /// Runs a job. A panic was reported by the hook, and jobs carry their own result out.
-fn run_contained(job: Job) {
+pub(crate) fn run_contained(job: Job) {
     if let Err(panic) = catch_unwind(AssertUnwindSafe(job)) {
         drop_contained(panic);
     }

@@ -1,6 +1,7 @@
 //! Starting tasks, and giving the thread back.
 
 use std::num::NonZeroUsize;
+use std::panic::Location;
 
 use super::BoxFuture;
 
@@ -14,6 +15,12 @@ use super::BoxFuture;
 pub trait Spawn: Send + Sync + 'static {
     /// Starts a task and forgets it. Callable from any thread.
     fn spawn(&self, task: BoxFuture<'static, ()>);
+
+    /// The same, with the place in the source that asked for it: for runtimes that show their tasks. Forgets it by default.
+    fn spawn_from(&self, task: BoxFuture<'static, ()>, from: &'static Location<'static>) {
+        let _ = from;
+        self.spawn(task);
+    }
 
     /// A future that is ready after I/O and timers were looked at.
     fn yield_now(&self) -> BoxFuture<'static, ()>;

@@ -19,12 +19,13 @@ use super::frontier_task::FrontierDoor;
 use super::inbox::Inbox;
 use super::lag_probe::LagProbe;
 use super::lane::Lane;
-use super::parse_stage::{ParseStage, panic_message};
+use super::parse_stage::ParseStage;
 use super::record::Record;
 use super::stats::{FinishReason, Report, Stats};
 use super::{Profile, Scope};
 use crate::engine::{Engine, Event, HostId, JobId, JobVerdict, Shutdown};
 use crate::hash::KeyedState;
+use crate::panics::panic_message;
 use crate::rt::{BoxFuture, Runtime, Sleep};
 use crate::time::later;
 use crate::{
