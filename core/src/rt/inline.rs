@@ -76,7 +76,7 @@ impl InlineTasks {
                     None => {}
                 }
             }
-            self.shared.go_on();
+            // What became ready meanwhile has woken this task.
             Poll::Pending
         })
         .await
@@ -150,16 +150,6 @@ impl Shared {
         let mut state = self.lock();
         state.waker = Some(waker.clone());
         state.ready.len()
-    }
-
-    /// Has `run` polled again where something is ready by now.
-    fn go_on(&self) {
-        let mut state = self.lock();
-        let waker = if state.ready.is_empty() { None } else { state.waker.take() };
-        drop(state);
-        if let Some(waker) = waker {
-            waker.wake();
-        }
     }
 
     /// A wake that comes after the slot was given to another task costs that one poll.
