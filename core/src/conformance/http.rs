@@ -206,6 +206,21 @@ pub fn deadline_of_an_idle_body<H: Harness>(harness: &Arc<H>) {
     stalls(harness, steps, |limits| limits.deadlines.idle = SOON, ErrorKind::TimeoutIdle);
 }
 
+/// The `idle` deadline while a request is sent: the server takes no more of it.
+pub fn deadline_of_an_unread_request<H: Harness>(harness: &Arc<H>) {
+    let (runtime, end) = (harness.runtime(), Signal::new());
+    let addr = harness.serve(Script::new([Step::Wait(end.clone())])).addr;
+    let result = on(&**harness, async move {
+        let mut limits = Limits::listed();
+        limits.deadlines.idle = SOON;
+        // More than fits between the two.
+        let request = Request::post(format!("http://{addr}/"), vec![b'x'; 32 << 20]);
+        fetcher(&runtime).fetch(&request, &FetchCx::detached(&runtime).with_limits(limits)).await
+    });
+    end.raise();
+    assert_eq!(result.expect_err("the deadline is over").kind(), ErrorKind::TimeoutWrite);
+}
+
 /// The `total` deadline, which no progress extends.
 pub fn deadline_of_the_whole<H: Harness>(harness: &Arc<H>) {
     let steps = [Step::ReadHead, Step::write("HTTP/1.1 200 OK\r\n\r\n"), Step::ReadToEnd];

@@ -28,6 +28,8 @@ pub fn a_crawl_that_waits_again_polls_nothing<H: Harness>(harness: &Arc<H>) {
 fn polls_nothing<H: Harness>(harness: &Arc<H>, fetches: usize) {
     /// Longer than any beat of the crawl.
     const QUIET: Duration = Duration::from_millis(200);
+    /// Such times that it may need to come to rest.
+    const PATIENCE: u32 = 20;
 
     let polls = Arc::new(AtomicU64::new(0));
     let (runtime, counted) = (harness.runtime(), Counted { outer: harness.runtime(), polls: Arc::clone(&polls) });
@@ -48,8 +50,10 @@ fn polls_nothing<H: Harness>(harness: &Arc<H>, fetches: usize) {
         let handle = crawl.handle();
         waits.wait().await;
         // Until what it had to do is done: as soon as nothing happens for a while.
-        let mut before = u64::MAX;
+        let (mut before, mut looked) = (u64::MAX, 0);
         while before != polls.load(SeqCst) {
+            assert!(looked < PATIENCE, "a crawl that waits does not come to rest");
+            looked += 1;
             before = polls.load(SeqCst);
             runtime.sleep_until(runtime.now() + QUIET).await;
         }

@@ -102,7 +102,7 @@ macro_rules! __conformance_cases {
                 the_last_clone_may_be_dropped_in_a_task if owned;
             }
             net {
-                round_trip; refused; half_close_is_the_end; a_short_read_loses_nothing;
+                round_trip; works_outside_of_tasks; refused; half_close_is_the_end; a_short_read_loses_nothing;
                 what_comes_meanwhile_is_not_lost if threads; a_reset_is_an_error; eight_mebibytes_to_a_slow_reader;
                 vectored_writes_take_all_slices if vectored; the_last_waker_wins; a_read_leaves_the_rest_alone;
                 dropped_while_connecting if sockets; dropped_is_closed; shutdown_ends_one_direction;
@@ -133,7 +133,7 @@ macro_rules! __conformance_http_cases {
             http {
                 get_a_page; a_connection_is_reused; a_connection_closed_while_parked_is_replaced; chunked; byte_by_byte;
                 body_cap; redirect; refused; deadline_of_dns; deadline_of_connect; deadline_of_the_first_byte;
-                deadline_of_the_head; deadline_of_an_idle_body; deadline_of_the_whole;
+                deadline_of_the_head; deadline_of_an_idle_body; deadline_of_an_unread_request; deadline_of_the_whole;
                 dropped_mid_body_closes_the_connection; given_up_mid_body_frees_the_permit;
             }
         }

@@ -111,18 +111,42 @@ pub fn a_reset_is_an_error<H: Harness>(harness: &Arc<H>) {
     });
 }
 
-/// 8 MiB reach a slow reader in order, and not in one write.
+/// A connection is made and used outside of any task: on the thread of the case, which is not the runtime's where that has
+/// threads of its own.
+pub fn works_outside_of_tasks<H: Harness>(harness: &Arc<H>) {
+    let (runtime, served) = (harness.runtime(), echo(harness));
+    harness.block_on(async {
+        let mut conn = connect(&runtime, served.addr).await;
+        write_all(&mut conn, b"hello").await;
+        assert_eq!(read_exact(&mut conn, 5).await, b"hello");
+    });
+    assert_eq!(harness.block_on(served.outcome()).received, b"hello");
+}
+
+/// 8 MiB reach a slow reader in order: it begins when there is no more room for what is written.
 pub fn eight_mebibytes_to_a_slow_reader<H: Harness>(harness: &Arc<H>) {
     const LEN: usize = 8 << 20;
     let bytes: Arc<[u8]> = (0..LEN).map(|n| (n % 251) as u8).collect();
-    let (runtime, sends) = (harness.runtime(), Arc::clone(&bytes));
-    let served = harness.serve(Script::new([Step::SlowRead(4096)]));
+    let (runtime, sends, go_on) = (harness.runtime(), Arc::clone(&bytes), Signal::new());
+    let served = harness.serve(Script::new([Step::Wait(go_on.clone()), Step::SlowRead(4096)]));
     let addr = served.addr;
-    let parts = on(&**harness, async move {
-        let mut conn = connect(&runtime, addr).await;
-        write_all(&mut conn, &sends).await
+    on(&**harness, async move {
+        let options = TcpOptions { send_buffer: Some(64 << 10), ..TcpOptions::default() };
+        let mut conn = runtime.tcp().connect(addr, &options).await.expect("connects");
+        let (mut written, mut has_waited) = (0, false);
+        while written < LEN {
+            written += poll_fn(|cx| {
+                let polled = Pin::new(&mut conn.io).poll_write(cx, &sends[written..]);
+                if polled.is_pending() && !std::mem::replace(&mut has_waited, true) {
+                    go_on.raise();
+                }
+                polled
+            })
+            .await
+            .expect("writes");
+        }
+        assert!(has_waited, "8 MiB were taken though nobody read");
     });
-    assert!(parts > 1);
     // Not `assert_eq`, which would print both.
     assert!(harness.block_on(served.outcome()).received == *bytes);
 }

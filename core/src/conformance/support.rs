@@ -68,14 +68,10 @@ pub(super) async fn read_exact(conn: &mut TcpConn, len: usize) -> Vec<u8> {
     all
 }
 
-/// Writes all, and tells in how many parts.
-pub(super) async fn write_all(conn: &mut TcpConn, mut bytes: &[u8]) -> usize {
-    let mut parts = 0;
+pub(super) async fn write_all(conn: &mut TcpConn, mut bytes: &[u8]) {
     while !bytes.is_empty() {
         let written = poll_fn(|cx| Pin::new(&mut conn.io).poll_write(cx, bytes)).await.expect("writes");
         assert!(written > 0, "no byte was taken, and no error given");
         bytes = &bytes[written..];
-        parts += 1;
     }
-    parts
 }
