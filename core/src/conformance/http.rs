@@ -11,7 +11,7 @@ use super::support::on;
 use super::{Harness, Script, Signal, Step};
 use crate::http::HttpFetcher;
 use crate::rt::{Addrs, BoxFuture, Name, Resolve, ResolveError, Runtime, TcpConn, TcpConnect, TcpOptions};
-use crate::{Crawl, Error, ErrorKind, FetchCx, Fetcher, Limits, Profile, Request, Response};
+use crate::{Crawl, Error, ErrorKind, FetchCx, Fetcher, Limits, Overrides, Profile, Request, Response};
 
 /// Shorter than any deadline that a case does not mean.
 const SOON: Duration = Duration::from_millis(30);
@@ -257,14 +257,14 @@ pub fn given_up_mid_body_frees_the_permit<H: Harness>(harness: &Arc<H>) {
     let served = harness.serve(Script::new(stalling).and(replying(HELLO)));
     let addr = served.addr;
     let report = on(&**harness, async move {
-        let mut limits = Limits::listed();
-        limits.deadlines.total = SOON;
+        let soon = Overrides { total_timeout: Some(SOON), ..Overrides::default() };
+        let requests =
+            [Request::get(format!("http://{addr}/0")).with_overrides(soon), Request::get(format!("http://{addr}/1"))];
         Crawl::builder::<()>(runtime.clone())
             .profile(Profile::own())
-            .limits(limits)
             .max_in_flight(NonZeroU32::MIN)
             .retries(0)
-            .requests(futures::stream::iter((0..2).map(move |n| Request::get(format!("http://{addr}/{n}")))))
+            .requests(futures::stream::iter(requests))
             .fetcher(fetcher(&runtime))
             .run()
             .await

@@ -104,8 +104,10 @@ pub fn moves_between_tasks<H: Harness>(harness: &Arc<H>) {
 
     let deadline = runtime.now() + Duration::from_millis(3);
     sleep.as_mut().reset(deadline);
-    assert!(poll_once(sleep.as_mut()).is_pending());
-    on(&**harness, sleep);
+    // Ready already where the system has put this thread aside meanwhile.
+    if poll_once(sleep.as_mut()).is_pending() {
+        on(&**harness, sleep);
+    }
     assert!(runtime.now() >= deadline);
 }
 
