@@ -17,4 +17,5 @@ pages! {
     Catalogue: "src/catalogue.md";
     Monitor: "src/monitor.md";
     Errors: "src/errors.md";
+    Executor: "src/executor.md";
 }
