@@ -40,11 +40,11 @@ fn the_clock_jumps_to_what_happens_next_and_no_further() {
             let (sim, seen) = (sim.clone(), Arc::clone(&seen));
             runtime.spawn(async move {
                 sim.sleep(MS * millis).await;
-                seen.lock().unwrap().push(sim.elapsed());
+                seen.lock().expect("not poisoned").push(sim.elapsed());
             });
         }
         sim.sleep(Duration::from_secs(24 * 3600)).await;
-        assert_eq!(*seen.lock().unwrap(), [MS * 10, MS * 10, MS * 20, MS * 30]);
+        assert_eq!(*seen.lock().expect("not poisoned"), [MS * 10, MS * 10, MS * 20, MS * 30]);
         assert_eq!(runtime.wall_clock(), wall + sim.elapsed());
     });
 }
@@ -66,10 +66,10 @@ fn order(scheduling: Scheduling, seed: u64) -> Vec<u32> {
     let seen = Arc::new(Mutex::new(Vec::new()));
     for n in 0..10 {
         let seen = Arc::clone(&seen);
-        sim.spawn(async move { seen.lock().unwrap().push(n) });
+        sim.spawn(async move { seen.lock().expect("not poisoned").push(n) });
     }
     sim.run_for(MS);
-    let seen = seen.lock().unwrap();
+    let seen = seen.lock().expect("not poisoned");
     seen.clone()
 }
 

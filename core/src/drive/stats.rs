@@ -60,7 +60,7 @@ impl Stats {
         self.bytes_wire += settled.bytes_wire;
     }
 
-    pub(super) fn snapshot(&self, now: Instant, elapsed: Duration, lag: LagSnapshot) -> Snapshot {
+    pub(super) fn snapshot(&self, now: Instant, elapsed: Duration, lag: LagSnapshot, bytes_in_memory: u64) -> Snapshot {
         let parse = |part| Duration::from_micros(self.parse.value_at_quantile(part));
         Snapshot {
             elapsed,
@@ -73,6 +73,7 @@ impl Stats {
             links: self.links,
             bytes: self.bytes,
             bytes_wire: self.bytes_wire,
+            bytes_in_memory,
             bytes_in_memory_peak: self.bytes_in_memory_peak,
             parse_p50: parse(0.5),
             parse_p99: parse(0.99),
@@ -106,6 +107,8 @@ pub struct Snapshot {
     pub bytes: u64,
     /// Bytes of bodies on the wire.
     pub bytes_wire: u64,
+    /// Bytes of bodies in memory now: from the first byte read until the page is decoded.
+    pub bytes_in_memory: u64,
     /// Bytes of bodies in memory at most.
     pub bytes_in_memory_peak: u64,
     /// Half of the pages took no longer to decode and parse.

@@ -106,9 +106,11 @@ impl Baton {
     }
 }
 
+/// The worker whose thread this is: its world, its baton, its index.
+type Own = (Arc<World>, Arc<Baton>, usize);
+
 thread_local! {
-    /// On a worker's thread: how it spends time.
-    static SELF: RefCell<Option<(Arc<World>, Arc<Baton>, usize)>> = const { RefCell::new(None) };
+    static SELF: RefCell<Option<Own>> = const { RefCell::new(None) };
 }
 
 /// Thrown through a job whose simulation has ended.

@@ -91,8 +91,11 @@ pub(super) enum Event {
     /// A worker has spent what it wanted to.
     Resume { worker: usize },
     /// Anything else.
-    Do(Box<dyn FnOnce(&Arc<World>, &mut State, &mut Vec<Waker>) + Send>),
+    Do(Box<Act>),
 }
+
+/// Changes the world, and says who is to be woken.
+type Act = dyn FnOnce(&Arc<World>, &mut State, &mut Vec<Waker>) + Send;
 
 impl PartialEq for Scheduled {
     fn eq(&self, other: &Self) -> bool {

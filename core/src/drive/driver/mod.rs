@@ -80,6 +80,7 @@ pub(super) struct Parts {
     pub(super) frontier: FrontierDoor,
     pub(super) probe: Arc<LagProbe>,
     pub(super) stats: Arc<Mutex<Stats>>,
+    pub(super) ledger: Arc<Ledger>,
 }
 
 pub(super) struct Driver {
@@ -160,7 +161,7 @@ impl Driver {
             seeds: HashSet::with_hasher(KeyedState::new(0)),
             refused: VecDeque::new(),
             failed_lanes: Vec::new(),
-            ledger: Arc::new(Ledger::default()),
+            ledger: Arc::clone(&p.ledger),
             limits: Arc::new(p.settings.profile.limits.clone()),
             lease: Lease { worth_asking: true, ..Lease::default() },
             finish: None,
@@ -369,7 +370,7 @@ impl Driver {
         self.publish();
         self.stats().bound.stop(now);
         let elapsed = now.saturating_duration_since(self.started);
-        let totals = self.stats().snapshot(now, elapsed, self.p.probe.snapshot(now));
+        let totals = self.stats().snapshot(now, elapsed, self.p.probe.snapshot(now), self.ledger.bytes());
         let report = Report {
             finish_reason: self.finish.unwrap_or(FinishReason::Done),
             profile: self.p.settings.profile.name,

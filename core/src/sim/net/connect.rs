@@ -43,6 +43,8 @@ pub(super) fn shortage(of_ports: bool) -> io::Error {
 #[derive(Default)]
 struct Attempt {
     ended: Option<io::Result<SimStream>>,
+    /// The answer has come back.
+    answered: bool,
     waker: Option<Waker>,
     dropped: bool,
 }
@@ -76,13 +78,13 @@ impl Connecting {
         net.open += 1;
         net.open_peak = net.open_peak.max(net.open);
         let own = options.local_address.filter(|own| own.is_ipv4() == to.is_ipv4());
-        let own = own.unwrap_or(if to.is_ipv4() { crate::sim::OWN_V4 } else { crate::sim::OWN_V6 });
+        let own = own.unwrap_or_else(|| if to.is_ipv4() { crate::sim::OWN_V4 } else { crate::sim::OWN_V6 });
         let addrs = [SocketAddr::new(own, port), to];
         if !matches!(answers, Answers::Nothing) {
             let at = state.now() + nanos(link.latency);
-            let ours = Arc::clone(&attempt);
+            let question = Question { addrs, link, most, answers, attempt: Arc::clone(&attempt) };
             let arrives = move |world: &Arc<World>, state: &mut State, wakers: &mut Vec<Waker>| {
-                asked(world, state, wakers, addrs, link, most, answers, ours);
+                question.arrives(world, state, wakers);
             };
             state.schedule(at, Event::Do(Box::new(arrives)));
         }
@@ -91,72 +93,62 @@ impl Connecting {
     }
 }
 
-/// The question has come to the host: it accepts or refuses, and the answer goes back.
-#[expect(clippy::too_many_arguments, reason = "the parts of one question")]
-fn asked(
-    world: &Arc<World>,
-    state: &mut State,
-    wakers: &mut Vec<Waker>,
+/// A connection that is asked for, on its way to the host.
+struct Question {
     addrs: [SocketAddr; 2],
     link: Link,
+    /// Connections that the host has at a time.
     most: Option<u32>,
     answers: Answers,
     attempt: Arc<Mutex<Attempt>>,
-) {
-    if lock(&attempt).dropped {
-        return;
-    }
-    let at = state.now() + nanos(link.latency);
-    let ended = match answers {
-        Answers::Unreachable => Err(io::ErrorKind::HostUnreachable.into()),
-        Answers::Refuses | Answers::Nothing => Err(io::ErrorKind::ConnectionRefused.into()),
-        Answers::Listener | Answers::Http(_) => accept(world, state, wakers, addrs, &link, most, answers),
-    };
-    let back = move |_: &Arc<World>, _: &mut State, wakers: &mut Vec<Waker>| {
-        let mut attempt = lock(&attempt);
-        // What is not wanted any more is dropped with the attempt, outside the lock of the world.
-        attempt.ended = Some(ended);
-        wakers.extend(attempt.waker.take());
-    };
-    state.schedule(at, Event::Do(Box::new(back)));
 }
 
-fn accept(
-    world: &Arc<World>,
-    state: &mut State,
-    wakers: &mut Vec<Waker>,
-    addrs: [SocketAddr; 2],
-    link: &Link,
-    most: Option<u32>,
-    answers: Answers,
-) -> io::Result<SimStream> {
-    let net = &mut state.net;
-    if let Some(most) = most {
-        let accepted = net.accepted.entry(addrs[1].ip()).or_default();
-        if *accepted >= most {
+impl Question {
+    /// The host accepts or refuses, and the answer goes back.
+    fn arrives(self, world: &Arc<World>, state: &mut State, wakers: &mut Vec<Waker>) {
+        if lock(&self.attempt).dropped {
+            return;
+        }
+        let at = state.now() + nanos(self.link.latency);
+        let ended = match self.answers {
+            Answers::Unreachable => Err(io::ErrorKind::HostUnreachable.into()),
+            Answers::Refuses | Answers::Nothing => Err(io::ErrorKind::ConnectionRefused.into()),
+            Answers::Listener | Answers::Http(_) => self.accept(world, state, wakers),
+        };
+        // The attempt has it from now on, so that a stream that nobody waits for is dropped with it, and not in here.
+        let attempt = self.attempt;
+        lock(&attempt).ended = Some(ended);
+        let back = move |_: &Arc<World>, _: &mut State, wakers: &mut Vec<Waker>| {
+            let mut attempt = lock(&attempt);
+            attempt.answered = true;
+            wakers.extend(attempt.waker.take());
+        };
+        state.schedule(at, Event::Do(Box::new(back)));
+    }
+
+    fn accept(&self, world: &Arc<World>, state: &mut State, wakers: &mut Vec<Waker>) -> io::Result<SimStream> {
+        let (net, addrs) = (&mut state.net, self.addrs);
+        let listens = net.listeners.contains_key(&addrs[1]);
+        if matches!(self.answers, Answers::Listener) && !listens {
             return Err(io::ErrorKind::ConnectionRefused.into());
         }
-        *accepted += 1;
-    }
-    let serial = net.serial;
-    match answers {
-        Answers::Http(answer) => {
-            let [ours, theirs] = SimStream::pair(world, net, link, addrs, most.is_some());
-            let serving = peer::serve(Arc::downgrade(world), theirs, answer, serial);
-            state.insert_task(world, Box::pin(serving), Location::caller(), true);
-            Ok(ours)
-        }
-        _ => {
-            if !net.listeners.contains_key(&addrs[1]) {
+        if let Some(most) = self.most {
+            let accepted = net.accepted.entry(addrs[1].ip()).or_default();
+            if *accepted >= most {
                 return Err(io::ErrorKind::ConnectionRefused.into());
             }
-            let [ours, theirs] = SimStream::pair(world, net, link, addrs, most.is_some());
-            if let Some(backlog) = net.listeners.get_mut(&addrs[1]) {
-                backlog.waiting.push_back(theirs);
-                wakers.extend(backlog.waker.take());
-            }
-            Ok(ours)
+            *accepted += 1;
         }
+        let serial = net.serial;
+        let [ours, theirs] = SimStream::pair(world, net, &self.link, addrs, self.most.is_some());
+        if let Answers::Http(answer) = &self.answers {
+            let serving = peer::serve(Arc::downgrade(world), theirs, Arc::clone(answer), serial);
+            state.insert_task(world, Box::pin(serving), Location::caller(), true);
+        } else if let Some(backlog) = net.listeners.get_mut(&addrs[1]) {
+            backlog.waiting.push_back(theirs);
+            wakers.extend(backlog.waker.take());
+        }
+        Ok(ours)
     }
 }
 
@@ -165,7 +157,8 @@ impl Future for Connecting {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut attempt = lock(&self.attempt);
-        let Some(ended) = attempt.ended.take() else {
+        let ended = if attempt.answered { attempt.ended.take() } else { None };
+        let Some(ended) = ended else {
             attempt.waker = Some(cx.waker().clone());
             drop(attempt);
             self.world.lock().waits_for(Wait::Connect(self.addrs[1]));
