@@ -64,6 +64,7 @@ struct Waits {
     /// By descriptor and direction, so that the last waker wins.
     sockets: BTreeMap<(i32, bool), (Arc<TcpStream>, Waker)>,
     yielded: Vec<Waker>,
+    turns: u64,
 }
 
 impl Reactor {
@@ -102,6 +103,7 @@ fn drive(reactor: &Arc<Reactor>, executor: &Executor<'_>, is_alive: &Weak<Alive>
         let later = waits.sleeps.split_off(&(Instant::now(), usize::MAX));
         let mut wakers: Vec<_> = std::mem::replace(&mut waits.sleeps, later).into_values().collect();
         let yielded = std::mem::take(&mut waits.yielded);
+        waits.turns += 1;
         let next_sleep = waits.sleeps.keys().next().map(|&(at, _)| at.saturating_duration_since(Instant::now()));
         let sockets: Vec<_> = waits.sockets.iter().map(|(&key, (socket, _))| (key, Arc::clone(socket))).collect();
         drop(waits);
@@ -186,13 +188,16 @@ impl Spawn for Own {
     }
 
     fn yield_now(&self) -> BoxFuture<'static, ()> {
-        let (reactor, mut has_yielded) = (Arc::clone(&self.reactor), false);
+        let (reactor, mut since) = (Arc::clone(&self.reactor), None);
         Box::pin(poll_fn(move |cx| {
-            if std::mem::replace(&mut has_yielded, true) {
-                return Poll::Ready(());
-            }
-            reactor.change(|waits| waits.yielded.push(cx.waker().clone()));
-            Poll::Pending
+            reactor.change(|waits| {
+                // Not before a turn is over, whatever else wakes the task meanwhile.
+                if *since.get_or_insert(waits.turns) != waits.turns {
+                    return Poll::Ready(());
+                }
+                waits.yielded.push(cx.waker().clone());
+                Poll::Pending
+            })
         }))
     }
 

@@ -97,6 +97,7 @@ macro_rules! __conformance_cases {
             spawn {
                 runs_what_nobody_keeps; a_panic_is_contained; from_a_task_and_a_destructor;
                 from_a_foreign_thread if threads; a_hundred_thousand_tasks; yield_now_lets_timers_run if one_thread;
+                yield_now_lasts_though_the_task_is_woken if one_thread;
                 yield_now_lets_io_run; a_ticker_keeps_its_time_beside_work if one_thread;
                 tasks_are_dropped_at_the_end if ends; what_is_spawned_after_the_end_is_dropped if ends;
                 the_last_clone_may_be_dropped_in_a_task if owned;

@@ -12,7 +12,7 @@ use futures::channel::oneshot;
 
 use super::Harness;
 use super::support::{connect, echo, on, read, write_all};
-use crate::rt::Runtime;
+use crate::rt::{BoxFuture, Runtime};
 
 /// The work of a slice of a fetch loop.
 const SLICE: Duration = Duration::from_micros(500);
@@ -102,6 +102,21 @@ pub fn a_hundred_thousand_tasks<H: Harness>(harness: &Arc<H>) {
 
 /// A task that works and yields comes back a few times at most until a timer that is due has fired. Needs `one_thread`.
 pub fn yield_now_lets_timers_run<H: Harness>(harness: &Arc<H>) {
+    timers_run(harness, |runtime| runtime.spawner().yield_now());
+}
+
+/// The same where the task is woken by something else while it gives way: that does not end it. Needs `one_thread`.
+pub fn yield_now_lasts_though_the_task_is_woken<H: Harness>(harness: &Arc<H>) {
+    timers_run(harness, |runtime| {
+        let mut yielding = runtime.spawner().yield_now();
+        Box::pin(poll_fn(move |cx| {
+            cx.waker().wake_by_ref();
+            yielding.as_mut().poll(cx)
+        }))
+    });
+}
+
+fn timers_run<H: Harness>(harness: &Arc<H>, give_way: impl Fn(&Runtime) -> BoxFuture<'static, ()> + Send + 'static) {
     let (runtime, works) = (harness.runtime(), Arc::clone(harness));
     let most = on(&**harness, async move {
         let mut most = 0;
@@ -127,7 +142,7 @@ pub fn yield_now_lets_timers_run<H: Harness>(harness: &Arc<H>) {
             works.work(due);
             let mut yields = 0;
             while !fired.load(SeqCst) {
-                runtime.spawner().yield_now().await;
+                give_way(&runtime).await;
                 yields += 1;
             }
             most = most.max(yields);
