@@ -16,6 +16,7 @@ pages! {
     FirstScraper: "src/first-scraper.md";
     Catalogue: "src/catalogue.md";
     Monitor: "src/monitor.md";
+    Testing: "src/testing.md";
     Errors: "src/errors.md";
     Executor: "src/executor.md";
 }

@@ -35,6 +35,8 @@ async fn crawl(sim: Sim) -> (Report, u64) {
             .frontier(audit.frontier(frontier))
             .retries(world.retries)
             .byte_budget(world.byte_budget)
+            // Slow sinks that go wrong half of the time take long to take what is left.
+            .close_limit(Duration::from_secs(3600))
             .parse_with(world.parser(&sim))
             .sink(audit.sink())
             .outcomes(audit.outcomes());

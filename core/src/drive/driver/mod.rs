@@ -292,6 +292,8 @@ impl Driver {
         }
         self.p.frontier.close();
         self.closing = Some(why);
+        // Time may still run out while the sinks close, and they were told another reason.
+        self.finish.get_or_insert(FinishReason::Done);
         let give_up = later(self.p.runtime.now(), self.p.settings.close_limit);
         self.give_up_at = Some(self.give_up_at.map_or(give_up, |at| at.max(give_up)));
     }
