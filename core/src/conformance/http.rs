@@ -257,7 +257,8 @@ pub fn given_up_mid_body_frees_the_permit<H: Harness>(harness: &Arc<H>) {
     let served = harness.serve(Script::new(stalling).and(replying(HELLO)));
     let addr = served.addr;
     let report = on(&**harness, async move {
-        let soon = Overrides { total_timeout: Some(SOON), ..Overrides::default() };
+        // Long enough that the connection is made, however busy the machine is.
+        let soon = Overrides { total_timeout: Some(10 * SOON), ..Overrides::default() };
         let requests =
             [Request::get(format!("http://{addr}/0")).with_overrides(soon), Request::get(format!("http://{addr}/1"))];
         Crawl::builder::<()>(runtime.clone())
@@ -271,7 +272,10 @@ pub fn given_up_mid_body_frees_the_permit<H: Harness>(harness: &Arc<H>) {
     });
     let counters = report.expect("the crawl ends").totals.counters;
     assert_eq!((counters.ok, counters.error), (1, 1));
-    assert_eq!(harness.block_on(served.outcome()).connection, 0, "closed when it was given up");
+    // Told in any order.
+    let mut ended = [served.outcome(), served.outcome()].map(|outcome| harness.block_on(outcome).connection);
+    ended.sort_unstable();
+    assert_eq!(ended, [0, 1]);
 }
 
 /// Never answers.
