@@ -18,7 +18,27 @@ use crate::rt::Runtime;
 /// nothing in a case touches the system.
 ///
 /// # Implementing
-/// The default bodies are for runtimes whose tasks run on threads of their own, with sockets of the system.
+/// The default bodies are for runtimes whose tasks run on threads of their own, with sockets of the system:
+///
+/// ```
+/// use tidegate::conformance::{Capabilities, Harness};
+/// use tidegate::rt::Runtime;
+///
+/// struct OneThread(Runtime);
+///
+/// impl Harness for OneThread {
+///     fn runtime(&self) -> Runtime {
+///         self.0.clone()
+///     }
+///
+///     fn capabilities(&self) -> Capabilities {
+///         let mut capabilities = Capabilities::all();
+///         // This clone would have to be dropped, too.
+///         (capabilities.ends, capabilities.owned) = (false, false);
+///         capabilities
+///     }
+/// }
+/// ```
 pub trait Harness: Send + Sync + 'static {
     /// The runtime of this case: the same each time.
     fn runtime(&self) -> Runtime;

@@ -38,6 +38,17 @@ pub enum Op {
 ///
 /// Nothing in here waits, reads a clock or knows a socket, so that every way to run it is the same server. What needs no
 /// socket of the system has [`play`](Self::play).
+///
+/// ```
+/// use tidegate::conformance::{Op, Player, Step};
+///
+/// let mut player = Player::new(vec![Step::Read(2), Step::write("hello")]);
+/// assert!(matches!(player.poll(), Op::Read(_)));
+/// player.received(b"hi");
+/// assert!(matches!(player.poll(), Op::Write(bytes) if bytes == "hello"));
+/// assert!(matches!(player.poll(), Op::End));
+/// assert_eq!(player.outcome(0, ([127, 0, 0, 1], 1024).into()).received, b"hi");
+/// ```
 #[derive(Debug)]
 pub struct Player {
     steps: VecDeque<Step>,
@@ -153,6 +164,7 @@ impl Player {
             }
             Step::Raise(signal) => signal.raise(),
             Step::Wait(signal) => return Some(Op::Wait(signal)),
+            Step::Repeat(steps) if steps.is_empty() => {}
             Step::Repeat(steps) => {
                 self.steps.push_front(Step::Repeat(steps.clone()));
                 steps.into_iter().rev().for_each(|step| self.steps.push_front(step));
@@ -197,6 +209,9 @@ impl Player {
 
     /// Plays to the end over `io`, which is dropped where it is to be closed, and given to `reset` where it is to be reset.
     /// For simulated networks.
+    ///
+    /// # Cancel safety
+    /// Dropping the future closes the connection; the script stands where it was.
     pub async fn play<I: Io>(&mut self, io: I, reset: impl FnOnce(I)) {
         let (mut io, mut reset) = (Some(io), Some(reset));
         loop {
@@ -380,6 +395,7 @@ mod tests {
 
     #[test]
     fn parts_are_sent_as_they_are() {
+        assert_eq!(played([Step::Repeat(Vec::new()), Step::write("A")], &[]).0, "A ");
         assert_eq!(played([Step::drip("abc"), Step::Shutdown], &[]).0, "a b c shutdown ");
         assert_eq!(played([Step::Echo, Step::Close], &["x", "yz"]), ("x yz close ".into(), b"xyz".to_vec()));
         assert_eq!(played([Step::SlowRead(1), Step::Reset], &["x", "y"]).0, "~ ~ ~ reset ");
