@@ -18,4 +18,5 @@ pages! {
     Monitor: "src/monitor.md";
     Testing: "src/testing.md";
     Errors: "src/errors.md";
+    Executor: "src/executor.md";
 }

@@ -94,6 +94,31 @@ fn every_page_of_the_book_is_in_its_summary_and_is_compiled() {
     }
 }
 
+/// Pages include code by the names of anchors: each is there, begun and ended once.
+#[test]
+fn included_anchors_are_there() {
+    let src = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut includes = 0;
+    for page in std::fs::read_dir(&src).expect("the book has pages") {
+        let page = page.expect("readable").path();
+        let text = std::fs::read_to_string(&page).expect("UTF-8");
+        for include in text.split("{{#include ").skip(1).filter_map(|rest| rest.split_once("}}")).map(|(it, _)| it) {
+            let (file, anchor) = include.split_once(':').unwrap_or_else(|| panic!("{include} names no anchor"));
+            let code = std::fs::read_to_string(src.join(file)).unwrap_or_else(|e| panic!("{file}: {e}"));
+            let at = |mark: &str| {
+                let mut lines =
+                    code.lines().enumerate().filter(|(_, line)| line.trim() == format!("// {mark}: {anchor}"));
+                let found = lines.next().unwrap_or_else(|| panic!("{file} has no {mark}: {anchor}")).0;
+                assert!(lines.next().is_none(), "{file} has {mark}: {anchor} twice");
+                found
+            };
+            assert!(at("ANCHOR") + 1 < at("ANCHOR_END"), "{anchor} in {file} is empty");
+            includes += 1;
+        }
+    }
+    assert!(includes > 0);
+}
+
 /// Links of README and the root files to files of this repository.
 #[test]
 fn links_lead_somewhere() {

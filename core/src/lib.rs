@@ -43,7 +43,7 @@
 //! | say what there is to fetch | [`Frontier`], [`MemoryFrontier`], [`StreamFrontier`], [`Recurring`] |
 //! | obey a host | [`HostPolicy`], [`robots`] |
 //! | fetch over HTTP without a crawl | [`http`] |
-//! | bring an executor | [`rt`] |
+//! | bring an executor | [`rt`]; and prove that it fits: `conformance` |
 //! | understand the rules | [`engine`]: pure, with time as an argument |
 //!
 //! # How it works
@@ -65,12 +65,15 @@
 //! | `tls` | yes | https by rustls with ring and the Mozilla roots |
 //! | `sim` | no | [`sim`]: a simulated runtime and network, for tests |
 //! | `native-roots` | no | the system's certificate store beside them |
+//! | `conformance` | no | the module `conformance`: the suite that every runtime passes, for the tests of adapters |
 //!
 //! # Foreign types
 //! The public API names types of `bytes`, `http`, `url`, `serde` and `serde_json` (`RawValue`), `futures` (`Stream`) and
 //! `hyper::rt`. A major version of one of them is a major version of this crate.
 #![cfg_attr(not(feature = "http"), allow(rustdoc::broken_intra_doc_links, reason = "the map names the HTTP fetcher"))]
 
+#[cfg(feature = "conformance")]
+pub mod conformance;
 mod defaults;
 mod drive;
 pub mod engine;

@@ -202,7 +202,7 @@ impl AsyncWrite for Tcp {
 }
 
 #[cfg(test)]
-#[path = "../../runtime-tokio/tests/suite/name_server.rs"]
+#[path = "../../runtime-tokio/tests/common/name_server.rs"]
 mod name_server;
 
 #[cfg(test)]

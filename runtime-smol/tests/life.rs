@@ -1,7 +1,7 @@
 //! Starting and stopping leaves nothing behind. A process of its own, because it counts what the process has.
 #![cfg(target_os = "linux")]
 
-#[path = "../../runtime-tokio/tests/suite/life.rs"]
+#[path = "../../runtime-tokio/tests/common/life.rs"]
 mod life;
 
 const TWO: std::num::NonZeroUsize = std::num::NonZeroUsize::MIN.saturating_add(1);

@@ -97,7 +97,7 @@ fn configure(options: &mut ResolverOpts) {
 }
 
 #[cfg(test)]
-#[path = "../tests/suite/name_server.rs"]
+#[path = "../tests/common/name_server.rs"]
 mod name_server;
 
 #[cfg(test)]

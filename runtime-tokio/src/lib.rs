@@ -22,6 +22,7 @@
 mod dns;
 mod net;
 mod timer;
+mod yielding;
 
 use std::io;
 use std::num::NonZeroUsize;
@@ -167,7 +168,7 @@ impl Spawn for Tokio {
 
     fn yield_now(&self) -> BoxFuture<'static, ()> {
         // Tokio wakes a yielded task only after the driver was polled, and polls it when nothing else is ready.
-        Box::pin(tokio::task::yield_now())
+        Box::pin(yielding::yield_now())
     }
 
     fn parallelism(&self) -> NonZeroUsize {

@@ -6,6 +6,7 @@
 
 mod dns;
 mod flight;
+mod inline;
 #[cfg(test)]
 pub(crate) mod manual;
 pub(crate) mod net;
@@ -24,6 +25,7 @@ use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 pub use self::dns::{CachedResolver, DnsLimits};
+pub use self::inline::{InlineTasks, inline};
 pub use self::net::{Io, TcpConn, TcpConnect, TcpOptions, start_connect};
 pub use self::offload::{Inline, Job, Offload, Place, Rejected, ThreadPool, Ticket};
 pub use self::resolve::{Addrs, Name, Resolve, ResolveError, SystemResolver};

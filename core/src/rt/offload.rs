@@ -96,11 +96,16 @@ impl Offload for Inline {
     }
 }
 
-/// Runs a job. A panic was reported by the hook, and jobs carry their own result out; what was thrown may panic again
-/// when it is dropped, and that once more.
+/// Runs a job. A panic was reported by the hook, and jobs carry their own result out.
 pub(crate) fn run_contained(job: Job) {
-    let Err(panic) = catch_unwind(AssertUnwindSafe(job)) else { return };
-    if let Err(another) = catch_unwind(AssertUnwindSafe(move || drop(panic))) {
+    if let Err(panic) = catch_unwind(AssertUnwindSafe(job)) {
+        drop_contained(panic);
+    }
+}
+
+/// Drops what may panic when it is dropped, and that once more.
+pub(super) fn drop_contained<T>(what: T) {
+    if let Err(another) = catch_unwind(AssertUnwindSafe(move || drop(what))) {
         std::mem::forget(another);
     }
 }

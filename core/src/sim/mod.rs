@@ -350,13 +350,16 @@ impl Spawn for SimSpawn {
 
     fn yield_now(&self) -> BoxFuture<'static, ()> {
         let world = Arc::clone(&self.0);
-        let mut yielded = false;
+        let mut since = None;
         Box::pin(std::future::poll_fn(move |cx| {
-            if std::mem::replace(&mut yielded, true) {
+            let mut state = world.lock();
+            // Whatever else wakes the task meanwhile.
+            if *since.get_or_insert(state.turns) != state.turns {
                 return Poll::Ready(());
             }
-            let mut state = world.lock();
-            state.yielded.push(cx.waker().clone());
+            if !state.yielded.iter().any(|waker| waker.will_wake(cx.waker())) {
+                state.yielded.push(cx.waker().clone());
+            }
             state.waits_for(Wait::Yield);
             Poll::Pending
         }))

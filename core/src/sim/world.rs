@@ -47,6 +47,8 @@ pub(super) struct State {
     ready: VecDeque<TaskId>,
     /// Tasks that gave the thread back: they go on after events were looked at.
     pub(super) yielded: Vec<Waker>,
+    /// How often all that was due has happened.
+    pub(super) turns: u64,
     events: BinaryHeap<Reverse<Scheduled>>,
     seq: u64,
     pub(super) sleeps: Slab<SleepSlot>,
@@ -151,6 +153,7 @@ impl World {
             generation: 0,
             ready: VecDeque::new(),
             yielded: Vec::new(),
+            turns: 0,
             events: BinaryHeap::new(),
             seq: 0,
             sleeps: Slab::new(),
@@ -302,6 +305,7 @@ impl World {
             let mut state = self.lock();
             let now = state.now();
             let Some(event) = state.pop_due(now) else {
+                state.turns += 1;
                 wakers.append(&mut state.yielded);
                 break;
             };

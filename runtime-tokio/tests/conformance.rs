@@ -1,0 +1,80 @@
+//! The conformance suite, on each way to get a runtime.
+
+use std::num::NonZeroUsize;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tidegate::conformance::{Capabilities, Harness, StdHarness, cases};
+use tidegate::rt;
+use tokio::runtime::Builder;
+
+const TWO: NonZeroUsize = NonZeroUsize::MIN.saturating_add(1);
+
+fn several_threads(capabilities: &mut Capabilities) {
+    capabilities.one_thread = false;
+}
+
+/// A runtime of two threads that the embedder keeps and ends.
+fn from_handle() -> StdHarness {
+    let tokio = Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("threads");
+    StdHarness::new(tidegate_tokio::from_handle(tokio.handle().clone()))
+        .lacking(several_threads)
+        .ended_by(move || tokio.shutdown_background())
+}
+
+/// A runtime of the embedder's that runs while the embedder blocks on it, as `#[tokio::main]` does.
+fn current_thread() -> StdHarness {
+    let tokio = Arc::new(Builder::new_current_thread().enable_all().build().expect("descriptors"));
+    let runtime = tidegate_tokio::from_handle(tokio.handle().clone());
+    let tokio = Arc::new(Mutex::new(Some(tokio)));
+    let drives = Arc::clone(&tokio);
+    StdHarness::new(runtime)
+        .driven_by(move |future| {
+            let tokio = drives.lock().expect("no panic while locked").clone().expect("not ended");
+            tokio.block_on(future);
+        })
+        .ended_by(move || drop(tokio.lock().expect("no panic while locked").take()))
+}
+
+/// No executor at all: tasks are polled beside the future that Tokio blocks on.
+fn inline() -> StdHarness {
+    let tokio = Builder::new_current_thread().enable_all().build().expect("descriptors");
+    let (runtime, tasks) = rt::inline(tidegate_tokio::from_handle(tokio.handle().clone()));
+    let tasks = Arc::new(Mutex::new(Some(tasks)));
+    let runs = Arc::clone(&tasks);
+    StdHarness::new(runtime)
+        .driven_by(move |future| {
+            // A case that fails panics in here.
+            let mut tasks = runs.lock().unwrap_or_else(PoisonError::into_inner);
+            tokio.block_on(tasks.as_mut().expect("not ended").run(future));
+        })
+        .ended_by(move || drop(tasks.lock().unwrap_or_else(PoisonError::into_inner).take()))
+}
+
+tidegate::conformance_tests! {
+    dedicated: StdHarness::new(tidegate_tokio::dedicated().expect("a thread"));
+    two_threads: StdHarness::new(tidegate_tokio::runtime(TWO).expect("two threads")).lacking(several_threads);
+    from_handle: from_handle();
+    current_thread: current_thread();
+    inline: inline();
+}
+
+/// What is not asked of each, so that nothing stops being asked unseen.
+#[test]
+fn cases_that_do_not_apply() {
+    let left_out = |harness: StdHarness| {
+        let capabilities = harness.capabilities();
+        cases().filter(move |case| !case.applies_to(&capabilities)).map(|case| case.name).collect::<Vec<_>>()
+    };
+    let counted = [
+        "yield_now_lets_timers_run",
+        "yield_now_lasts_though_the_task_is_woken",
+        "a_ticker_keeps_its_time_beside_work",
+    ];
+    let owned = ["the_last_clone_may_be_dropped_in_a_task"];
+    assert_eq!(left_out(StdHarness::new(tidegate_tokio::dedicated().expect("a thread"))), [""; 0]);
+    let two_threads = StdHarness::new(tidegate_tokio::runtime(TWO).expect("two threads")).lacking(several_threads);
+    assert_eq!(left_out(two_threads), counted);
+    assert_eq!(left_out(from_handle()), [&counted[..], &owned].concat());
+    assert_eq!(left_out(current_thread()), owned);
+    assert_eq!(left_out(inline()), owned);
+}
