@@ -252,7 +252,7 @@ impl Site {
         let mut commands = self.scenario.commands.clone();
         commands.sort_by_key(|command| command.at);
         for command in commands {
-            self.runtime.sleep_until(self.start + command.at.into()).await;
+            self.runtime.sleep_until(self.start + Duration::from(command.at)).await;
             // On a real clock the starts before it may be late, and it comes after them all the same.
             let before = self.scenario.starts.iter().filter(|start| start.at < command.at);
             let key = |start: &Start| (start.job.clone(), start.attempt, start.hop.clone());

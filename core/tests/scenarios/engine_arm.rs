@@ -145,13 +145,13 @@ impl<'a> World<'a> {
     fn lease(&mut self) {
         while let Some(index) = self.left.front().copied() {
             let job = &self.scenario.jobs[index];
-            if self.start + job.at.into() > self.now || self.engine.want() == 0 {
+            if self.start + Duration::from(job.at) > self.now || self.engine.want() == 0 {
                 break;
             }
             self.left.pop_front();
             let mut spec = JobSpec::default();
             spec.priority = job.priority;
-            spec.not_before = job.not_before.map(|at| self.start + at.into());
+            spec.not_before = job.not_before.map(|at| self.start + Duration::from(at));
             spec.attempts = job.attempts.unwrap_or_default();
             spec.vet = self.scenario.has_rules();
             let host = self.host(&job.host);
