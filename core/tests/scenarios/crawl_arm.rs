@@ -201,17 +201,8 @@ impl Site {
         let nth = self.nth("fetch", &name);
         let (answer, latency) = self.scenario.answer(self.scenario.job(&name), &host, nth);
         let _in_flight = self.begin(&name, &host, cx.attempt(), target.query().is_some());
-        // It is woken while it is polled.
-        let mut woken = false;
-        poll_fn(|cx| {
-            if std::mem::replace(&mut woken, true) {
-                return Poll::Ready(());
-            }
-            cx.waker().wake_by_ref();
-            Poll::Pending
-        })
-        .await;
         self.wait(latency).await;
+        wake_while_polled().await;
         let status = |code| StatusCode::from_u16(code).expect("a status of a scenario");
         match answer {
             Answer::Error(kind) => Err(Error::new(kind, "fetch as the scenario says")),
@@ -297,6 +288,19 @@ impl Site {
             }
         }
     }
+}
+
+/// Is woken while it is polled, after something else has woken it.
+async fn wake_while_polled() {
+    let mut woken = false;
+    poll_fn(|cx| {
+        if std::mem::replace(&mut woken, true) {
+            return Poll::Ready(());
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
 }
 
 /// A body that cannot be decoded.
