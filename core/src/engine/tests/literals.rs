@@ -760,3 +760,17 @@ fn local_pressure_on_a_host_is_borne_to_the_tick() {
         assert_eq!(b.settled.len(), settles, "{wait:?}");
     }
 }
+
+// H1
+#[test]
+fn patience_with_a_host_begins_anew_after_another_failure() {
+    let mut b = Bench::new(Config { resolve_hosts: true, backoff_cap: Duration::from_secs(1), ..plain() });
+    b.submit("a");
+    let host = b.engine.host("a");
+    for (retry, wait) in [(RetryTime::WhenRoom, 1), (RetryTime::After(600_000 * MS), 600), (RetryTime::WhenRoom, 1)] {
+        assert_eq!(b.actions(), [Action::Resolve(host)]);
+        b.event(Event::HostFailed { host, retry });
+        b.advance(Duration::from_secs(wait));
+    }
+    assert_eq!(b.actions(), [Action::Resolve(host)]);
+}
