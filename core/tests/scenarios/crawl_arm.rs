@@ -1,18 +1,21 @@
 //! A real crawl on any runtime, with a scripted fetcher, rules, frontier, parser and sink.
 
 use std::collections::{HashMap, HashSet, VecDeque};
+use std::future::poll_fn;
 use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Poll;
 use std::time::{Duration, Instant, SystemTime};
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use http::StatusCode;
 use tidegate::rt::Runtime;
 use tidegate::{
-    Added, Batch, Crawl, Error, FetchCx, Fetcher, Frontier, FrontierError, Handle, Head, HostCx, HostPolicy, HostRules,
-    LeaseId, Leased, Outcome as Settlement, Output, Overrides, Page, ParseAction, ParseError, Profile, Request,
-    Response, Shutdown, Sink, SinkError, Verdict as LeaseVerdict,
+    Added, Batch, Crawl, Decode, Error, ErrorKind, FetchCx, Fetcher, Frontier, FrontierError, Handle, Head, HostCx,
+    HostPolicy, HostRules, LeaseId, Leased, Limits, Outcome as Settlement, Output, Overrides, Page, ParseAction,
+    ParseError, Profile, Request, Response, Shutdown, Sink, SinkError, Verdict as LeaseVerdict,
 };
 use url::Url;
 
@@ -39,7 +42,7 @@ pub(crate) async fn run(runtime: Runtime, scenario: Arc<Scenario>, spend: Spend)
         crawl = crawl.sink(OneByOne { site: Arc::clone(&site), takes: sink.takes.into() });
     }
     let crawl = crawl.start().expect("the settings fit");
-    let (handle, commander) = (crawl.handle(), Arc::clone(&site));
+    let (handle, observer, commander) = (crawl.handle(), crawl.handle(), Arc::clone(&site));
     runtime.spawn(async move { commander.command(handle).await });
     let report = crawl.await.expect("the run ends well");
 
@@ -47,7 +50,9 @@ pub(crate) async fn run(runtime: Runtime, scenario: Arc<Scenario>, spend: Spend)
     assert_eq!(counters.submitted, counters.ok + counters.error + counters.skipped + counters.cancelled, "{report}");
     assert_eq!((counters.in_flight, counters.jobs, counters.parse_queued), (0, 0, 0), "{report}");
     let mut seen = site.seen();
+    let bytes_left = observer.snapshot().bytes_in_memory;
     let mut outcome = Outcome {
+        bytes_left,
         starts: std::mem::take(&mut seen.starts),
         peaks: std::mem::take(&mut seen.peaks),
         ..Outcome::default()
@@ -197,6 +202,7 @@ impl Site {
         let (answer, latency) = self.scenario.answer(self.scenario.job(&name), &host, nth);
         let _in_flight = self.begin(&name, &host, cx.attempt(), target.query().is_some());
         self.wait(latency).await;
+        wake_while_polled().await;
         let status = |code| StatusCode::from_u16(code).expect("a status of a scenario");
         match answer {
             Answer::Error(kind) => Err(Error::new(kind, "fetch as the scenario says")),
@@ -206,8 +212,14 @@ impl Site {
                     head.headers.insert(http::header::RETRY_AFTER, seconds.into());
                 }
                 let accepted = cx.accept(&head);
-                let mut response = Response::new(head, name);
+                cx.book(1000).await;
+                let page = self.nth("page", &name);
+                let mut response = Response::new(head, page.to_string());
                 response.accepted = accepted;
+                let parse = nth_or_last(&self.scenario.job(&name).parses, page);
+                if let Some(Parse::Undecodable(kind)) = parse {
+                    response.decoder = Some(Arc::new(Undecodable(kind)));
+                }
                 Ok(response)
             }
             Answer::Redirect { host } => {
@@ -233,7 +245,8 @@ impl Site {
     fn parse(&self, page: &Page, out: &mut Output<String>, spend: &Spend) -> Result<(), ParseError> {
         let name = job_of(page.url());
         let job = self.scenario.job(&name);
-        let result = nth_or_last(&job.parses, self.nth("parse", &name)).unwrap_or(Parse::Ok);
+        let nth = page.utf8().parse().expect("the number of the page");
+        let result = nth_or_last(&job.parses, nth).unwrap_or(Parse::Ok);
         spend(job.parse_takes.into());
         match result {
             Parse::Ok => out.item(name),
@@ -243,6 +256,7 @@ impl Site {
             }
             Parse::Fail => return Err(ParseError::new(ParseAction::Fail, "as the scenario says")),
             // No report of it on standard error.
+            Parse::Undecodable(kind) => panic!("{name} was decoded in spite of {kind:?}"),
             Parse::Panic => std::panic::resume_unwind(Box::new("as the scenario says")),
         }
         Ok(())
@@ -273,6 +287,28 @@ impl Site {
                 other => panic!("a crawl has no {other:?}"),
             }
         }
+    }
+}
+
+/// Is woken while it is polled, after something else has woken it.
+async fn wake_while_polled() {
+    let mut woken = false;
+    poll_fn(|cx| {
+        if std::mem::replace(&mut woken, true) {
+            return Poll::Ready(());
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
+}
+
+/// A body that cannot be decoded.
+struct Undecodable(ErrorKind);
+
+impl Decode for Undecodable {
+    fn decode(&self, _head: &Head, _wire: Bytes, _limits: &Limits) -> Result<Bytes, Error> {
+        Err(Error::new(self.0, "decode as the scenario says"))
     }
 }
 

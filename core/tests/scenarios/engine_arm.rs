@@ -236,6 +236,7 @@ impl<'a> World<'a> {
             }
             Parse::Fail => (Some(ErrorKind::ParserFailed), failed(RetryTime::Never)),
             Parse::Panic => (Some(ErrorKind::ParserPanic), failed(RetryTime::Never)),
+            Parse::Undecodable(kind) => (Some(kind), failed(kind.retry_time())),
         };
         let takes = Duration::from(said.parse_takes);
         let is_overdue = takes > PARSE_LIMIT;

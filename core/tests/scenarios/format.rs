@@ -188,13 +188,14 @@ pub(crate) enum Lookup {
     Error(ErrorKind),
 }
 
-/// `ok`, `retry`, `retry 50` (after so many ms), `fail`, `panic`.
+/// `ok`, `retry`, `retry 50` (after so many ms), `fail`, `panic`, or the code of an error that decoding gives.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Parse {
     Ok,
     Retry { after: Option<Millis> },
     Fail,
     Panic,
+    Undecodable(ErrorKind),
 }
 
 /// `pause`, `resume`, `cancel job`, `shutdown 50` (what is in flight has so many ms), `gate closed`, `gate open`, `bytes 100`,
@@ -332,6 +333,7 @@ impl Parse {
             ["retry", wait] => Self::Retry { after: Some(Millis(wait.parse().ok()?)) },
             ["fail"] => Self::Fail,
             ["panic"] => Self::Panic,
+            [code] => Self::Undecodable(kind(code)?),
             _ => return None,
         })
     }

@@ -90,6 +90,7 @@ macro_rules! scenarios_of_all_arms {
             shutdown_lets_pages_reach_the_sink
             a_second_shutdown_may_be_stricter
             a_second_shutdown_is_not_laxer
+            a_body_that_was_cut_off_is_fetched_again
         }
     };
 }
@@ -173,6 +174,8 @@ pub(crate) struct Outcome {
     pub(crate) verdicts: BTreeMap<String, Verdict>,
     /// Fetches in flight at most.
     pub(crate) peaks: HashMap<Holder, u32>,
+    /// Bytes of bodies that are booked after the end.
+    pub(crate) bytes_left: u64,
 }
 
 /// Whose permit a fetch holds.
@@ -221,6 +224,7 @@ pub(crate) async fn on_an_exact_runtime(name: &str, runtime: Runtime, spend: Spe
         expected.sort();
     }
     assert_eq!(outcome.starts, expected, "{name}: {}", scenario.shows);
+    assert_eq!(outcome.bytes_left, 0, "{name}: bytes are booked after the end");
     judge(name, &scenario, &outcome);
 }
 
