@@ -3,12 +3,12 @@
 CARGO ?= cargo
 DENY_WARNINGS = -D warnings -D clippy::incompatible_msrv
 
-.PHONY: verify check fmt clippy test test-no-default features doc purity licences fix bench
+.PHONY: verify check fmt clippy test test-no-default loom features doc purity licences fix bench
 
 verify: test check
 
 # All but the tests that README names, which CI runs from README.
-check: fmt clippy test-no-default features doc purity licences
+check: fmt clippy test-no-default loom features doc purity licences
 
 fmt:
 	$(CARGO) fmt --all --check
@@ -26,6 +26,11 @@ test:
 # The core is whole without its fetcher.
 test-no-default:
 	$(CARGO) test -p tidegate --no-default-features --locked
+
+# The models of the synchronisation, each under every interleaving (of one, those with four preemptions); apart from other builds.
+loom:
+	RUSTFLAGS="--cfg tidegate_loom" $(CARGO) test -p tidegate --no-default-features --lib --target-dir target/loom \
+		--locked loom_tests
 
 features:
 	.ci/each-feature.sh

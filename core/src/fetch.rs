@@ -3,8 +3,7 @@
 use std::future::Future;
 use std::net::IpAddr;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -12,6 +11,8 @@ use async_trait::async_trait;
 use url::Url;
 
 use crate::rt::{PhaseTimer, Runtime, SliceClock, Wheel};
+use crate::sync::atomic::{AtomicU64, Ordering};
+use crate::sync::{Mutex, MutexGuard};
 use crate::time::later;
 use crate::{Accept, Error, ErrorKind, Head, Limits, Request, Response};
 
@@ -254,7 +255,7 @@ impl FetchCx {
         self
     }
 
-    fn state(&self) -> std::sync::MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -405,3 +406,6 @@ impl std::fmt::Debug for FetchCx {
         f.debug_struct("FetchCx").field("job", &self.job).field("attempt", &self.attempt).finish_non_exhaustive()
     }
 }
+
+#[cfg(all(test, tidegate_loom))]
+mod loom_tests;

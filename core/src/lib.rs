@@ -98,6 +98,7 @@ mod settled;
 #[cfg(feature = "sim")]
 pub mod sim;
 pub mod sink;
+mod sync;
 mod time;
 #[cfg(feature = "tls")]
 pub mod tls;

@@ -7,8 +7,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::{Duration, Instant};
 
@@ -17,6 +16,8 @@ use slab::Slab;
 use super::inbox::{Inbox, Message};
 use crate::hash::KeyedState;
 use crate::rt::{BoxFuture, Runtime, Sleep, SliceClock, Wheel};
+use crate::sync::atomic::{AtomicBool, Ordering};
+use crate::sync::{Mutex, MutexGuard, keep_waker};
 
 /// How long fetches are polled before the thread is given back.
 pub(super) const SLICE: Duration = Duration::from_micros(500);
@@ -101,7 +102,12 @@ impl FetchLoop {
 
     /// Begins `work` when the loop has nothing ready; `key` names it for [`abort`](Self::abort).
     pub(super) fn begin(&self, key: Option<u64>, work: Work) {
-        self.shared.change(|state| state.orders.push_back(Order::Start { key, work }));
+        let mut order = Some(Order::Start { key, work });
+        self.shared.change(|state| {
+            if !state.closed {
+                state.orders.extend(order.take());
+            }
+        });
     }
 
     /// Drops the work with this key, where it is still under way.
@@ -109,7 +115,7 @@ impl FetchLoop {
         self.shared.change(|state| state.orders.push_back(Order::Abort(key)));
     }
 
-    /// Drops all work and ends the loop.
+    /// Drops all work, that which comes later too, and ends the loop.
     pub(super) fn close(&self) {
         self.shared.change(|state| state.closed = true);
     }
@@ -174,17 +180,17 @@ impl Task {
         if !state.orders.is_empty() && started < STARTS {
             return Next::Begin;
         }
-        match &mut state.waker {
-            Some(known) => known.clone_from(cx.waker()),
-            none => *none = Some(cx.waker().clone()),
-        }
+        let replaced = keep_waker(&mut state.waker, cx.waker());
+        drop(state);
+        drop(replaced);
         Next::Wait
     }
 
     /// Polls one fetch; `false` where it is done or gone.
     fn poll_slot(&mut self, index: usize) -> bool {
         let Some(slot) = self.slots.get_mut(index) else { return false };
-        slot.waker.queued.store(false, Ordering::Release);
+        // Not a store: a wake that finds the flag set asks for this poll, which must see what was written before that wake.
+        slot.waker.queued.swap(false, Ordering::AcqRel);
         let waker = Waker::from(Arc::clone(&slot.waker));
         match slot.work.as_mut().poll(&mut Context::from_waker(&waker)) {
             Poll::Pending => true,
@@ -224,6 +230,8 @@ impl Task {
             Order::Abort(key) => {
                 if let Some(index) = self.keys.get(&key).copied() {
                     self.remove(index);
+                    // It sends no message, and what it had booked is free.
+                    self.inbox.nudge();
                 }
                 None
             }
@@ -249,7 +257,7 @@ impl Task {
 
     /// Sets the one timer of the runtime to the wheel's next tick. Only an earlier one is worth a call.
     fn arm(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let Some(at) = self.wheel.advance(self.runtime.now()) else { return Poll::Pending };
+        let Some(at) = self.wheel.advance_and_sleep(self.runtime.now(), cx.waker()) else { return Poll::Pending };
         let (armed, timer) = self.timer.get_or_insert_with(|| (at, self.runtime.sleep_until(at)));
         if at < *armed {
             timer.as_mut().reset(at);
@@ -323,12 +331,20 @@ impl Future for Task {
 
 impl Drop for Task {
     fn drop(&mut self) {
-        let closed = self.shared.lock().closed;
-        if !closed {
+        let mut state = self.shared.lock();
+        let was_closed = std::mem::replace(&mut state.closed, true);
+        // Wakers of slots outlive the loop, in connections that are parked, and with them what is shared.
+        let orders = std::mem::take(&mut state.orders);
+        drop(state);
+        drop(orders);
+        if !was_closed {
             self.inbox.push(Message::TaskLost);
         }
     }
 }
+
+#[cfg(all(test, tidegate_loom))]
+mod loom_tests;
 
 #[cfg(test)]
 mod tests {
@@ -441,5 +457,54 @@ mod tests {
         manual.advance(Wheel::TICK);
         manual.advance(Wheel::TICK);
         assert_eq!(answers(&inbox), 1);
+    }
+
+    // The driver asks how many bytes are booked when it is polled, and nothing else tells it that these are free.
+    #[test]
+    fn the_driver_is_woken_once_aborted_work_is_dropped() {
+        struct Reader(AtomicUsize, Arc<()>);
+        impl Wake for Reader {
+            fn wake(self: Arc<Self>) {
+                self.0.store(Arc::strong_count(&self.1), Ordering::Relaxed);
+            }
+        }
+        let (manual, fetch_loop, inbox, _) = fixture();
+        let held = Arc::new(());
+        let reader = Arc::new(Reader(AtomicUsize::new(0), Arc::clone(&held)));
+        let work = async move {
+            let _held = held;
+            std::future::pending().await
+        };
+        fetch_loop.begin(Some(1), Box::pin(work));
+        manual.settle();
+        assert!(inbox.poll_next(&Waker::from(Arc::clone(&reader))).is_none());
+        fetch_loop.abort(1);
+        manual.settle();
+        assert_eq!(reader.0.load(Ordering::Relaxed), 1, "not woken, or before the work was gone");
+    }
+
+    #[test]
+    fn a_deadline_that_a_task_outside_of_the_loop_waits_for_comes_too() {
+        let (manual, fetch_loop, _, _) = fixture();
+        manual.settle();
+        let start = manual.runtime().now();
+        let wait_for = |millis| {
+            let timer = fetch_loop.wheel().timer(start + Duration::from_millis(millis));
+            let over = Arc::new(AtomicUsize::new(0));
+            let told = Arc::clone(&over);
+            manual.runtime().spawn(async move {
+                timer.await;
+                told.store(1, Ordering::Relaxed);
+            });
+            manual.settle();
+            over
+        };
+        let (late, early) = (wait_for(1000), wait_for(100));
+        for (time, over) in [(100, &early), (1000, &late)] {
+            manual.advance(start + Duration::from_millis(time - 1) - manual.runtime().now());
+            assert_eq!(over.load(Ordering::Relaxed), 0);
+            (0..3).for_each(|_| manual.advance(Wheel::TICK));
+            assert_eq!(over.load(Ordering::Relaxed), 1, "{time}");
+        }
     }
 }

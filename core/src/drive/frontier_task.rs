@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::future::{Future, poll_fn};
 use std::num::NonZeroU32;
 use std::panic::AssertUnwindSafe;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::task::{Poll, Waker};
 use std::time::Duration;
 
@@ -16,6 +16,7 @@ use crate::Request;
 use crate::frontier::{Frontier, FrontierError, LeaseId, Leased, Verdict};
 use crate::panics::panic_message;
 use crate::rt::Runtime;
+use crate::sync::{Mutex, MutexGuard, keep_waker};
 
 /// The door to the frontier's task. Its queue is bounded by what the engine has under way.
 pub(super) struct FrontierDoor {
@@ -153,7 +154,9 @@ impl Task {
             if let Some(want) = state.want.take() {
                 return Poll::Ready(if state.withdrawn { Work::Nothing } else { Work::Lease(want) });
             }
-            state.waker = Some(cx.waker().clone());
+            let replaced = keep_waker(&mut state.waker, cx.waker());
+            drop(state);
+            drop(replaced);
             Poll::Pending
         })
         .await
@@ -190,7 +193,9 @@ impl Task {
                 state.want = state.want.or(Some(want));
                 return Poll::Ready(Ok(None));
             }
-            state.waker = Some(cx.waker().clone());
+            let replaced = keep_waker(&mut state.waker, cx.waker());
+            drop(state);
+            drop(replaced);
             Poll::Pending
         })
         .await?;
@@ -208,3 +213,6 @@ impl Drop for Task {
         }
     }
 }
+
+#[cfg(all(test, tidegate_loom))]
+mod loom_tests;

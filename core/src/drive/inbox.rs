@@ -3,7 +3,7 @@
 use std::any::Any;
 use std::collections::VecDeque;
 use std::net::IpAddr;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::PoisonError;
 use std::task::Waker;
 use std::time::{Duration, SystemTime};
 
@@ -11,6 +11,7 @@ use futures::channel::oneshot;
 
 use crate::engine::{HostId, JobId, Shutdown};
 use crate::frontier::{FrontierError, Leased};
+use crate::sync::{Mutex, MutexGuard, keep_waker};
 use crate::{Booking, Error, HostRules, Page, ParseError, Request, Response, Timings};
 
 /// What the driver is told.
@@ -162,16 +163,21 @@ impl Inbox {
         }
     }
 
+    /// Wakes the reader without a message: something changed that it asks for when it has found none.
+    pub(super) fn nudge(&self) {
+        let waker = self.lock().waker.take();
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+
     /// The next message; the waker is kept when there is none.
     pub(super) fn poll_next(&self, waker: &Waker) -> Option<Message> {
         let mut state = self.lock();
         let message = state.messages.pop_front();
-        if message.is_none() {
-            match &mut state.waker {
-                Some(known) => known.clone_from(waker),
-                none => *none = Some(waker.clone()),
-            }
-        }
+        let replaced = if message.is_none() { keep_waker(&mut state.waker, waker) } else { None };
+        drop(state);
+        drop(replaced);
         message
     }
 
@@ -188,3 +194,6 @@ impl Inbox {
         self.lock().closed
     }
 }
+
+#[cfg(all(test, tidegate_loom))]
+mod loom_tests;

@@ -4,7 +4,7 @@ use std::any::Any;
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::task::{Context, Poll, Waker};
 
 use futures::Stream;
@@ -13,6 +13,7 @@ use super::inbox::{Inbox, LaneOf, Message};
 use super::lane::Lane;
 use crate::engine::JobId;
 use crate::hash::KeyedState;
+use crate::sync::{Mutex, MutexGuard, keep_waker};
 use crate::{Close, Delivery, Error, ErrorKind};
 
 /// A stream of the crawl's items, made by [`Builder::items`](super::Builder::items).
@@ -120,10 +121,14 @@ impl<I> Item<I> {
 
 impl<I> Drop for Item<I> {
     fn drop(&mut self) {
-        if let Some(delivery) = self.delivery.take() {
+        let mut delivery = self.delivery.take();
+        if delivery.is_some() {
             let job = self.job;
+            // Where the stream has ended it is dropped here: what users drop may come back to the stream's lock.
             self.shared.change(|state| {
-                if !state.closed {
+                if !state.closed
+                    && let Some(delivery) = delivery.take()
+                {
                     state.queue.push_front((job, delivery));
                 }
             });
@@ -142,10 +147,9 @@ impl<I> Stream for Items<I> {
         if state.closed {
             return Poll::Ready(None);
         }
-        match &mut state.waker {
-            Some(known) => known.clone_from(cx.waker()),
-            none => *none = Some(cx.waker().clone()),
-        }
+        let replaced = keep_waker(&mut state.waker, cx.waker());
+        drop(state);
+        drop(replaced);
         Poll::Pending
     }
 }
@@ -187,12 +191,12 @@ pub(super) fn items<I>(inbox: Arc<Inbox>) -> (StreamLane<I>, Items<I>) {
 
 impl<I: Send + 'static> Lane for StreamLane<I> {
     fn enqueue(&self, job: JobId, deliveries: Box<dyn Any + Send>) {
-        let deliveries: Box<Vec<Delivery<I>>> =
+        let mut deliveries: Box<Vec<Delivery<I>>> =
             deliveries.downcast().expect("a lane is given deliveries of its own type");
         self.0.change(|state| {
             if !state.closed {
                 state.accounts.insert(job, Account { open: deliveries.len(), taken: 0 });
-                state.queue.extend(deliveries.into_iter().map(|delivery| (job, delivery)));
+                state.queue.extend(deliveries.drain(..).map(|delivery| (job, delivery)));
             }
         });
     }
@@ -207,3 +211,6 @@ impl<I: Send + 'static> Lane for StreamLane<I> {
         self.0.end();
     }
 }
+
+#[cfg(all(test, tidegate_loom))]
+mod loom_tests;

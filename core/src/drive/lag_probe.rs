@@ -1,14 +1,15 @@
 //! The heartbeat: a timer that should fire every 5 ms while something is in flight, and how late it is.
 
 use std::future::poll_fn;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::task::{Poll, Waker};
 use std::time::{Duration, Instant};
 
 use super::inbox::{Inbox, Message};
 use crate::engine::LagMonitor;
 use crate::rt::Runtime;
+use crate::sync::atomic::{AtomicBool, Ordering};
+use crate::sync::{Mutex, MutexGuard, keep_waker};
 
 /// Time between two beats.
 pub(super) const BEAT: Duration = Duration::from_millis(5);
@@ -118,7 +119,9 @@ async fn beat(runtime: Runtime, shared: Arc<Shared>, inbox: Arc<Inbox>) {
             if shared.active.load(Ordering::Acquire) || state.monitor.is_overloaded() {
                 return Poll::Ready(true);
             }
-            state.waker = Some(cx.waker().clone());
+            let replaced = keep_waker(&mut state.waker, cx.waker());
+            drop(state);
+            drop(replaced);
             Poll::Pending
         })
         .await;
@@ -147,6 +150,9 @@ async fn beat(runtime: Runtime, shared: Arc<Shared>, inbox: Arc<Inbox>) {
         }
     }
 }
+
+#[cfg(all(test, tidegate_loom))]
+mod loom_tests;
 
 #[cfg(test)]
 mod tests {

@@ -4,7 +4,7 @@ use std::any::Any;
 use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::panic::AssertUnwindSafe;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::task::{Poll, Waker};
 use std::time::Duration;
 
@@ -14,6 +14,7 @@ use super::inbox::{Inbox, LaneOf, Message};
 use crate::engine::JobId;
 use crate::panics::panic_message;
 use crate::rt::Runtime;
+use crate::sync::{Mutex, MutexGuard, keep_waker};
 use crate::time::later;
 use crate::{Batch, Close, Delivery, Error, ErrorKind, Sink, SinkAction, SinkError};
 
@@ -118,7 +119,9 @@ async fn unless_abandoned<T, F: Future>(shared: &Mutex<State<T>>, work: F) -> Op
         if state.abandoned {
             return Poll::Ready(None);
         }
-        state.ender = Some(cx.waker().clone());
+        let replaced = keep_waker(&mut state.ender, cx.waker());
+        drop(state);
+        drop(replaced);
         Poll::Pending
     })
     .await
@@ -210,7 +213,9 @@ impl<T: Send + 'static> Task<T> {
             if let Some(why) = state.closing {
                 return Poll::Ready(Some(why));
             }
-            state.waker = Some(cx.waker().clone());
+            let replaced = keep_waker(&mut state.waker, cx.waker());
+            drop(state);
+            drop(replaced);
             Poll::Pending
         })
         .await
@@ -259,8 +264,9 @@ impl<T: Send + 'static> Task<T> {
             if state.closing == Some(Close::Failed) {
                 return Poll::Ready(());
             }
-            state.waker = Some(cx.waker().clone());
+            let replaced = keep_waker(&mut state.waker, cx.waker());
             drop(state);
+            drop(replaced);
             sleep.as_mut().poll(cx)
         })
         .await;
@@ -279,3 +285,6 @@ impl<T: Send + 'static> Drop for Task<T> {
         }
     }
 }
+
+#[cfg(all(test, tidegate_loom))]
+mod loom_tests;

@@ -1,6 +1,6 @@
 //! From arrival to start: hosts that are prepared, queues, and the conditions under which the next job begins.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::host::{HostState, Place, Waiting};
 use super::{Action, Bound, Due, Engine, HostId, JobId, JobVerdict, Stage, pacing, retry};
@@ -71,8 +71,14 @@ impl Engine {
                 _ => continue,
             };
             // Nobody waits for it any more: asked again when somebody does.
-            if host.arriving.is_empty() && host.queue.is_empty() {
+            let known = &self.hosts[id.index as usize];
+            let mut waiting = known.arriving.iter().copied().chain(known.queue.iter().map(|w| w.job));
+            let is_wanted =
+                waiting.any(|id| self.job(id).is_some_and(|j| matches!(j.stage, Stage::Arriving | Stage::Queued)));
+            let host = self.host_mut(id);
+            if !is_wanted {
                 host.state = back;
+                host.arriving.clear();
                 continue;
             }
             host.state = state;
@@ -91,11 +97,14 @@ impl Engine {
             _ => return,
         };
         self.preparing -= 1;
-        host.failures += 1;
-        if retry == RetryTime::WhenRoom {
+        let may_retry = if retry == RetryTime::WhenRoom {
             let since = *host.pressed_since.get_or_insert(now);
-            host.failures = if now < later(since, self.config.room_patience) { 0 } else { attempts };
-        }
+            now < later(since, self.config.room_patience)
+        } else {
+            host.pressed_since = None;
+            host.failures += 1;
+            host.failures < attempts
+        };
         let wait = match retry {
             RetryTime::After(wait) if wait <= self.config.retry_after_cap => Some(wait),
             RetryTime::AfterBackoff | RetryTime::WhenRoom => {
@@ -104,15 +113,13 @@ impl Engine {
             }
             _ => None,
         };
-        if let Some(wait) = wait.filter(|_| host.failures < attempts) {
+        if let Some(wait) = wait.filter(|_| may_retry) {
             host.state = HostState::BackingOff { prepared };
             self.at(later(now, wait), Due::HostRetry(id));
             return;
         }
         host.state = HostState::New;
-        host.failures = 0;
-        host.backoff = Duration::ZERO;
-        host.pressed_since = None;
+        host.recovered();
         let queued = std::mem::take(&mut host.queue).into_iter().map(|w| w.job);
         let waiting: Vec<_> = std::mem::take(&mut host.arriving).into_iter().chain(queued).collect();
         for job in waiting {
@@ -197,21 +204,21 @@ impl Engine {
         let exhausted = self.is_exhausted();
         let per_address = self.config.per_address.unwrap_or(u32::MAX);
         let per_host = self.config.per_host.unwrap_or(u32::MAX);
-        let host = self.known_host(id)?;
-        host.place = Place::Nowhere;
+        self.known_host(id)?.place = Place::Nowhere;
+        let offered = self.take_offer(id);
+        let host = self.host_mut(id);
         let address = host.address;
-        if host.state != HostState::Ready {
-            self.next_at_address(now, address);
-            return None;
-        }
-        if host.not_before.is_some_and(|time| time > now) {
+        let waits = host.not_before.is_some_and(|time| time > now);
+        if waits || host.state != HostState::Ready {
             self.offer(now, id);
-            self.next_at_address(now, address);
+            if let Some(address) = offered {
+                self.next_at_address(now, address);
+            }
             return None;
         }
         if let Some(address) = address {
             let entry = self.addresses.entry(address).or_default();
-            if entry.in_flight >= per_address {
+            if entry.in_flight + entry.offered >= per_address {
                 entry.waiting.push_back(id);
                 self.host_mut(id).place = Place::Address;
                 return None;
@@ -219,7 +226,9 @@ impl Engine {
         }
         let job = loop {
             let Some(waiting) = self.host_mut(id).queue.pop() else {
-                self.next_at_address(now, address);
+                if let Some(address) = address {
+                    self.next_at_address(now, address);
+                }
                 return None;
             };
             if !self.in_stage(waiting.job, Stage::Queued) {

@@ -18,6 +18,12 @@ impl JobId {
         self.index as usize
     }
 
+    /// An id that no engine gave.
+    #[cfg(all(test, tidegate_loom))]
+    pub(crate) fn numbered(index: u32) -> Self {
+        Self { index, serial: 0 }
+    }
+
     /// The whole id as a number.
     pub fn as_u64(self) -> u64 {
         u64::from(self.serial) << 32 | u64::from(self.index)
@@ -96,7 +102,8 @@ pub enum Event {
         /// The job.
         job: JobId,
     },
-    /// The answer is a redirect to a URL of this host; its next hop waits there.
+    /// The answer is a redirect to a URL of this host; its next hop waits there. A host that was forgotten is none: ask
+    /// [`Engine::host`](super::Engine::host) for it first.
     Redirected {
         /// The job.
         job: JobId,

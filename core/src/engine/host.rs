@@ -30,6 +30,8 @@ pub(super) struct Host {
     /// Since when only local pressure keeps it from being prepared or resolved.
     pub(super) pressed_since: Option<Instant>,
     pub(super) place: Place,
+    /// The address of which a permit is kept for it, while it is ready.
+    pub(super) offered: Option<IpAddr>,
     /// Named by the engine's list of idle hosts.
     pub(super) listed_idle: bool,
 }
@@ -101,6 +103,7 @@ impl Host {
             backoff: Duration::ZERO,
             pressed_since: None,
             place: Place::Nowhere,
+            offered: None,
             listed_idle: false,
         }
     }
@@ -109,6 +112,13 @@ impl Host {
     pub(super) fn is_forgettable(&self, now: Instant) -> bool {
         let settled = matches!(self.state, HostState::Ready | HostState::New) && self.place == Place::Nowhere;
         settled && self.in_flight == 0 && self.not_before.is_none_or(|time| time <= now)
+    }
+
+    /// Its failures count no longer: an answer came, or those who waited for one are settled.
+    pub(super) fn recovered(&mut self) {
+        self.failures = 0;
+        self.backoff = Duration::ZERO;
+        self.pressed_since = None;
     }
 
     /// No start before `time`, whatever was said before.

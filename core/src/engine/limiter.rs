@@ -25,7 +25,7 @@ impl Limiter {
     /// This process or machine has no room for more than `in_flight`.
     pub(super) fn pressure(&mut self, in_flight: u32) {
         let lower = self.limit.min(in_flight) / 4 * 3;
-        self.limit = lower.clamp(self.floor, self.max);
+        self.limit = self.limit.min(lower.max(self.floor));
     }
 
     /// Begins again from what is in flight, so that what was held back does not come as a burst.

@@ -42,7 +42,7 @@ pub use self::shutdown::Shutdown;
 use crate::hash::KeyedState;
 use crate::time::later;
 
-/// The state machine. See the [module](self) for its life, and `engine/tests.rs` for tests as lists of literals.
+/// The state machine. See the [module](self) for its life, and `engine/tests/` for tests as lists of literals.
 ///
 /// ```
 /// use std::time::Instant;
@@ -98,6 +98,8 @@ pub struct Engine {
 #[derive(Debug, Default)]
 struct Address {
     in_flight: u32,
+    /// Permits that are kept for hosts that waited for one and are ready now.
+    offered: u32,
     waiting: VecDeque<HostId>,
 }
 
@@ -207,6 +209,9 @@ impl Engine {
     }
 
     /// Takes a job for `host`. The id is valid until [`Event::Closed`].
+    ///
+    /// # Panics
+    /// Where the host was forgotten ([`Action::Forget`]): ask [`host`](Self::host) for its id again.
     pub fn submit(&mut self, now: Instant, host: HostId, spec: JobSpec) -> JobId {
         let id = self.insert(host, spec);
         if self.ending.is_some() {
@@ -220,6 +225,7 @@ impl Engine {
     }
 
     fn insert(&mut self, host: HostId, spec: JobSpec) -> JobId {
+        self.known_host(host).expect("a host that is remembered").jobs += 1;
         self.serial = self.serial.wrapping_add(1);
         self.seq += 1;
         let index = self.jobs.insert(Job {
@@ -240,7 +246,6 @@ impl Engine {
         self.counters.submitted += 1;
         self.counters.jobs += 1;
         self.waiting += 1;
-        self.host_mut(host).jobs += 1;
         id
     }
 
@@ -251,8 +256,7 @@ impl Engine {
                 let Some(known) = self.known_host(host).filter(|h| h.state == HostState::Preparing) else { return };
                 known.gap = gap.unwrap_or_default();
                 known.valid_until = valid_until;
-                known.failures = 0;
-                known.pressed_since = None;
+                known.recovered();
                 known.state = HostState::Prepared;
                 self.preparing -= 1;
                 self.advance_host(now, host);
@@ -260,20 +264,21 @@ impl Engine {
             Event::Resolved { host, address } => {
                 let Some(known) = self.known_host(host).filter(|h| h.state == HostState::Resolving) else { return };
                 let before = std::mem::replace(&mut known.address, address);
-                known.failures = 0;
-                known.pressed_since = None;
+                known.recovered();
                 known.state = HostState::Ready;
                 self.preparing -= 1;
-                self.advance_host(now, host);
-                // It may have been offered a permit of the old one, which others wait for.
                 if before != address {
-                    self.next_at_address(now, before);
+                    self.leave_line_of(now, host, before);
                 }
+                self.advance_host(now, host);
             }
             Event::HostFailed { host, retry } => self.host_failed(now, host, retry),
             Event::Vetted { job } => {
                 if self.in_stage(job, Stage::Vetting) {
                     self.enqueue(now, job);
+                    // Its rules may have been lost meanwhile, and nobody else may ask for them.
+                    let host = self.job_mut(job).host;
+                    self.advance_host(now, host);
                 }
             }
             Event::Skipped { job, reason } => {
@@ -382,30 +387,23 @@ impl Engine {
         if let Some(action) = self.prepare_next() {
             return Some(action);
         }
-        while let Some(job) = self.to_deliver.pop_front() {
-            if self.delivering >= self.config.deliver_permits {
-                self.to_deliver.push_front(job);
-                break;
-            }
-            if self.in_stage(job, Stage::ToDeliver) {
-                self.delivering += 1;
-                self.set_stage(job, Stage::Delivering);
-                return Some(Action::Deliver(job));
-            }
+        if self.delivering < self.config.deliver_permits
+            && let Some(job) = self.to_deliver.pop_front()
+        {
+            self.delivering += 1;
+            self.set_stage(job, Stage::Delivering);
+            return Some(Action::Deliver(job));
         }
         // A page that is parsed while its items have nowhere to go would only move the heap one stage on.
-        while self.to_deliver.is_empty() && !self.frontier_behind {
-            let Some(job) = self.to_parse.pop_front() else { break };
-            if self.counters.parsing >= self.config.parse_permits {
-                self.to_parse.push_front(job);
-                break;
-            }
+        if self.to_deliver.is_empty()
+            && !self.frontier_behind
+            && self.counters.parsing < self.config.parse_permits
+            && let Some(job) = self.to_parse.pop_front()
+        {
             self.counters.parse_queued -= 1;
-            if self.in_stage(job, Stage::ToParse) {
-                self.counters.parsing += 1;
-                self.set_stage(job, Stage::Parsing);
-                return Some(Action::Parse(job));
-            }
+            self.counters.parsing += 1;
+            self.set_stage(job, Stage::Parsing);
+            return Some(Action::Parse(job));
         }
         match self.start(now) {
             Ok(action) => Some(action),

@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use crate::time::later;
+
 /// A gap that varies by `jitter` of itself either way.
 pub(super) fn jittered(gap: Duration, jitter: f64, rng: &mut fastrand::Rng) -> Duration {
     if gap.is_zero() || jitter <= 0.0 {
@@ -37,7 +39,7 @@ impl Rate {
     }
 
     pub(super) fn start(&mut self, now: Instant) {
-        self.next = self.next.map_or(now, |next| next.max(now)).checked_add(self.interval);
+        self.next = Some(later(self.next.map_or(now, |next| next.max(now)), self.interval));
     }
 }
 
@@ -67,10 +69,9 @@ mod tests {
     fn jitter_stays_within_its_part() {
         let mut rng = fastrand::Rng::with_seed(1);
         let gap = Duration::from_millis(500);
-        for _ in 0..1000 {
-            let g = jittered(gap, 0.5, &mut rng);
-            assert!((250..=750).contains(&g.as_millis()), "{g:?}");
-        }
+        let drawn: Vec<_> = (0..1000).map(|_| jittered(gap, 0.5, &mut rng).as_millis()).collect();
+        assert!(drawn.iter().all(|gap| (250..=750).contains(gap)), "{drawn:?}");
+        assert!(drawn.iter().any(|gap| *gap < 260) && drawn.iter().any(|gap| *gap > 740), "all of it is used");
         assert_eq!(jittered(gap, 0.0, &mut rng), gap);
     }
 }

@@ -28,6 +28,11 @@ impl Budget {
         self.starts += 1;
     }
 
+    /// A first attempt never left this machine, and earns nothing.
+    pub(super) fn unstart(&mut self) {
+        self.starts -= 1;
+    }
+
     pub(super) fn is_left(&self) -> bool {
         let earned = f64::from(self.floor) + self.starts as f64 * self.ratio;
         (self.retries as f64) < earned.floor()

@@ -26,7 +26,13 @@ impl Engine {
                 self.offer(now, host_id);
                 self.leave_address(now, address);
             }
+            // What is cancelled in line makes room in it.
+            Stage::ToParse => {
+                self.to_parse.retain(|job| *job != id);
+                self.counters.parse_queued -= 1;
+            }
             Stage::Parsing => self.counters.parsing -= 1,
+            Stage::ToDeliver => self.to_deliver.retain(|job| *job != id),
             Stage::Delivering => self.delivering -= 1,
             _ => {}
         }
@@ -37,28 +43,51 @@ impl Engine {
         if let Some(entry) = self.addresses.get_mut(&address) {
             entry.in_flight -= 1;
         }
-        self.next_at_address(now, Some(address));
+        self.next_at_address(now, address);
     }
 
-    /// Offers the next host that waits for a permit of this address. A host that was offered one and cannot use it
-    /// passes it on, or those behind it would wait for ever.
-    pub(super) fn next_at_address(&mut self, now: Instant, address: Option<IpAddr>) {
-        let Some(address) = address else { return };
+    /// Offers a permit of this address to the host that has waited longest and may start. The permit is kept for it, or
+    /// hosts that come by the moment it is free would take it for ever; a host that cannot use it passes it on.
+    pub(super) fn next_at_address(&mut self, now: Instant, address: IpAddr) {
         while let Some(entry) = self.addresses.get_mut(&address) {
             let Some(id) = entry.waiting.pop_front() else {
-                if entry.in_flight == 0 {
+                if entry.in_flight == 0 && entry.offered == 0 {
                     self.addresses.remove(&address);
                 }
                 return;
             };
-            if let Some(host) = self.known_host(id).filter(|host| host.place == Place::Address) {
-                host.place = Place::Nowhere;
-                let is_here = host.address == Some(address);
-                self.offer(now, id);
-                if is_here && self.host_mut(id).place == Place::Ready {
-                    return;
-                }
+            let Some(host) = self.known_host(id).filter(|host| host.place == Place::Address) else { continue };
+            host.place = Place::Nowhere;
+            self.offer(now, id);
+            let host = self.host_mut(id);
+            if host.place == Place::Ready {
+                host.offered = Some(address);
+                self.addresses.entry(address).or_default().offered += 1;
+                return;
             }
+        }
+    }
+
+    /// Takes back the permit that is kept for a host; gives its address.
+    pub(super) fn take_offer(&mut self, id: HostId) -> Option<IpAddr> {
+        let address = self.host_mut(id).offered.take()?;
+        if let Some(entry) = self.addresses.get_mut(&address) {
+            entry.offered -= 1;
+        }
+        Some(address)
+    }
+
+    /// A host has another address: it waits for the old one no more, and what was kept for it there goes to the next.
+    pub(super) fn leave_line_of(&mut self, now: Instant, id: HostId, before: Option<IpAddr>) {
+        let host = self.host_mut(id);
+        if host.place == Place::Address {
+            host.place = Place::Nowhere;
+            if let Some(entry) = before.and_then(|address| self.addresses.get_mut(&address)) {
+                entry.waiting.retain(|waiting| *waiting != id);
+            }
+        }
+        if let Some(address) = self.take_offer(id) {
+            self.next_at_address(now, address);
         }
     }
 
@@ -96,6 +125,7 @@ impl Engine {
                 job.attempts -= 1;
                 if job.attempts == 0 {
                     self.first_starts -= 1;
+                    self.budget.unstart();
                 }
                 self.limiter.pressure(in_flight);
                 let since = *job.pressed_since.get_or_insert(now);

@@ -1,14 +1,16 @@
 //! A cache in front of a resolver: clamped lifetimes, negative entries, one lookup a name at a time, bounded.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::panic::AssertUnwindSafe;
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use futures::FutureExt;
-use futures::future::Shared;
 
+use super::flight::{Flight, Passenger};
 use super::{Addrs, BoxFuture, Name, Resolve, ResolveError, Runtime};
 use crate::hash::KeyedState;
+use crate::sync::{Mutex, MutexGuard};
 use crate::time::later;
 
 /// Bounds of a [`CachedResolver`].
@@ -66,7 +68,7 @@ struct Cache {
 
 enum Entry {
     Known { answer: Answer, until: Instant },
-    Asked(Shared<BoxFuture<'static, Answer>>),
+    Asked(Flight<Answer>),
 }
 
 impl CachedResolver {
@@ -103,54 +105,71 @@ impl CachedResolver {
         if let Some(answer) = self.cached(name) {
             return answer;
         }
-        let lookup = self.ask(name);
-        let answer = lookup.await;
-        self.keep(name, &answer);
+        let mut lookup = self.ask(name);
+        let answer = (&mut lookup).await;
+        self.keep(name, &lookup, &answer);
         answer
     }
 
-    fn ask(&self, name: &Name) -> Shared<BoxFuture<'static, Answer>> {
+    fn ask(&self, name: &Name) -> Passenger<Answer> {
+        // What goes is dropped without the lock: a lookup is the resolver's.
+        let mut gone = Vec::new();
         let mut cache = self.lock();
         // A lookup that all its callers gave up may be stuck, so it is asked anew.
         if let Some(Entry::Asked(lookup)) = cache.names.get(name).filter(|entry| entry.is_awaited()) {
-            return lookup.clone();
+            return lookup.join();
         }
-        let has_place = cache.names.contains_key(name) || cache.make_room(self.limits.entries, self.runtime.now());
-        let answer = self.resolver.resolve(name);
-        let most = self.limits.addrs;
-        let lookup = async move {
-            let mut addrs = answer.await?;
-            addrs.addrs.truncate(most);
-            Ok(Arc::new(addrs))
-        };
-        let lookup = (Box::pin(lookup) as BoxFuture<'static, Answer>).shared();
+        let now = self.runtime.now();
+        let has_place = cache.names.contains_key(name) || cache.make_room(self.limits.entries, now, &mut gone);
+        let flight = Flight::new(self.look_up(name));
+        let lookup = flight.join();
         if has_place {
-            cache.names.insert(name.clone(), Entry::Asked(lookup.clone()));
+            gone.extend(cache.names.insert(name.clone(), Entry::Asked(flight)));
         }
         lookup
     }
 
-    fn keep(&self, name: &Name, answer: &Answer) {
+    /// Asks the resolver when it is polled first. A resolver that panics has failed.
+    fn look_up(&self, name: &Name) -> BoxFuture<'static, Answer> {
+        let (resolver, name, most) = (Arc::clone(&self.resolver), name.clone(), self.limits.addrs);
+        Box::pin(async move {
+            let asked = AssertUnwindSafe(async { resolver.resolve(&name).await }).catch_unwind().await;
+            let panicked =
+                |_| Err(ResolveError::Failed { name: name.clone(), message: "the resolver panicked".into() });
+            let mut addrs = asked.unwrap_or_else(panicked)?;
+            addrs.addrs.truncate(most);
+            Ok(Arc::new(addrs))
+        })
+    }
+
+    fn keep(&self, name: &Name, lookup: &Passenger<Answer>, answer: &Answer) {
         let ttl = match answer {
             Ok(addrs) => addrs.ttl.unwrap_or(self.limits.unknown_ttl).max(self.limits.min_ttl).min(self.limits.max_ttl),
             Err(ResolveError::NotFound(_)) => self.limits.negative_ttl,
             Err(_) => {
-                self.lock().names.remove(name);
+                let mut cache = self.lock();
+                // Another may have been asked for since, by those who came after the answer.
+                let is_this = |entry: &Entry| matches!(entry, Entry::Asked(flight) if flight.carries(lookup));
+                let gone = cache.names.get(name).is_some_and(is_this).then(|| cache.names.remove(name));
+                drop(cache);
+                drop(gone);
                 return;
             }
         };
         let until = later(self.runtime.now(), ttl);
         let mut cache = self.lock();
-        if cache.names.contains_key(name) || cache.names.len() < self.limits.entries {
-            cache.names.insert(name.clone(), Entry::Known { answer: answer.clone(), until });
-        }
+        let has_place = cache.names.contains_key(name) || cache.names.len() < self.limits.entries;
+        let known = || Entry::Known { answer: answer.clone(), until };
+        let gone = has_place.then(|| cache.names.insert(name.clone(), known()));
+        drop(cache);
+        drop(gone);
     }
 }
 
 impl Entry {
     /// Whether anybody but the cache holds the lookup.
     fn is_awaited(&self) -> bool {
-        matches!(self, Self::Asked(lookup) if lookup.strong_count().is_some_and(|n| n > 1))
+        matches!(self, Self::Asked(lookup) if lookup.is_awaited())
     }
 
     fn is_over(&self, now: Instant) -> bool {
@@ -162,8 +181,9 @@ impl Entry {
 }
 
 impl Cache {
-    /// Whether one more name fits. A search goes through all names: there is at most one for each sixteenth of them.
-    fn make_room(&mut self, most: usize, now: Instant) -> bool {
+    /// Whether one more name fits, without what was put into `gone`. A search goes through all names: there is at most
+    /// one for each sixteenth of them.
+    fn make_room(&mut self, most: usize, now: Instant, gone: &mut Vec<Entry>) -> bool {
         if self.names.len() < most {
             return true;
         }
@@ -173,14 +193,13 @@ impl Cache {
         }
         let batch = (most / 16).max(1);
         let full = self.names.len();
-        self.names.retain(|_, entry| !entry.is_over(now));
+        gone.extend(self.names.extract_if(|_, entry| entry.is_over(now)).map(|(_, entry)| entry));
         let mut wanted = batch.saturating_sub(full - self.names.len());
         if wanted > 0 {
-            self.names.retain(|_, entry| {
-                let goes = wanted > 0 && !entry.is_awaited();
-                wanted -= usize::from(goes);
-                !goes
-            });
+            let unasked = self.names.extract_if(|_, entry| !entry.is_awaited()).take(wanted).map(|(_, entry)| entry);
+            let before = gone.len();
+            gone.extend(unasked);
+            wanted -= gone.len() - before;
         }
         // What was not found is made up for by lookups without a place.
         self.without = wanted;
@@ -193,6 +212,9 @@ impl std::fmt::Debug for CachedResolver {
         f.debug_struct("CachedResolver").field("limits", &self.limits).finish_non_exhaustive()
     }
 }
+
+#[cfg(all(test, tidegate_loom))]
+mod loom_tests;
 
 #[cfg(test)]
 mod tests {
@@ -326,9 +348,24 @@ mod tests {
         (0..160).for_each(|i| ask(&manual, &cache, &format!("asked{i}.test"), &done));
         let mut cache = cache.lock();
         for round in [10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0, 10] {
-            assert!(!cache.make_room(160, now));
+            assert!(!cache.make_room(160, now, &mut Vec::new()));
             assert_eq!(cache.without, round);
         }
+    }
+
+    #[test]
+    fn a_resolver_that_panics_has_failed_for_all_who_wait() {
+        struct Panics;
+        impl Resolve for Panics {
+            fn resolve(&self, _: &Name) -> BoxFuture<'static, Result<Addrs, ResolveError>> {
+                std::panic::resume_unwind(Box::new("contained"))
+            }
+        }
+        let manual = Manual::new();
+        let cache = CachedResolver::new(&manual.runtime().with_resolve(Panics), DnsLimits::default(), 1);
+        let done = Arc::new(AtomicUsize::new(0));
+        (0..2).for_each(|_| ask(&manual, &cache, "a.test", &done));
+        assert_eq!(done.load(Ordering::Relaxed), 2);
     }
 
     #[test]

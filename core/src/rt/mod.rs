@@ -5,6 +5,7 @@
 //! in this crate, so that every runtime behaves the same.
 
 mod dns;
+mod flight;
 mod inline;
 #[cfg(test)]
 pub(crate) mod manual;

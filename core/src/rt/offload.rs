@@ -3,8 +3,10 @@
 use std::collections::VecDeque;
 use std::num::NonZeroUsize;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::thread;
+
+use crate::sync::{Condvar, Mutex, MutexGuard, ThreadBuilder};
 
 /// A piece of CPU work.
 pub type Job = Box<dyn FnOnce() + Send + 'static>;
@@ -183,7 +185,7 @@ impl ThreadPool {
 
     fn start_thread(&self) -> std::io::Result<()> {
         let shared = Arc::clone(&self.shared);
-        thread::Builder::new()
+        ThreadBuilder::new()
             .name("tidegate-work".into())
             .stack_size(Self::STACK)
             .spawn(move || {
@@ -290,6 +292,9 @@ impl std::fmt::Debug for ThreadPool {
         f.debug_struct("ThreadPool").field("threads", &self.threads).field("queue", &self.queue).finish_non_exhaustive()
     }
 }
+
+#[cfg(all(test, tidegate_loom))]
+mod loom_tests;
 
 #[cfg(test)]
 mod tests {

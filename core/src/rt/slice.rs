@@ -1,7 +1,8 @@
 //! When the current slice of a fetch loop ends, readable by the fetches that it polls.
 
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
+
+use crate::sync::atomic::{AtomicU64, Ordering};
 
 /// The end of the slice that a fetch loop is in.
 #[derive(Debug)]

@@ -2,11 +2,12 @@
 
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use super::{Runtime, Sleep};
+use crate::sync::{Mutex, MutexGuard, keep_waker};
 
 const SLOTS: usize = 512;
 
@@ -32,6 +33,9 @@ struct State {
     /// The first tick that has not been looked at.
     tick: u64,
     live: usize,
+    /// The task that turns the wheel, and until which tick it sleeps: 0 while it is awake.
+    turner: Option<Waker>,
+    sleeps_until: u64,
 }
 
 struct Entry {
@@ -51,6 +55,12 @@ enum Life {
 impl Shared {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The ticks that are over at `now`.
+    fn ticks(&self, now: Instant) -> u64 {
+        let elapsed = now.saturating_duration_since(self.origin).as_nanos() / Wheel::TICK.as_nanos();
+        u64::try_from(elapsed).unwrap_or(u64::MAX)
     }
 
     /// The tick at whose end `at` is over.
@@ -75,6 +85,8 @@ impl Wheel {
                 free: Vec::new(),
                 tick: 0,
                 live: 0,
+                turner: None,
+                sleeps_until: 0,
             }),
         }))
     }
@@ -86,22 +98,27 @@ impl Wheel {
 
     /// Fires what is due at `now` and says when to call again; `None` while no timer is armed.
     pub fn advance(&self, now: Instant) -> Option<Instant> {
+        self.turn(now, None)
+    }
+
+    /// Does the same for a task that then sleeps until that time: `waker` is used where a timer comes that is due before,
+    /// on another thread or from another task of this one.
+    pub(crate) fn advance_and_sleep(&self, now: Instant, waker: &Waker) -> Option<Instant> {
+        self.turn(now, Some(waker))
+    }
+
+    fn turn(&self, now: Instant, sleeper: Option<&Waker>) -> Option<Instant> {
         let mut due = Vec::new();
         let mut state = self.0.lock();
-        let elapsed = now.saturating_duration_since(self.0.origin).as_nanos() / Self::TICK.as_nanos();
-        let until = u64::try_from(elapsed).unwrap_or(u64::MAX);
-        if state.live == 0 && state.slots.iter().all(Vec::is_empty) {
-            state.tick = state.tick.max(until);
-            return None;
+        let next = state.turn_to(self.0.ticks(now), &mut due);
+        state.sleeps_until = 0;
+        let mut replaced = None;
+        if let Some(waker) = sleeper {
+            state.sleeps_until = next.unwrap_or(u64::MAX);
+            replaced = keep_waker(&mut state.turner, waker);
         }
-        // After a long gap each slot is looked at once.
-        let first = state.tick.max(until.saturating_sub(SLOTS as u64 - 1));
-        for tick in first..=until {
-            state.turn(tick, until, &mut due);
-        }
-        state.tick = state.tick.max(until + 1);
-        let next = state.next_tick();
         drop(state);
+        drop(replaced);
         due.into_iter().for_each(Waker::wake);
         next.map(|tick| self.0.origin + Duration::from_nanos(TICK_NANOS.saturating_mul(tick)))
     }
@@ -118,7 +135,8 @@ impl Wheel {
 }
 
 impl State {
-    fn insert(&mut self, deadline: u64, waker: Waker) -> u32 {
+    /// Arms a timer. Gives the task to wake where it sleeps for longer.
+    fn insert(&mut self, deadline: u64, waker: Waker) -> (u32, Option<Waker>) {
         let entry = Entry { deadline, waker: Some(waker), phase: Life::Armed };
         let index = match self.free.pop() {
             Some(index) => {
@@ -132,7 +150,11 @@ impl State {
         };
         self.live += 1;
         self.place(index, deadline);
-        index
+        if deadline >= self.sleeps_until {
+            return (index, None);
+        }
+        self.sleeps_until = 0;
+        (index, self.turner.take())
     }
 
     fn place(&mut self, index: u32, deadline: u64) {
@@ -140,7 +162,22 @@ impl State {
         self.slots[slot as usize].push(index);
     }
 
-    fn turn(&mut self, tick: u64, until: u64, due: &mut Vec<Waker>) {
+    /// Looks at all ticks up to this one, and says which is the next with anything in it.
+    fn turn_to(&mut self, until: u64, due: &mut Vec<Waker>) -> Option<u64> {
+        if self.live == 0 && self.slots.iter().all(Vec::is_empty) {
+            self.tick = self.tick.max(until);
+            return None;
+        }
+        // After a long gap each slot is looked at once.
+        let first = self.tick.max(until.saturating_sub(SLOTS as u64 - 1));
+        for tick in first..=until {
+            self.look_at(tick, until, due);
+        }
+        self.tick = self.tick.max(until + 1);
+        self.next_tick()
+    }
+
+    fn look_at(&mut self, tick: u64, until: u64, due: &mut Vec<Waker>) {
         let slot = (tick % SLOTS as u64) as usize;
         let mut names = std::mem::take(&mut self.slots[slot]);
         names.retain(|&index| {
@@ -170,9 +207,10 @@ impl State {
         (self.tick..self.tick + SLOTS as u64).find(|tick| !self.slots[(tick % SLOTS as u64) as usize].is_empty())
     }
 
-    fn release(&mut self, index: u32) {
+    /// Lets a timer go; its waker is dropped by the caller, without the lock.
+    fn release(&mut self, index: u32) -> Option<Waker> {
         let entry = &mut self.entries[index as usize];
-        entry.waker = None;
+        let waker = entry.waker.take();
         match entry.phase {
             Life::Armed => {
                 entry.phase = Life::Dropped;
@@ -181,6 +219,7 @@ impl State {
             Life::Fired => self.free.push(index),
             Life::Dropped => {}
         }
+        waker
     }
 }
 
@@ -224,7 +263,9 @@ impl PhaseTimer {
                     state.entries[index as usize].deadline = tick;
                 } else {
                     // Armed anew at the next poll: the slot that names it would come too late, or has passed.
-                    state.release(index);
+                    let waker = state.release(index);
+                    drop(state);
+                    drop(waker);
                     *entry = None;
                 }
             }
@@ -249,7 +290,9 @@ impl Future for PhaseTimer {
                         return Poll::Ready(());
                     }
                     let tick = wheel.0.tick_of(*at);
-                    *entry = Some(wheel.0.lock().insert(tick, cx.waker().clone()));
+                    let (index, turner) = wheel.0.lock().insert(tick, cx.waker().clone());
+                    *entry = Some(index);
+                    turner.into_iter().for_each(Waker::wake);
                     return Poll::Pending;
                 };
                 let mut state = wheel.0.lock();
@@ -257,10 +300,9 @@ impl Future for PhaseTimer {
                 if known.phase == Life::Fired {
                     return Poll::Ready(());
                 }
-                match &mut known.waker {
-                    Some(waker) => waker.clone_from(cx.waker()),
-                    none => *none = Some(cx.waker().clone()),
-                }
+                let replaced = keep_waker(&mut known.waker, cx.waker());
+                drop(state);
+                drop(replaced);
                 Poll::Pending
             }
             Kind::Sleep { runtime, at, sleep } => {
@@ -282,7 +324,8 @@ impl Future for PhaseTimer {
 impl Drop for PhaseTimer {
     fn drop(&mut self) {
         if let Kind::Wheel { wheel, entry: Some(index), .. } = &self.0 {
-            wheel.0.lock().release(*index);
+            let waker = wheel.0.lock().release(*index);
+            drop(waker);
         }
     }
 }
@@ -292,6 +335,9 @@ impl std::fmt::Debug for PhaseTimer {
         f.debug_struct("PhaseTimer").field("deadline", &self.deadline()).finish_non_exhaustive()
     }
 }
+
+#[cfg(all(test, tidegate_loom))]
+mod loom_tests;
 
 #[cfg(test)]
 mod tests {

@@ -390,9 +390,6 @@ impl Driver {
         let end = now + SLICE;
         loop {
             self.on_time(now);
-            // Bodies are given back on the parsers' threads, so the sum is asked for and not told.
-            let bytes = self.ledger.bytes();
-            self.event(now, Event::Bytes(bytes));
             self.event(now, Event::FrontierBehind(self.lease.is_behind()));
             for request in self.refused.drain(..self.refused.len().min(REFUSED_AT_ONCE)).collect::<Vec<_>>() {
                 self.submit_settled(now, None, request, JobVerdict::Skipped(SkipReason::FrontierFull), None);
@@ -407,6 +404,10 @@ impl Driver {
                     return false;
                 }
             }
+            // Bodies are given back on other threads, so the sum is asked for and not told: after the inbox was found empty,
+            // since who gives back wakes its reader.
+            let bytes = self.ledger.bytes();
+            self.event(now, Event::Bytes(bytes));
             self.ask_frontier();
             let mut acted = false;
             while let Some(action) = self.p.engine.poll(now) {

@@ -1,93 +1,6 @@
 //! The engine as lists of literals: what is submitted, what is asked, what time it is.
 
-use std::time::{Duration, Instant};
-
-use proptest::prelude::*;
-
 use super::*;
-use crate::{RetryTime, SkipReason};
-
-const MS: Duration = Duration::from_millis(1);
-const NS: Duration = Duration::from_nanos(1);
-
-fn origin() -> Instant {
-    #[expect(clippy::disallowed_methods, reason = "an Instant cannot be made otherwise")]
-    Instant::now()
-}
-
-/// Everything adaptive off.
-fn plain() -> Config {
-    Config { ramp_from: None, gap_jitter: 0.0, parse_permits: 8, retry_budget: 1.0, ..Config::default() }
-}
-
-struct Bench {
-    engine: Engine,
-    now: Instant,
-    settled: Vec<(JobId, JobVerdict)>,
-    /// Actions that came while something else was looked for.
-    kept: Vec<Action>,
-}
-
-impl Bench {
-    fn new(config: Config) -> Self {
-        Self { engine: Engine::new(config), now: origin(), settled: Vec::new(), kept: Vec::new() }
-    }
-
-    fn submit(&mut self, host: &str) -> JobId {
-        self.submit_with(host, JobSpec::default())
-    }
-
-    fn submit_with(&mut self, host: &str, spec: JobSpec) -> JobId {
-        let host = self.engine.host(host);
-        self.engine.submit(self.now, host, spec)
-    }
-
-    fn event(&mut self, event: Event) {
-        self.engine.handle_event(self.now, event);
-    }
-
-    /// All actions that there are now; settlements are closed at once and kept apart.
-    fn actions(&mut self) -> Vec<Action> {
-        let mut actions = std::mem::take(&mut self.kept);
-        while let Some(action) = self.engine.poll(self.now) {
-            match action {
-                Action::Settle { job, verdict } => {
-                    self.settled.push((job, verdict));
-                    self.event(Event::Closed { job });
-                }
-                other => actions.push(other),
-            }
-        }
-        actions
-    }
-
-    fn fetches(&mut self) -> Vec<JobId> {
-        let fetch = |action| match action {
-            Action::Fetch { job, .. } => Some(job),
-            _ => None,
-        };
-        self.actions().into_iter().filter_map(fetch).collect()
-    }
-
-    fn advance(&mut self, by: Duration) {
-        self.now += by;
-        self.engine.handle_timeout(self.now);
-    }
-
-    fn fail(&mut self, job: JobId, retry: RetryTime) {
-        self.event(Event::Failed { job, retry, throttled: false });
-    }
-
-    /// From the answer to the verdict, without items.
-    fn finish(&mut self, job: JobId) {
-        self.event(Event::Fetched { job });
-        let mut actions = self.actions();
-        let parse = actions.iter().position(|action| *action == Action::Parse(job)).expect("it is parsed next");
-        actions.remove(parse);
-        self.kept = actions;
-        self.event(Event::Parsed { job, deliver: false });
-    }
-}
 
 #[test]
 fn a_job_goes_through_all_stages_to_one_verdict() {
@@ -511,179 +424,339 @@ fn a_whole_crawl_rate_holds() {
     assert!((99..=103).contains(&starts), "{starts}");
 }
 
-/// What may happen to an engine, with indices for ids.
-#[derive(Clone, Debug)]
-enum Step {
-    Submit { host: u8, priority: i8, vet: bool },
-    Answer { pick: u8, how: u8 },
-    Advance(u16),
-    Back(u16),
-    Gate(bool),
-    Behind(bool),
-    Bytes(u16),
-    Pause(bool),
-    Cancel(u8),
-    Shutdown(u16),
+#[test]
+fn a_host_is_not_prepared_for_jobs_that_were_cancelled() {
+    let mut b = Bench::new(Config { prepare_hosts: true, prepare_permits: 1, ..plain() });
+    let (first, second) = (b.submit("a"), b.submit("b"));
+    let hosts = [b.engine.host("a"), b.engine.host("b")];
+    assert_eq!(b.actions(), [Action::Prepare(hosts[0])]);
+    b.engine.cancel(b.now, second);
+    b.event(Event::Prepared { host: hosts[0], gap: None, valid_until: None });
+    assert_eq!(b.fetches(), [first]);
+    b.submit("b");
+    assert_eq!(b.actions(), [Action::Prepare(hosts[1])], "and asked for when somebody waits");
 }
 
-fn step() -> impl Strategy<Value = Step> {
-    prop_oneof![
-        8 => (0..5u8, any::<i8>(), any::<bool>()).prop_map(|(host, priority, vet)| Step::Submit { host, priority, vet }),
-        20 => (any::<u8>(), any::<u8>()).prop_map(|(pick, how)| Step::Answer { pick, how }),
-        8 => (0..3000u16).prop_map(Step::Advance),
-        1 => (0..3000u16).prop_map(Step::Back),
-        1 => any::<bool>().prop_map(Step::Gate),
-        1 => any::<bool>().prop_map(Step::Behind),
-        1 => (0..2000u16).prop_map(Step::Bytes),
-        1 => any::<bool>().prop_map(Step::Pause),
-        1 => any::<u8>().prop_map(Step::Cancel),
-        1 => (0..5000u16).prop_map(Step::Shutdown),
-    ]
+#[test]
+fn a_job_that_is_vetted_after_its_rules_were_lost_has_them_asked_for() {
+    let mut b = Bench::new(Config { prepare_hosts: true, ..plain() });
+    let spec = JobSpec { vet: true, ..JobSpec::default() };
+    let job = b.submit_with("a", spec);
+    let host = b.engine.host("a");
+    b.actions();
+    b.event(Event::Prepared { host, gap: None, valid_until: Some(b.now + MS) });
+    assert_eq!(b.actions(), [Action::Vet(job)]);
+    b.advance(MS);
+    let late = b.submit_with("a", spec);
+    assert_eq!(b.actions(), [Action::Prepare(host)]);
+    b.event(Event::HostFailed { host, retry: RetryTime::Never });
+    b.event(Event::Vetted { job });
+    assert_eq!(b.actions(), [Action::Prepare(host)]);
+    assert_eq!(b.settled, [(late, JobVerdict::HostError)]);
 }
 
-/// Answers one open action in one of the ways in which it can be.
-fn answer(action: Action, how: u8) -> Event {
-    let retry = [
-        RetryTime::Never,
-        RetryTime::AfterBackoff,
-        RetryTime::After(Duration::from_millis(u64::from(how) * 10)),
-        RetryTime::WhenRoom,
-    ][usize::from(how / 4) % 4];
-    match action {
-        Action::Prepare(host) | Action::Resolve(host) if how.is_multiple_of(4) => Event::HostFailed { host, retry },
-        Action::Prepare(host) => Event::Prepared { host, gap: None, valid_until: None },
-        Action::Resolve(host) => Event::Resolved { host, address: Some([127, 0, 0, how % 2].into()) },
-        Action::Vet(job) if how.is_multiple_of(5) => Event::Skipped { job, reason: SkipReason::Robots },
-        Action::Vet(job) => Event::Vetted { job },
-        Action::Fetch { job, .. } | Action::Parse(job) if how % 4 == 1 => {
-            Event::Failed { job, retry, throttled: how.is_multiple_of(3) }
-        }
-        Action::Fetch { job, .. } => Event::Fetched { job },
-        Action::Parse(job) => Event::Parsed { job, deliver: how.is_multiple_of(2) },
-        Action::Deliver(job) => Event::Delivered { job, rejected: how.is_multiple_of(7) },
-        Action::Settle { job, .. } | Action::Abort(job) => Event::Closed { job },
-        Action::Forget(_) => Event::Bytes(0),
+#[test]
+fn local_pressure_neither_counts_for_a_dead_host_nor_forgives_it() {
+    let mut b = Bench::new(Config { resolve_hosts: true, attempts: 2, ..plain() });
+    let job = b.submit("a");
+    let host = b.engine.host("a");
+    for retry in [RetryTime::WhenRoom, RetryTime::AfterBackoff, RetryTime::WhenRoom, RetryTime::AfterBackoff] {
+        assert_eq!(b.actions(), [Action::Resolve(host)]);
+        b.event(Event::HostFailed { host, retry });
+        b.advance(Duration::from_secs(60));
+    }
+    assert_eq!(b.actions(), []);
+    assert_eq!(b.settled, [(job, JobVerdict::HostError)]);
+}
+
+#[test]
+fn a_host_that_came_back_is_tried_again_soon() {
+    let (base, cap) = (MS, Duration::from_secs(600));
+    let mut b =
+        Bench::new(Config { prepare_hosts: true, attempts: 100, backoff_base: base, backoff_cap: cap, ..plain() });
+    let host = b.engine.host("a");
+    b.submit("a");
+    let fail = |b: &mut Bench| {
+        assert_eq!(b.actions(), [Action::Prepare(host)]);
+        b.event(Event::HostFailed { host, retry: RetryTime::AfterBackoff });
+        let wait = b.engine.poll_timeout().expect("it is tried again") - b.now;
+        b.advance(wait);
+        wait
+    };
+    assert!((0..60).map(|_| fail(&mut b)).max() > Some(Duration::from_secs(1)));
+    assert_eq!(b.actions(), [Action::Prepare(host)]);
+    b.event(Event::Prepared { host, gap: None, valid_until: Some(b.now) });
+    b.actions();
+    b.submit("a");
+    assert!(fail(&mut b) <= 3 * base);
+}
+
+// H1
+#[test]
+fn local_pressure_earns_no_retries() {
+    let mut b = Bench::new(Config { retry_budget: 1.0, retry_floor: 0, ..plain() });
+    let job = b.submit("a");
+    for _ in 0..5 {
+        assert_eq!(b.actions(), [Action::Fetch { job, attempt: 1 }]);
+        b.fail(job, RetryTime::WhenRoom);
+        b.advance(100 * MS);
+    }
+    b.actions();
+    b.fail(job, RetryTime::After(MS));
+    b.advance(MS);
+    assert_eq!(b.actions(), [Action::Fetch { job, attempt: 2 }], "one start earned one retry");
+    b.fail(job, RetryTime::After(MS));
+    b.actions();
+    assert_eq!(b.settled, [(job, JobVerdict::Error)]);
+}
+
+// H1
+#[test]
+fn local_pressure_never_raises_the_limit() {
+    let mut b = Bench::new(Config { ramp_from: Some(1), gate_floor: 16, ..plain() });
+    let jobs: Vec<_> = (0..20).map(|i| b.submit(&format!("h{i}"))).collect();
+    assert_eq!(b.fetches(), jobs[..1]);
+    b.fail(jobs[0], RetryTime::WhenRoom);
+    assert_eq!(b.fetches().len(), 1);
+}
+
+// H10
+#[test]
+fn a_cancelled_page_counts_for_no_backlog() {
+    let mut b = Bench::new(Config { parse_permits: 1, deliver_permits: 1, backlog: 2, ..plain() });
+    let jobs: Vec<_> = (0..2).map(|_| b.submit("a")).collect();
+    assert_eq!(b.fetches(), jobs);
+    jobs.iter().for_each(|job| b.event(Event::Fetched { job: *job }));
+    assert_eq!(b.actions(), [Action::Parse(jobs[0])]);
+    let next = b.submit("a");
+    assert_eq!(b.actions(), [], "the backlog is full");
+    b.engine.cancel(b.now, jobs[1]);
+    assert_eq!(b.fetches(), [next]);
+    assert_eq!(b.engine.counters().parse_queued, 0);
+
+    // Nor does it keep pages from the parser.
+    for job in [jobs[0], next] {
+        b.event(Event::Fetched { job: next });
+        b.event(Event::Parsed { job, deliver: true });
+        b.actions();
+    }
+    let last = b.submit("a");
+    b.engine.cancel(b.now, next);
+    assert_eq!(b.fetches(), [last]);
+    b.event(Event::Fetched { job: last });
+    assert_eq!(b.actions(), [Action::Parse(last)]);
+}
+
+#[test]
+fn a_rate_that_is_nearly_nothing_is_not_without_limit() {
+    for rate in [1e-300, 1e-18, 0.0, -1.0, f64::NAN] {
+        let mut b = Bench::new(Config { rate: Some(rate), ..plain() });
+        (0..3).for_each(|_| _ = b.submit("a"));
+        assert_eq!(b.fetches().len(), 1, "{rate}");
+        b.advance(Duration::from_secs(3600));
+        assert_eq!(b.fetches().len(), 0, "{rate}");
     }
 }
 
-fn check(b: &Engine, config: &Config, open: &[Action]) {
-    let c = b.counters();
-    let finished = c.ok + c.error + c.skipped + c.cancelled;
-    let settling = open.iter().filter(|a| matches!(a, Action::Settle { .. })).count() as u64;
-    assert_eq!(c.submitted, finished + u64::from(c.jobs) - settling, "conservation");
-    assert!(c.in_flight <= config.max_in_flight);
-    for (name, _, in_flight, _) in b.hosts(10, origin()) {
-        assert!(in_flight <= config.per_host.unwrap_or(u32::MAX), "{name}");
+/// Hosts that share the address 127.0.0.1, which is known.
+fn at_one_address<const N: usize>(b: &mut Bench, names: [&str; N], jobs: u32) -> [Vec<JobId>; N] {
+    let submitted = names.map(|name| (0..jobs).map(|_| b.submit(name)).collect());
+    b.actions();
+    for name in names {
+        let host = b.engine.host(name);
+        b.event(Event::Resolved { host, address: Some([127, 0, 0, 1].into()) });
+    }
+    submitted
+}
+
+// H8
+#[test]
+fn hosts_at_one_address_take_turns() {
+    let mut b = Bench::new(Config { per_host: Some(1), per_address: Some(1), resolve_hosts: true, ..plain() });
+    let jobs = at_one_address(&mut b, ["a", "b", "c"], 2);
+    for (turn, host) in (0..2).flat_map(|turn| (0..3).map(move |host| (turn, host))) {
+        let job = jobs[host][turn];
+        assert_eq!(b.fetches(), [job]);
+        b.finish(job);
     }
 }
 
-proptest! {
-    #![proptest_config(ProptestConfig { cases: 512, ..ProptestConfig::default() })]
-
-    /// Invariants 1, 2, 6 and 11: whatever happens in whatever order, nothing is lost, no job ends twice, no limit is
-    /// passed, and once the faults stop everything settles.
-    #[test]
-    fn conservation_limits_and_liveness(steps in prop::collection::vec(step(), 0..200), prepare: bool) {
-        let config = Config {
-            max_in_flight: 6, per_host: Some(2), per_address: Some(3), gap: 100 * MS, gap_jitter: 0.5, attempts: 3,
-            parse_permits: 2, deliver_permits: 2, backlog: 8, byte_budget: 1000, gate_floor: 1, max_hosts: 3, prepare_permits: 2,
-            prepare_hosts: prepare, resolve_hosts: prepare, ramp_from: Some(1), rate: Some(50.0), ..Config::default()
-        };
-        let mut b = Bench::new(config.clone());
-        let mut open: Vec<Action> = Vec::new();
-        let mut jobs = Vec::new();
-        let mut settled = std::collections::HashSet::new();
-        let mut drain = |b: &mut Bench, open: &mut Vec<Action>| {
-            while let Some(action) = b.engine.poll(b.now) {
-                if let Action::Settle { job, .. } = action {
-                    assert!(settled.insert(job), "{job:?} settled twice");
-                }
-                if !matches!(action, Action::Abort(_) | Action::Forget(_)) {
-                    open.push(action);
-                }
-            }
-            assert!(b.engine.poll_timeout().is_none_or(|at| at > b.now), "a wake-up in the past would spin");
-            check(&b.engine, &config, open);
-        };
-        for step in steps {
-            match step {
-                Step::Submit { host, priority, vet } => {
-                    let spec = JobSpec { priority: priority.into(), vet, ..JobSpec::default() };
-                    jobs.push(b.submit_with(&format!("h{host}"), spec));
-                }
-                Step::Answer { pick, how } if !open.is_empty() => {
-                    let action = open.swap_remove(usize::from(pick) % open.len());
-                    b.event(answer(action, how));
-                }
-                Step::Answer { .. } => {}
-                Step::Advance(millis) => b.advance(MS * millis.into()),
-                Step::Back(millis) => {
-                    let before = b.now;
-                    b.now = b.now.checked_sub(MS * millis.into()).unwrap_or(b.now);
-                    drain_events(&mut b);
-                    b.now = before;
-                }
-                Step::Gate(gate) => b.event(Event::Gate { open: gate }),
-                Step::Behind(behind) => b.event(Event::FrontierBehind(behind)),
-                Step::Bytes(bytes) => b.event(Event::Bytes(bytes.into())),
-                Step::Pause(true) => b.engine.pause(),
-                Step::Pause(false) => b.engine.resume(),
-                Step::Cancel(pick) if !jobs.is_empty() => b.engine.cancel(b.now, jobs[usize::from(pick) % jobs.len()]),
-                Step::Cancel(_) => {}
-                Step::Shutdown(millis) => {
-                    b.engine.shutdown(b.now, Shutdown::Graceful { within: MS * millis.into() });
-                }
-            }
-            b.engine.handle_timeout(b.now);
-            drain(&mut b, &mut open);
-        }
-        b.engine.resume();
-        b.event(Event::Gate { open: true });
-        b.event(Event::FrontierBehind(false));
-        b.event(Event::Bytes(0));
-        for _ in 0..100_000 {
-            drain(&mut b, &mut open);
-            if let Some(action) = open.pop() {
-                b.event(answer(action, 3));
-            } else if let Some(next) = b.engine.poll_timeout() {
-                let by = next.saturating_duration_since(b.now);
-                b.advance(by);
-            } else {
-                break;
-            }
-        }
-        prop_assert!(b.engine.is_idle(), "{:?}", b.engine.counters());
-        let c = b.engine.counters();
-        prop_assert_eq!(c.submitted, c.ok + c.error + c.skipped + c.cancelled);
-        prop_assert_eq!((c.in_flight, c.parse_queued), (0, 0));
-    }
-
-    /// Invariant 22: the same seed and the same events give the same actions.
-    #[test]
-    fn equal_seeds_give_equal_traces(seed: u64) {
-        let trace = || {
-            let mut b = Bench::new(Config { seed, gap: 100 * MS, gap_jitter: 0.5, ..Config::default() });
-            let start = b.now;
-            (0..20).for_each(|i| _ = b.submit(&format!("h{}", i % 3)));
-            let mut trace = Vec::new();
-            for _ in 0..200 {
-                for action in b.actions() {
-                    trace.push((b.now - start, action));
-                    if let Action::Fetch { job, attempt } = action {
-                        b.fail(job, if attempt == 1 { RetryTime::AfterBackoff } else { RetryTime::Never });
-                    }
-                }
-                let Some(next) = b.engine.poll_timeout() else { break };
-                b.advance(next - b.now);
-            }
-            trace
-        };
-        prop_assert_eq!(trace(), trace());
-    }
+#[test]
+fn a_permit_of_an_address_goes_to_who_waits_for_it_and_not_to_who_comes() {
+    let config = Config { gap: 100 * MS, per_address: Some(1), resolve_hosts: true, ..plain() };
+    let mut b = Bench::new(config);
+    let [a, other] = at_one_address(&mut b, ["a", "b"], 2);
+    assert_eq!(b.fetches(), [a[0]]);
+    // The gap of the one ends in the moment in which the other is offered the permit.
+    b.advance(100 * MS);
+    b.finish(a[0]);
+    assert_eq!(b.fetches(), [other[0]]);
 }
 
-/// A clock that goes backwards is harmless.
-fn drain_events(b: &mut Bench) {
-    b.engine.handle_timeout(b.now);
-    b.event(Event::Bytes(0));
+#[test]
+fn a_host_that_moves_waits_no_more_for_its_old_address() {
+    let config = Config { per_address: Some(1), resolve_hosts: true, prepare_hosts: true, ..plain() };
+    let mut b = Bench::new(config);
+    let hosts = ["a", "b", "c"].map(|name| b.engine.host(name));
+    let [first, _, moved] = ["a", "b", "c"].map(|name| b.submit(name));
+    b.actions();
+    let valid_until = Some(b.now + MS);
+    hosts.iter().for_each(|host| b.event(Event::Prepared { host: *host, gap: None, valid_until }));
+    b.actions();
+    let address = Some([127, 0, 0, 1].into());
+    hosts.iter().for_each(|host| b.event(Event::Resolved { host: *host, address }));
+    assert_eq!(b.fetches(), [first]);
+    b.advance(MS);
+    b.submit("c");
+    assert_eq!(b.actions(), [Action::Prepare(hosts[2])]);
+    b.event(Event::Prepared { host: hosts[2], gap: None, valid_until: None });
+    assert_eq!(b.actions(), [Action::Resolve(hosts[2])]);
+    b.event(Event::Resolved { host: hosts[2], address: Some([127, 0, 0, 2].into()) });
+    assert_eq!(b.fetches()[0], moved);
+}
+
+#[test]
+fn a_host_that_must_wait_passes_the_permit_of_its_address_on() {
+    let mut b = Bench::new(Config { per_address: Some(1), resolve_hosts: true, ..plain() });
+    let [first, second, third] = at_one_address(&mut b, ["a", "b", "c"], 1).map(|jobs| jobs[0]);
+    assert_eq!(b.fetches(), [first]);
+    b.engine.pause();
+    b.finish(first);
+    b.event(Event::Throttled { job: second, wait: 1000 * MS });
+    b.engine.resume();
+    assert_eq!(b.fetches(), [third]);
+    b.finish(third);
+    assert_eq!(b.fetches(), []);
+    b.advance(1000 * MS);
+    assert_eq!(b.fetches(), [second]);
+}
+
+#[test]
+fn another_seed_draws_other_gaps() {
+    let first_gap = |seed| {
+        let mut b = Bench::new(Config { seed, gap: Duration::from_secs(1), gap_jitter: 0.5, ..plain() });
+        (0..2).for_each(|_| _ = b.submit("a"));
+        b.actions();
+        b.engine.poll_timeout().map(|time| time - b.now)
+    };
+    assert_eq!(first_gap(1), first_gap(1));
+    assert_ne!(first_gap(1), first_gap(2));
+}
+
+#[test]
+fn the_defaults_are_those_of_the_documentation() {
+    let seconds = Duration::from_secs;
+    let documented = Config {
+        max_in_flight: 10_000,
+        ramp_from: Some(16),
+        per_host: None,
+        per_address: None,
+        gap: Duration::ZERO,
+        gap_jitter: 0.5,
+        rate: None,
+        parse_permits: 1,
+        deliver_permits: 256,
+        backlog: 1024,
+        byte_budget: 256 * 1024 * 1024,
+        gate_floor: 16,
+        attempts: 3,
+        backoff_base: seconds(1),
+        backoff_cap: seconds(60),
+        retry_after_cap: seconds(600),
+        retry_budget: 0.2,
+        retry_floor: 10,
+        max_starts: None,
+        prepare_permits: 256,
+        room_patience: seconds(600),
+        queue: 10_000,
+        max_hosts: 100_000,
+        prepare_hosts: false,
+        resolve_hosts: false,
+        seed: 0,
+    };
+    assert_eq!(Config::default(), documented);
+}
+
+// H1
+#[test]
+fn patience_with_local_pressure_begins_anew_after_another_failure() {
+    let mut b = Bench::new(plain());
+    let job = b.submit("a");
+    b.actions();
+    b.fail(job, RetryTime::WhenRoom);
+    b.advance(100 * MS);
+    b.actions();
+    b.fail(job, RetryTime::After(600_000 * MS));
+    b.advance(600_000 * MS);
+    assert_eq!(b.actions(), [Action::Fetch { job, attempt: 2 }]);
+    b.fail(job, RetryTime::WhenRoom);
+    b.advance(100 * MS);
+    assert_eq!(b.actions(), [Action::Fetch { job, attempt: 2 }]);
+}
+
+#[test]
+fn a_permit_that_is_kept_survives_a_host_that_needs_none() {
+    let mut b = Bench::new(Config { per_address: Some(2), resolve_hosts: true, ..plain() });
+    let known = at_one_address(&mut b, ["a", "b", "c", "d", "e"], 1).map(|jobs| jobs[0]);
+    assert_eq!(b.fetches(), known[..2]);
+    known.into_iter().for_each(|job| b.finish(job));
+    b.fetches();
+    let [first, second, waits] = ["a", "b", "c"].map(|host| b.submit(host));
+    assert_eq!(b.fetches(), [first, second]);
+    b.engine.pause();
+    let [cancelled, other] = ["d", "e"].map(|host| b.submit(host));
+    b.finish(first);
+    b.finish(second);
+    b.engine.cancel(b.now, cancelled);
+    b.engine.resume();
+    assert_eq!(b.fetches(), [other, waits]);
+}
+
+#[test]
+fn a_permit_is_not_kept_for_a_host_that_must_wait() {
+    let mut b = Bench::new(Config { per_address: Some(1), resolve_hosts: true, ..plain() });
+    let [first, second, third] = at_one_address(&mut b, ["a", "b", "c"], 1).map(|jobs| jobs[0]);
+    assert_eq!(b.fetches(), [first]);
+    b.event(Event::Throttled { job: second, wait: 1000 * MS });
+    b.finish(first);
+    assert_eq!(b.fetches(), [third]);
+    b.finish(third);
+    b.advance(1000 * MS);
+    assert_eq!(b.fetches(), [second]);
+}
+
+#[test]
+#[should_panic(expected = "a host that is remembered")]
+fn a_forgotten_host_takes_no_jobs() {
+    let mut b = Bench::new(Config { max_hosts: 1, ..plain() });
+    let host = b.engine.host("a");
+    let visit = |b: &mut Bench, name| {
+        let job = b.submit(name);
+        b.actions();
+        b.finish(job);
+        b.actions()
+    };
+    assert_eq!(visit(&mut b, "a"), []);
+    assert_eq!(visit(&mut b, "b"), [Action::Forget(host)]);
+    // Another host may have its place.
+    b.engine.host("c");
+    b.engine.submit(b.now, host, JobSpec::default());
+}
+
+// H1
+#[test]
+fn local_pressure_on_a_host_is_borne_to_the_tick() {
+    for (wait, settles) in [(600_000 * MS - NS, 0), (600_000 * MS, 1)] {
+        let mut b = Bench::new(Config { resolve_hosts: true, attempts: 1, ..plain() });
+        b.submit("a");
+        let host = b.engine.host("a");
+        b.actions();
+        b.event(Event::HostFailed { host, retry: RetryTime::WhenRoom });
+        b.advance(60_000 * MS);
+        assert_eq!(b.actions(), [Action::Resolve(host)]);
+        b.advance(wait - 60_000 * MS);
+        b.event(Event::HostFailed { host, retry: RetryTime::WhenRoom });
+        b.actions();
+        assert_eq!(b.settled.len(), settles, "{wait:?}");
+    }
 }
