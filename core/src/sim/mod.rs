@@ -3,7 +3,7 @@
 //! A [`Sim`] has a virtual clock that jumps to the next thing that happens, one thread that polls the ready tasks in an order
 //! of your choice, name servers, hosts and the paths to them, workers for CPU work, and faults that strike when you say so.
 //! A crawl of an hour takes milliseconds; one that fails fails again with the same seed. [`Sim::runtime`] gives a
-//! [`Runtime`](crate::rt::Runtime) like that of any adapter, so parsers, sinks, policies and whole crawls are tested as
+//! [`Runtime`] like that of any adapter, so parsers, sinks, policies and whole crawls are tested as
 //! they are.
 //!
 //! ```
