@@ -20,7 +20,7 @@ use super::{Crawl, Handle, Profile, Scope};
 use crate::engine::{Config, Engine};
 use crate::rt::Runtime;
 use crate::{
-    Error, ErrorKind, Fetcher, Frontier, HostPolicy, Limits, MemoryFrontier, Parser, Request, Settled, Sink,
+    Error, ErrorKind, Fetcher, Frontier, HostPolicy, Ledger, Limits, MemoryFrontier, Parser, Request, Settled, Sink,
     StreamFrontier, defaults,
 };
 
@@ -392,12 +392,14 @@ impl<I: Send + 'static> Builder<I> {
             Box::new(SinkLane::start(&runtime, Arc::clone(&inbox), sink, LaneOf::Outcomes)) as Box<dyn Lane>
         });
         let (done, report) = oneshot::channel();
+        let ledger = Arc::new(Ledger::default());
         let handle = Handle {
             inbox: Arc::clone(&inbox),
             stats: Arc::clone(&stats),
             probe: Arc::clone(&probe),
             runtime: runtime.clone(),
             started: runtime.now(),
+            ledger: Arc::clone(&ledger),
         };
         let parts = Parts {
             loops: (0..loops.max(1)).map(|_| FetchLoop::start(&runtime, Arc::clone(&inbox))).collect(),
@@ -421,6 +423,7 @@ impl<I: Send + 'static> Builder<I> {
             outcomes,
             probe,
             stats,
+            ledger,
         };
         runtime.spawn(Driver::new(parts, self.seeds, done));
         Ok(Crawl::new(handle, report))

@@ -11,7 +11,7 @@ use super::lag_probe::LagProbe;
 use super::stats::{HostSnapshot, Snapshot, Stats};
 use crate::engine::Shutdown;
 use crate::rt::Runtime;
-use crate::{Error, ErrorKind, Page, Request};
+use crate::{Error, ErrorKind, Ledger, Page, Request};
 
 /// Steers a crawl from anywhere. Cheap to clone; does not keep the crawl alive.
 #[derive(Clone)]
@@ -21,6 +21,7 @@ pub struct Handle {
     pub(super) probe: Arc<LagProbe>,
     pub(super) runtime: Runtime,
     pub(super) started: Instant,
+    pub(super) ledger: Arc<Ledger>,
 }
 
 impl Handle {
@@ -115,7 +116,7 @@ impl Handle {
         let now = self.runtime.now();
         let lag = self.probe.snapshot(now);
         let elapsed = now.saturating_duration_since(self.started);
-        self.stats.lock().unwrap_or_else(PoisonError::into_inner).snapshot(now, elapsed, lag)
+        self.stats.lock().unwrap_or_else(PoisonError::into_inner).snapshot(now, elapsed, lag, self.ledger.bytes())
     }
 }
 

@@ -60,7 +60,8 @@ impl Stats {
         self.bytes_wire += settled.bytes_wire;
     }
 
-    pub(super) fn snapshot(&self, now: Instant, elapsed: Duration, lag: LagSnapshot) -> Snapshot {
+    /// `bytes_in_memory` is given, because bodies are given back on the parsers' threads.
+    pub(super) fn snapshot(&self, now: Instant, elapsed: Duration, lag: LagSnapshot, bytes_in_memory: u64) -> Snapshot {
         let parse = |part| Duration::from_micros(self.parse.value_at_quantile(part));
         Snapshot {
             elapsed,
@@ -73,6 +74,7 @@ impl Stats {
             links: self.links,
             bytes: self.bytes,
             bytes_wire: self.bytes_wire,
+            bytes_in_memory,
             bytes_in_memory_peak: self.bytes_in_memory_peak,
             parse_p50: parse(0.5),
             parse_p99: parse(0.99),
@@ -106,6 +108,9 @@ pub struct Snapshot {
     pub bytes: u64,
     /// Bytes of bodies on the wire.
     pub bytes_wire: u64,
+    /// Bytes of bodies that are booked now, in steps of 64 KiB a body: what the byte budget is compared with. 0 once
+    /// the crawl has ended and its last parser has.
+    pub bytes_in_memory: u64,
     /// Bytes of bodies in memory at most.
     pub bytes_in_memory_peak: u64,
     /// Half of the pages took no longer to decode and parse.

@@ -80,6 +80,7 @@ pub(super) struct Parts {
     pub(super) frontier: FrontierDoor,
     pub(super) probe: Arc<LagProbe>,
     pub(super) stats: Arc<Mutex<Stats>>,
+    pub(super) ledger: Arc<Ledger>,
 }
 
 pub(super) struct Driver {
@@ -100,7 +101,6 @@ pub(super) struct Driver {
     refused: VecDeque<Request>,
     /// Lanes that take nothing more because the crawl failed.
     failed_lanes: Vec<Box<dyn Lane>>,
-    ledger: Arc<Ledger>,
     limits: Arc<Limits>,
     lease: Lease,
     finish: Option<FinishReason>,
@@ -160,7 +160,6 @@ impl Driver {
             seeds: HashSet::with_hasher(KeyedState::new(0)),
             refused: VecDeque::new(),
             failed_lanes: Vec::new(),
-            ledger: Arc::new(Ledger::default()),
             limits: Arc::new(p.settings.profile.limits.clone()),
             lease: Lease { worth_asking: true, ..Lease::default() },
             finish: None,
@@ -343,7 +342,7 @@ impl Driver {
     fn publish(&mut self) {
         let counters = self.p.engine.counters();
         self.p.probe.set_active(counters.in_flight > 0);
-        let bytes = self.ledger.bytes();
+        let bytes = self.p.ledger.bytes();
         let mut stats = self.stats();
         stats.counters = counters;
         stats.bytes_in_memory_peak = stats.bytes_in_memory_peak.max(bytes);
@@ -369,7 +368,7 @@ impl Driver {
         self.publish();
         self.stats().bound.stop(now);
         let elapsed = now.saturating_duration_since(self.started);
-        let totals = self.stats().snapshot(now, elapsed, self.p.probe.snapshot(now));
+        let totals = self.stats().snapshot(now, elapsed, self.p.probe.snapshot(now), self.p.ledger.bytes());
         let report = Report {
             finish_reason: self.finish.unwrap_or(FinishReason::Done),
             profile: self.p.settings.profile.name,
@@ -388,7 +387,7 @@ impl Driver {
         loop {
             self.on_time(now);
             // Bodies are given back on the parsers' threads, so the sum is asked for and not told.
-            let bytes = self.ledger.bytes();
+            let bytes = self.p.ledger.bytes();
             self.event(now, Event::Bytes(bytes));
             self.event(now, Event::FrontierBehind(self.lease.is_behind()));
             for request in self.refused.drain(..self.refused.len().min(REFUSED_AT_ONCE)).collect::<Vec<_>>() {
