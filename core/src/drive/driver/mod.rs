@@ -105,6 +105,7 @@ pub(super) struct Driver {
     lease: Lease,
     finish: Option<FinishReason>,
     fatal: Option<Error>,
+    frontier_failed: bool,
     /// Sinks and the frontier, as long as their tasks have not ended.
     open_tasks: usize,
     /// Why the sinks were closed; `None` while the crawl runs.
@@ -164,6 +165,7 @@ impl Driver {
             lease: Lease { worth_asking: true, ..Lease::default() },
             finish: None,
             fatal: None,
+            frontier_failed: false,
             open_tasks: 1 + usize::from(p.items.is_some()) + usize::from(p.outcomes.is_some()),
             closing: None,
             drain_until: None,
@@ -266,7 +268,11 @@ impl Driver {
         if !self.p.engine.is_idle() || !self.refused.is_empty() {
             return false;
         }
-        if !self.lease.adding.is_empty() && self.fatal.is_none() {
+        // Nothing that it was asked is answered any more.
+        if self.frontier_failed {
+            return true;
+        }
+        if !self.lease.adding.is_empty() {
             return false;
         }
         if self.finish.is_none() {
@@ -276,7 +282,7 @@ impl Driver {
         if self.lease.asked && !std::mem::replace(&mut self.lease.withdrawn, true) {
             self.p.frontier.withdraw();
         }
-        !self.lease.asked || self.fatal.is_some()
+        !self.lease.asked
     }
 
     fn begin_to_close(&mut self) {
