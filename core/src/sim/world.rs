@@ -367,7 +367,9 @@ impl World {
             let were_none = tasks.is_empty();
             // Destructors may spawn, which drops what they spawn, and may panic.
             for task in tasks {
-                let _ = catch_unwind(AssertUnwindSafe(move || drop(task)));
+                if let Err(panic) = catch_unwind(AssertUnwindSafe(move || drop(task))) {
+                    self.lock().panics.push(panic_message(panic));
+                }
             }
             drop((events, yielded, sleeps));
             if were_none {
