@@ -1,112 +1,22 @@
-//! Every public future is dropped after each poll that it takes, its own and those of the world around it: tasks, sockets,
-//! booked bytes, permits and leases are back each time.
+//! Fetches, connections, lookups and leases are dropped after every poll: tasks, sockets, ports and requests are back.
 #![cfg(feature = "http")]
 
 mod audit;
 
-use std::future::{Future, poll_fn};
+use std::future::Future;
 use std::net::{IpAddr, SocketAddr};
-use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Poll, Waker};
+use std::num::NonZeroU32;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use audit::{Audit, CLEAN, MS};
-use futures::StreamExt;
+use audit::MS;
+use audit::cancel::cancel_at_every_poll;
 use tidegate::http::HttpFetcher;
 use tidegate::rt::{CachedResolver, DnsLimits, Name};
-use tidegate::sim::{Host, Link, Lookup, Op, Reply, Scheduling, Sim};
-use tidegate::{
-    Crawl, Error, ErrorKind, FetchCx, Fetcher, Frontier, Handle, Items, Report, Request, Response, Shutdown,
-    StreamFrontier,
-};
+use tidegate::sim::{Host, Link, Lookup, Op, Reply, Sim};
+use tidegate::{Error, ErrorKind, FetchCx, Fetcher, Frontier, Request, Response, StreamFrontier};
 
 const SECOND: Duration = Duration::from_secs(1);
-
-const ORDERS: [(Scheduling, u64); 5] = [
-    (Scheduling::Fifo, 0),
-    (Scheduling::Lifo, 0),
-    (Scheduling::Random, 1),
-    (Scheduling::Random, 2),
-    (Scheduling::Random, 3),
-];
-
-/// A future that a task of the simulation polls, and that can be dropped from outside at any moment.
-struct Held<F: Future>(Arc<Mutex<Slot<F>>>);
-
-struct Slot<F: Future> {
-    future: Option<Pin<Box<F>>>,
-    out: Option<F::Output>,
-    waker: Option<Waker>,
-}
-
-impl<F: Future<Output: Send> + Send + 'static> Held<F> {
-    fn spawn(sim: &Sim, future: F) -> Self {
-        let slot = Arc::new(Mutex::new(Slot { future: Some(Box::pin(future)), out: None, waker: None }));
-        let held = Self(Arc::clone(&slot));
-        sim.spawn(poll_fn(move |cx| {
-            let mut slot = slot.lock().unwrap_or_else(PoisonError::into_inner);
-            slot.waker = Some(cx.waker().clone());
-            let Some(future) = &mut slot.future else { return Poll::Ready(()) };
-            let Poll::Ready(out) = future.as_mut().poll(cx) else { return Poll::Pending };
-            slot.out = Some(out);
-            slot.future = None;
-            Poll::Ready(())
-        }));
-        held
-    }
-
-    /// What came of it, where it has ended. Otherwise it is dropped, and its task ends.
-    fn end(self) -> Option<F::Output> {
-        let mut slot = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let (future, waker) = (slot.future.take(), slot.waker.take());
-        let out = slot.out.take();
-        drop(slot);
-        drop(future);
-        waker.into_iter().for_each(Waker::wake);
-        out
-    }
-}
-
-/// For each order and each n: makes a world and a future in it, lets the world go on for n polls of anything, drops the
-/// future, and checks the world. The last n is the one after which the future is ready; `check` is given what it came to.
-fn cancel_at_every_poll<W, F>(
-    what: &str,
-    make_world: impl Fn(&Sim) -> W,
-    make_future: impl Fn(&Sim, &W) -> F,
-    check: impl Fn(&Sim, W, Option<F::Output>),
-) where
-    F: Future<Output: Send> + Send + 'static,
-{
-    let mut runs = 0;
-    for (scheduling, seed) in ORDERS {
-        for n in 0.. {
-            let run = || {
-                let sim = audit::sim(scheduling, seed);
-                let world = make_world(&sim);
-                let held = Held::spawn(&sim, make_future(&sim, &world));
-                let goes_on = sim.run_polls(n);
-                let out = held.end();
-                let ended = out.is_some();
-                assert!(ended || goes_on, "nothing will ever happen, and it is not ready");
-                check(&sim, world, out);
-                assert_eq!(sim.panics(), Vec::<String>::new());
-                sim.end();
-                ended
-            };
-            runs += 1;
-            let ended = catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|panic| {
-                println!("{what}, {} {seed}, after {n} polls", scheduling.name());
-                resume_unwind(panic)
-            });
-            if ended {
-                break;
-            }
-        }
-    }
-    println!("{what}: {runs} runs");
-}
 
 /// A fetch without a crawl.
 fn fetch(sim: &Sim, fetcher: &HttpFetcher, request: Request) -> impl Future<Output = Result<Response, Error>> + use<> {
@@ -230,6 +140,116 @@ fn a_fetch_through_a_proxy() {
     }
 }
 
+/// TLS, by hand: the simulated peers speak none.
+#[cfg(feature = "tls")]
+mod tls {
+    use std::io::{Cursor, Read, Write};
+    use std::sync::LazyLock;
+
+    use rustls::{ServerConfig, ServerConnection};
+    use rustls_pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
+    use tidegate::sim::SimStream;
+
+    use super::*;
+
+    /// What a server for `a.test` is told, and its certificate in PEM.
+    static SERVER: LazyLock<(Arc<ServerConfig>, String)> = LazyLock::new(|| {
+        let params = rcgen::CertificateParams::new(["a.test".to_owned()]).expect("a valid name");
+        let key = rcgen::KeyPair::generate().expect("a key");
+        let certificate = params.self_signed(&key).expect("a certificate");
+        let private = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
+        let config = ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .expect("versions that ring has")
+            .with_no_client_auth()
+            .with_single_cert(vec![certificate.der().clone()], private)
+            .expect("a key that fits");
+        (Arc::new(config), certificate.pem())
+    });
+
+    /// Answers every request, until the connection ends.
+    async fn serve(mut stream: SimStream, through_proxy: bool) -> std::io::Result<()> {
+        if through_proxy {
+            let mut ask = Vec::new();
+            while !ask.ends_with(b"\r\n\r\n") {
+                let bytes = stream.read().await?;
+                if bytes.is_empty() {
+                    return Ok(());
+                }
+                ask.extend(bytes);
+            }
+            stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await?;
+        }
+        let mut tls = ServerConnection::new(Arc::clone(&SERVER.0)).map_err(std::io::Error::other)?;
+        let (mut asked, mut out) = (Vec::new(), Vec::new());
+        loop {
+            while tls.wants_write() {
+                tls.write_tls(&mut out)?;
+            }
+            stream.write_all(&std::mem::take(&mut out)).await?;
+            let bytes = stream.read().await?;
+            if bytes.is_empty() {
+                return Ok(());
+            }
+            let mut bytes = Cursor::new(bytes);
+            while tls.read_tls(&mut bytes)? > 0 {
+                tls.process_new_packets().map_err(std::io::Error::other)?;
+            }
+            // Whether there is more is not known yet.
+            let _ = tls.reader().read_to_end(&mut asked);
+            if asked.ends_with(b"\r\n\r\n") {
+                asked.clear();
+                tls.writer().write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello")?;
+            }
+        }
+    }
+
+    /// Dropped in the handshake, and with a request under way, once fresh and once on a connection that is used again.
+    #[test]
+    fn a_fetch_over_tls() {
+        let request = || Request::get("https://a.test/");
+        for (what, proxy, again) in [
+            ("tls", None, false),
+            ("tls, connection reused", None, true),
+            ("tls in a tunnel", Some("http://proxy.test:443"), false),
+        ] {
+            let make_world = |sim: &Sim| {
+                let at = if proxy.is_some() { "proxy.test" } else { "a.test" };
+                let mut listener = sim.net().listen((Sim::address_of(at), 443));
+                let server = sim.clone();
+                sim.spawn(async move {
+                    loop {
+                        let stream = listener.accept().await;
+                        server.spawn(async move { _ = serve(stream, proxy.is_some()).await });
+                    }
+                });
+                let trusting = tidegate::tls::Config::builder().add_root_pem(SERVER.1.as_str()).build();
+                let mut builder = HttpFetcher::builder(&sim.runtime()).seed(1).tls(trusting.expect("a root"));
+                if let Some(proxy) = proxy {
+                    builder = builder.proxy(proxy);
+                }
+                let fetcher = builder.build().expect("valid");
+                if again {
+                    sim.block_on(fetch(sim, &fetcher, request())).expect("answers");
+                }
+                fetcher
+            };
+            let check = |sim: &Sim, fetcher: HttpFetcher, out: Option<Result<Response, Error>>| {
+                assert_eq!(out.map_or("hello".into(), |out| out.expect("answers").body), "hello");
+                sim.run_for(SECOND);
+                assert_eq!(sim.net().open_sockets() as usize, fetcher.idle_connections(), "after it was dropped");
+                let next = sim.block_on(fetch(sim, &fetcher, request()));
+                assert_eq!(next.expect("answers").body, "hello");
+                drop(fetcher);
+                assert_eq!(sim.net().open_sockets(), 0);
+                sim.run_for(SECOND);
+                assert_eq!(sim.tasks(), 1, "the one that listens");
+            };
+            cancel_at_every_poll(what, make_world, |sim, fetcher| fetch(sim, fetcher, request()), check);
+        }
+    }
+}
+
 /// Two addresses that answer late, so that both are asked; either may answer or not.
 #[test]
 fn a_race_of_two_addresses() {
@@ -330,7 +350,7 @@ fn a_lookup() {
 /// What a stream of requests gave is leased once, although the lease that waited for it was dropped.
 #[test]
 fn a_lease() {
-    let want = std::num::NonZeroU32::MIN.saturating_add(1);
+    let want = NonZeroU32::MIN.saturating_add(1);
     cancel_at_every_poll(
         "lease",
         |sim| {
@@ -356,7 +376,7 @@ fn a_lease() {
     );
 }
 
-async fn lease_all(sim: &Sim, frontier: &mut dyn Frontier, want: std::num::NonZeroU32, most: usize) -> Vec<String> {
+async fn lease_all(sim: &Sim, frontier: &mut dyn Frontier, want: NonZeroU32, most: usize) -> Vec<String> {
     let mut urls = Vec::new();
     for _ in 0..most {
         let leased = frontier.lease(want, sim.runtime().wall_clock()).await.expect("a stream");
@@ -366,125 +386,4 @@ async fn lease_all(sim: &Sim, frontier: &mut dyn Frontier, want: std::num::NonZe
         }
     }
     urls
-}
-
-/// A crawl of the site, and the hands on it.
-struct Crawling {
-    audit: Audit,
-    fetcher: HttpFetcher,
-    crawl: Option<Crawl>,
-    items: Option<Items<String>>,
-    handle: Handle,
-}
-
-impl Crawling {
-    fn begin(sim: &Sim) -> Self {
-        audit::site(sim);
-        let (audit, fetcher) = (Audit::default(), audit::fetcher(sim));
-        let crawl = audit.crawl_to_sink(sim, fetcher.clone()).start().expect("valid");
-        Self { handle: crawl.handle(), crawl: Some(crawl), items: None, audit, fetcher }
-    }
-
-    fn begin_with_items(sim: &Sim) -> Self {
-        audit::site(sim);
-        let (audit, fetcher) = (Audit::default(), audit::fetcher(sim));
-        let (crawl, items) = audit.crawl(sim, fetcher.clone()).items().expect("valid");
-        Self { handle: crawl.handle(), crawl: Some(crawl), items: Some(items), audit, fetcher }
-    }
-
-    fn crawl(&mut self) -> Crawl {
-        self.crawl.take().expect("taken once")
-    }
-
-    /// The crawl is over or was dropped: everything is back.
-    fn assert_over(self, sim: &Sim) {
-        assert!(self.crawl.is_none(), "it would go on");
-        audit::assert_nothing_left(sim, Some(&self.handle), self.fetcher);
-        self.audit.assert_conserved(&self.handle);
-    }
-
-    /// The crawl goes on to its end with all its permits; then everything is back.
-    fn finish(mut self, sim: &Sim) -> Report {
-        let report = sim.block_on(self.crawl()).expect("it goes on");
-        self.assert_over(sim);
-        report
-    }
-}
-
-fn told(audit: &Audit) -> Vec<(String, &'static str)> {
-    audit.told().into_iter().map(|told| (told.url, told.outcome)).collect()
-}
-
-fn clean() -> Vec<(String, &'static str)> {
-    CLEAN.map(|(url, outcome, ..)| (url.to_owned(), outcome)).into()
-}
-
-#[test]
-fn a_crawl() {
-    cancel_at_every_poll(
-        "crawl",
-        |sim| {
-            let mut world = Crawling::begin(sim);
-            let crawl = Mutex::new(Some(world.crawl()));
-            (world, crawl)
-        },
-        |_, (_, crawl)| crawl.lock().expect("one thread").take().expect("made once"),
-        |sim, (world, _), report: Option<Result<Report, Error>>| {
-            if let Some(report) = report {
-                report.expect("it went on to its end");
-                assert_eq!(told(&world.audit), clean());
-            }
-            world.assert_over(sim);
-        },
-    );
-}
-
-/// Its future is only a view of it: it may be awaited by reference, given up, and awaited again.
-#[test]
-fn a_crawl_awaited_by_reference() {
-    type Shared = Arc<futures::lock::Mutex<Crawl>>;
-    cancel_at_every_poll(
-        "crawl by reference",
-        |sim| {
-            let mut world = Crawling::begin(sim);
-            let crawl: Shared = Arc::new(futures::lock::Mutex::new(world.crawl()));
-            (world, crawl)
-        },
-        |_, (_, crawl)| {
-            let crawl = Arc::clone(crawl);
-            async move { (&mut *crawl.lock().await).await }
-        },
-        |sim, (world, crawl): (Crawling, Shared), report| {
-            let report = report.unwrap_or_else(|| sim.block_on(async { (&mut *crawl.lock().await).await }));
-            report.expect("it goes on");
-            assert_eq!(told(&world.audit), clean());
-            world.assert_over(sim);
-        },
-    );
-}
-
-/// Not the future but the crawl ends, at every poll.
-#[test]
-fn a_crawl_that_is_shut_down() {
-    for (what, how) in [
-        ("shutdown, now", Shutdown::Now),
-        ("shutdown, graceful", Shutdown::Graceful { within: MS * 10 }),
-        ("shutdown, patient", Shutdown::Graceful { within: audit::REST }),
-    ] {
-        cancel_at_every_poll(
-            what,
-            Crawling::begin,
-            |_, world| {
-                let handle = world.handle.clone();
-                // Whoever drops this shuts the crawl down, as whoever drops the crawl does.
-                let shutdown = OnDrop(Some(move || handle.shutdown(how)));
-                let over = world.audit.clone();
-                poll_fn(move |_| {
-                    let _ = &shutdown;
-                    if over.book().closed.is_empty() { Poll::Pending } else { Poll::Ready(()) }
-                })
-            },
-            |sim, world, _| _ = world.finish(sim),
-        );
-    }
 }

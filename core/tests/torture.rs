@@ -10,7 +10,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
 use audit::{Audit, CLEAN};
 use tidegate::sim::{Op, Scheduling, Sim};
-use tidegate::{Error, ErrorKind, Handle, Report};
+use tidegate::{Error, ErrorKind, Handle, Report, Verdict};
 
 const TWO: NonZeroU32 = NonZeroU32::MIN.saturating_add(1);
 const FOUR: NonZeroU32 = NonZeroU32::MIN.saturating_add(3);
@@ -48,7 +48,7 @@ impl Run {
     /// The crawl went on to its end, and every URL has its outcome.
     fn assert_complete(&self) {
         let report = self.result.as_ref().expect("the run could go on");
-        self.audit.assert_conserved(&self.handle);
+        self.audit.assert_conserved(&self.handle, Verdict::Return);
         assert_eq!(report.totals.counters, self.handle.snapshot().counters);
     }
 
