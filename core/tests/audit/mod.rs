@@ -25,11 +25,12 @@ pub(crate) const MS: Duration = Duration::from_millis(1);
 pub(crate) const REST: Duration = Duration::from_secs(300);
 
 /// The page that is larger than the window of its connection.
-const LARGE: usize = 20_000;
+const LARGE: usize = 30_000;
 
-/// A world with one worker for parsers and nothing queued before it, so that a permit that is lost is the last.
+/// A world with one worker for parsers and nothing queued before it, so that a permit that is lost is the last; reads and
+/// writes take their time, so that slices of the fetch loop end in the middle of bodies.
 pub(crate) fn sim(scheduling: Scheduling, seed: u64) -> Sim {
-    Sim::builder().seed(seed).scheduling(scheduling).queue(0).job_cost(MS).build()
+    Sim::builder().seed(seed).scheduling(scheduling).queue(0).job_cost(MS).io_cost(MS / 6).build()
 }
 
 /// Puts the site into the network.
@@ -67,7 +68,7 @@ pub(crate) fn site(sim: &Sim) {
         "/" | "/landed" => Reply::ok("hello"),
         _ => Reply::status(404),
     });
-    let small = Link { window: 8 << 10, chunk: 4 << 10..=4 << 10, ..Link::default() };
+    let small = Link { window: 16 << 10, chunk: 2 << 10..=2 << 10, ..Link::default() };
     sim.net().host(Sim::address_of("a.test"), a.with_link(small));
     sim.net().host(Sim::address_of("b.test"), b);
 }
