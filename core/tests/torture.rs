@@ -8,7 +8,7 @@ use std::io;
 use std::num::NonZeroU32;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
-use audit::{Audit, CLEAN};
+use audit::{Audit, CLEAN, Call, How};
 use tidegate::sim::{Op, Scheduling, Sim};
 use tidegate::{Error, ErrorKind, Handle, Report, Verdict};
 
@@ -29,11 +29,11 @@ struct Run {
 
 /// Crawls the site in a world with these faults. Whatever they are, the crawl ends, nothing is left, and nothing happened
 /// twice.
-fn crawl((scheduling, seed): (Scheduling, u64), plan: impl FnOnce(&Sim)) -> Run {
+fn crawl((scheduling, seed): (Scheduling, u64), plan: impl FnOnce(&Sim, &Audit)) -> Run {
     let sim = audit::sim(scheduling, seed);
     audit::site(&sim);
-    plan(&sim);
     let audit = Audit::default();
+    plan(&sim, &audit);
     let fetcher = audit::fetcher(&sim);
     let crawl = audit.crawl_to_sink(&sim, fetcher.clone());
     let crawl = crawl.max_in_flight(FOUR).max_in_flight_per_host(Some(TWO)).start().expect("valid");
@@ -90,14 +90,14 @@ fn every(op: Op, error: Option<fn() -> io::Error>, check: impl Fn(&Run)) -> u64 
     let mut runs = 0;
     for order in ORDERS {
         let clean = at("clean", order, || {
-            let run = crawl(order, |_| {});
+            let run = crawl(order, |_, _| {});
             run.assert_clean(false);
             run.sim.count(op)
         });
         assert!(clean > 0, "{op:?} is never called");
         for nth in 0..clean {
             at(&format!("{op:?} {nth}"), order, || {
-                let run = crawl(order, |sim| match error {
+                let run = crawl(order, |sim, _| match error {
                     Some(error) => sim.fail_with(op, nth, error),
                     None => sim.fail(op, nth),
                 });
@@ -160,15 +160,92 @@ fn a_task_that_the_runtime_drops_ends_the_crawl() {
 #[test]
 fn one_descriptor_and_one_port_are_enough() {
     for order in ORDERS {
-        at("one descriptor", order, || crawl(order, |sim| sim.net().limit_descriptors(Some(1))).assert_clean(false));
-        at("one port", order, || crawl(order, |sim| sim.net().limit_ports(Some(1))).assert_clean(false));
+        at("one descriptor", order, || crawl(order, |sim, _| sim.net().limit_descriptors(Some(1))).assert_clean(false));
+        at("one port", order, || crawl(order, |sim, _| sim.net().limit_ports(Some(1))).assert_clean(false));
+    }
+}
+
+/// The same for a call of the frontier or of a sink.
+fn every_call(call: Call, how: How, check: impl Fn(&Run)) {
+    let mut runs = 0;
+    for order in ORDERS {
+        let clean = at("clean", order, || crawl(order, |_, _| {}).audit.count(call));
+        assert!(clean > 0, "{call:?} is never called");
+        for nth in 0..clean {
+            at(&format!("{call:?} {nth} {how:?}"), order, || {
+                let run = crawl(order, |_, audit| audit.fail(call, nth, how));
+                assert!(run.audit.count(call) > nth, "it did not come to it");
+                check(&run);
+            });
+            runs += 1;
+        }
+    }
+    println!("{call:?} {how:?}: {runs} runs");
+}
+
+// J
+#[test]
+fn a_frontier_that_fails_ends_the_crawl_and_every_url_has_its_outcome() {
+    for call in [Call::Lease, Call::Settle, Call::Add] {
+        for how in [How::Fatal, How::Panic] {
+            every_call(call, how, |run| {
+                let error = run.result.as_ref().expect_err("it cannot go on");
+                assert_eq!(error.kind(), ErrorKind::FrontierFailed, "{error}");
+                run.audit.assert_counted(&run.handle);
+            });
+        }
+    }
+}
+
+// J2
+#[test]
+fn a_sink_that_fails_for_now_is_asked_again() {
+    every_call(Call::Items, How::Retry, |run| run.assert_clean(false));
+    every_call(Call::Outcomes, How::Retry, |run| run.assert_clean(false));
+}
+
+// J2
+#[test]
+fn an_item_that_is_rejected_fails_its_url_alone() {
+    every_call(Call::Items, How::Reject, |run| {
+        run.assert_complete();
+        let rejected = run.audit.told().into_iter().filter(|told| told.items == 1 && told.outcome == "error").count();
+        assert_eq!(rejected, 1, "{:?}", run.audit.told());
+    });
+}
+
+// J2
+#[test]
+fn a_sink_that_cannot_go_on_ends_the_crawl_and_leases_return() {
+    for how in [How::Fatal, How::Panic] {
+        let failed = |run: &Run| {
+            let error = run.result.as_ref().expect_err("it cannot go on");
+            assert_eq!(error.kind(), ErrorKind::SinkFailed, "{error}");
+        };
+        every_call(Call::Items, how, |run| {
+            failed(run);
+            run.audit.assert_conserved(&run.handle, Verdict::Return);
+        });
+        every_call(Call::Outcomes, how, |run| {
+            failed(run);
+            // Nobody was told, so nobody but the frontier knows what is not done.
+            run.audit.assert_all_leases_settled();
+        });
+        every_call(Call::CloseItems, how, |run| {
+            failed(run);
+            run.audit.assert_conserved(&run.handle, Verdict::Return);
+        });
+        every_call(Call::CloseOutcomes, how, |run| {
+            failed(run);
+            run.audit.assert_conserved(&run.handle, Verdict::Return);
+        });
     }
 }
 
 #[test]
 fn two_faults_at_once() {
     let mut rng = fastrand::Rng::with_seed(3);
-    let counts = Op::ALL.map(|op| (op, crawl(ORDERS[0], |_| {}).sim.count(op)));
+    let counts = Op::ALL.map(|op| (op, crawl(ORDERS[0], |_, _| {}).sim.count(op)));
     for pair in 0..300 {
         let order = ORDERS[pair % ORDERS.len()];
         let faults = [0; 2].map(|_| {
@@ -177,7 +254,7 @@ fn two_faults_at_once() {
             (op, rng.u64(..count + 2))
         });
         at(&format!("{faults:?}"), order, || {
-            let run = crawl(order, |sim| faults.iter().for_each(|(op, nth)| sim.fail(*op, *nth)));
+            let run = crawl(order, |sim, _| faults.iter().for_each(|(op, nth)| sim.fail(*op, *nth)));
             let lost = faults.iter().any(|(op, nth)| *op == Op::Spawn && run.sim.count(Op::Spawn) > *nth);
             if lost {
                 run.assert_shut_down();

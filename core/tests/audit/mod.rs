@@ -119,8 +119,8 @@ pub(crate) struct Book {
     pub(crate) outcomes: Vec<Told>,
     /// Items that were acknowledged, and the URL of each.
     pub(crate) items: Vec<(DeliveryId, String)>,
-    /// How the sinks were closed.
-    pub(crate) closed: Vec<Close>,
+    calls: [u64; 7],
+    plan: Option<(Call, u64, How)>,
 }
 
 /// An outcome.
@@ -131,6 +131,27 @@ pub(crate) struct Told {
     pub(crate) attempts: u32,
     pub(crate) items: u64,
     pub(crate) error: Option<String>,
+}
+
+/// A call of a frontier or of a sink.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Call {
+    Lease,
+    Settle,
+    Add,
+    Items,
+    Outcomes,
+    CloseItems,
+    CloseOutcomes,
+}
+
+/// How a call fails. A frontier knows only of errors that are final.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum How {
+    Retry,
+    Reject,
+    Fatal,
+    Panic,
 }
 
 #[derive(Clone, Default)]
@@ -153,45 +174,64 @@ impl Audit {
             .frontier(frontier)
             .fetcher(fetcher)
             .parse_with(parse)
-            .outcomes(AuditSink { sim: sim.clone(), note: self.note_outcome() })
+            .outcomes(AuditSink {
+                sim: sim.clone(),
+                audit: self.clone(),
+                calls: [Call::Outcomes, Call::CloseOutcomes],
+                take: Self::take_outcome,
+            })
             .seed("http://a.test/")
             .seed("http://b.test/")
     }
 
     /// The same, with its items to a sink.
     pub(crate) fn crawl_to_sink(&self, sim: &Sim, fetcher: HttpFetcher) -> Builder<String> {
-        self.crawl(sim, fetcher).sink(AuditSink { sim: sim.clone(), note: self.note_item() })
-    }
-
-    fn note_outcome(&self) -> Note<Settled> {
-        let audit = self.clone();
-        Box::new(move |noted| match noted {
-            Noted::Taken(delivery) => {
-                let settled = &delivery.item;
-                let error = match &settled.outcome {
-                    Outcome::Error(error) => Some(error.to_string()),
-                    _ => None,
-                };
-                let (url, outcome) = (settled.request.url().to_owned(), settled.outcome.name());
-                let told = Told { url, outcome, attempts: settled.attempts, items: settled.items, error };
-                let mut book = audit.book();
-                let acknowledged = book.items.iter().filter(|(_, url)| *url == told.url).count() as u64;
-                // One that was cancelled while its items were delivered may have some there.
-                if outcome != "cancelled" && acknowledged != told.items {
-                    book.faults.push(format!("{told:?} with {acknowledged} items acknowledged"));
-                }
-                book.outcomes.push(told);
-            }
-            Noted::Closed(why) => audit.book().closed.push(why),
+        self.crawl(sim, fetcher).sink(AuditSink {
+            sim: sim.clone(),
+            audit: self.clone(),
+            calls: [Call::Items, Call::CloseItems],
+            take: Self::take_item,
         })
     }
 
-    fn note_item(&self) -> Note<String> {
-        let audit = self.clone();
-        Box::new(move |noted| match noted {
-            Noted::Taken(delivery) => audit.take_item(&delivery),
-            Noted::Closed(why) => audit.book().closed.push(why),
-        })
+    /// Makes the n-th call of this kind fail, counted from 0.
+    pub(crate) fn fail(&self, call: Call, nth: u64, how: How) {
+        self.book().plan = Some((call, nth, how));
+    }
+
+    /// How often it was called.
+    pub(crate) fn count(&self, call: Call) -> u64 {
+        self.book().calls[call as usize]
+    }
+
+    /// Counts a call; how it fails, where it does and that is no panic.
+    fn strikes(&self, call: Call) -> Option<How> {
+        let mut book = self.book();
+        let nth = book.calls[call as usize];
+        book.calls[call as usize] += 1;
+        let how = book.plan.filter(|(of, n, _)| (*of, *n) == (call, nth)).map(|(.., how)| how);
+        drop(book);
+        if how == Some(How::Panic) {
+            std::panic::resume_unwind(Box::new("torn"));
+        }
+        how
+    }
+
+    fn take_outcome(&self, delivery: &Delivery<Settled>) {
+        let settled = &delivery.item;
+        let error = match &settled.outcome {
+            Outcome::Error(error) => Some(error.to_string()),
+            _ => None,
+        };
+        let (url, outcome) = (settled.request.url().to_owned(), settled.outcome.name());
+        let told = Told { url, outcome, attempts: settled.attempts, items: settled.items, error };
+        let mut book = self.book();
+        let acknowledged = book.items.iter().filter(|(_, url)| *url == told.url).count() as u64;
+        // One that was cancelled while its items were delivered may have some there.
+        if outcome != "cancelled" && acknowledged != told.items {
+            book.faults.push(format!("{told:?} with {acknowledged} items acknowledged"));
+        }
+        book.outcomes.push(told);
     }
 
     pub(crate) fn take_item(&self, delivery: &Delivery<String>) {
@@ -228,6 +268,25 @@ impl Audit {
     /// are those of the outcomes. `cancelled` is how the leases of cancelled URLs end: those go back of which the crawl's
     /// end has made nothing, and those do not that the embedder did not want.
     pub(crate) fn assert_conserved(&self, handle: &Handle, cancelled: Verdict) {
+        self.assert_counted(handle);
+        let book = self.book();
+        for (url, verdicts) in book.leases.values() {
+            let told = book.outcomes.iter().find(|told| told.url == *url);
+            let told = told.unwrap_or_else(|| panic!("{url} was leased and has no outcome"));
+            let expected = if told.outcome == "cancelled" { cancelled } else { Verdict::Done };
+            assert_eq!(verdicts[..], [expected], "{told:?}");
+        }
+    }
+
+    /// Each lease was settled.
+    pub(crate) fn assert_all_leases_settled(&self) {
+        for (url, verdicts) in self.book().leases.values() {
+            assert_eq!(verdicts.len(), 1, "{url}");
+        }
+    }
+
+    /// Each URL has its outcome, and the counters are those of the outcomes.
+    pub(crate) fn assert_counted(&self, handle: &Handle) {
         self.assert_nothing_twice();
         let counters = handle.snapshot().counters;
         let book = self.book();
@@ -239,12 +298,6 @@ impl Audit {
         );
         let busy = (counters.in_flight, counters.jobs, counters.parsing, counters.parse_queued);
         assert_eq!(busy, (0, 0, 0, 0), "{counters:?}");
-        for (url, verdicts) in book.leases.values() {
-            let told = book.outcomes.iter().find(|told| told.url == *url);
-            let told = told.unwrap_or_else(|| panic!("{url} was leased and has no outcome"));
-            let expected = if told.outcome == "cancelled" { cancelled } else { Verdict::Done };
-            assert_eq!(verdicts[..], [expected], "{told:?}");
-        }
     }
 }
 
@@ -267,10 +320,17 @@ struct AuditFrontier {
     inner: MemoryFrontier,
 }
 
+impl AuditFrontier {
+    async fn begin(&self, call: Call) -> Result<(), FrontierError> {
+        self.sim.sleep(MS).await;
+        self.audit.strikes(call).map_or(Ok(()), |_| Err(FrontierError::new("go on after a fault")))
+    }
+}
+
 #[async_trait]
 impl Frontier for AuditFrontier {
     async fn lease(&mut self, want: NonZeroU32, now: SystemTime) -> Result<Leased, FrontierError> {
-        self.sim.sleep(MS).await;
+        self.begin(Call::Lease).await?;
         let leased = self.inner.lease(want, now).await?;
         let mut book = self.audit.book();
         for (id, request) in &leased.requests {
@@ -281,7 +341,7 @@ impl Frontier for AuditFrontier {
     }
 
     async fn settle(&mut self, done: &mut Vec<(LeaseId, Verdict)>) -> Result<(), FrontierError> {
-        self.sim.sleep(MS).await;
+        self.begin(Call::Settle).await?;
         let mut one = vec![done.remove(0)];
         {
             let mut book = self.audit.book();
@@ -289,8 +349,8 @@ impl Frontier for AuditFrontier {
             match leases.get_mut(&one[0].0) {
                 Some((url, verdicts)) => {
                     verdicts.push(one[0].1);
-                    if !outcomes.iter().any(|told| told.url == *url) {
-                        faults.push(format!("the lease of {url} has ended before its outcome was taken"));
+                    if one[0].1 == Verdict::Done && !outcomes.iter().any(|told| told.url == *url) {
+                        faults.push(format!("the lease of {url} is done, and nobody has taken its outcome"));
                     }
                 }
                 None => faults.push(format!("{:?} was never leased", one[0].0)),
@@ -300,38 +360,43 @@ impl Frontier for AuditFrontier {
     }
 
     async fn add(&mut self, found: &mut Vec<Request>) -> Result<Added, FrontierError> {
-        self.sim.sleep(MS).await;
+        self.begin(Call::Add).await?;
         self.inner.add(found).await
     }
 }
 
-enum Noted<T> {
-    Taken(Delivery<T>),
-    Closed(Close),
-}
-
-type Note<T> = Box<dyn Fn(Noted<T>) + Send + Sync>;
-
 /// A sink that takes one delivery at a time, each after a while.
 struct AuditSink<T> {
     sim: Sim,
-    note: Note<T>,
+    audit: Audit,
+    calls: [Call; 2],
+    take: fn(&Audit, &Delivery<T>),
+}
+
+impl<T> AuditSink<T> {
+    async fn begin(&self, call: Call) -> Result<(), SinkError> {
+        self.sim.sleep(MS).await;
+        match self.audit.strikes(call) {
+            Some(How::Retry) => Err(SinkError::retry("later")),
+            Some(How::Reject) => Err(SinkError::reject("never")),
+            Some(_) => Err(SinkError::fatal("the end")),
+            None => Ok(()),
+        }
+    }
 }
 
 #[async_trait]
 impl<T: Send + 'static> Sink<T> for AuditSink<T> {
     async fn deliver(&mut self, batch: &mut Batch<T>) -> Result<(), SinkError> {
-        self.sim.sleep(MS).await;
+        self.begin(self.calls[0]).await?;
         if let Some(delivery) = batch.pop() {
-            (self.note)(Noted::Taken(delivery));
+            (self.take)(&self.audit, &delivery);
         }
         Ok(())
     }
 
-    async fn close(&mut self, why: Close) -> Result<(), SinkError> {
-        self.sim.sleep(MS).await;
-        (self.note)(Noted::Closed(why));
-        Ok(())
+    async fn close(&mut self, _: Close) -> Result<(), SinkError> {
+        self.begin(self.calls[1]).await
     }
 }
 

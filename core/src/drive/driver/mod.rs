@@ -99,8 +99,8 @@ pub(super) struct Driver {
     seeds: HashSet<Box<str>, KeyedState>,
     /// Requests that the frontier had no room for and that are not settled yet.
     refused: VecDeque<Request>,
-    /// Lanes that take nothing more because the crawl failed.
-    failed_lanes: Vec<Box<dyn Lane>>,
+    /// The lane of outcomes that takes nothing more because its sink failed.
+    lost_outcomes: Option<Box<dyn Lane>>,
     limits: Arc<Limits>,
     lease: Lease,
     finish: Option<FinishReason>,
@@ -160,7 +160,7 @@ impl Driver {
             trusted: HashSet::with_hasher(KeyedState::new(0)),
             seeds: HashSet::with_hasher(KeyedState::new(0)),
             refused: VecDeque::new(),
-            failed_lanes: Vec::new(),
+            lost_outcomes: None,
             limits: Arc::new(p.settings.profile.limits.clone()),
             lease: Lease { worth_asking: true, ..Lease::default() },
             finish: None,
@@ -239,7 +239,7 @@ impl Driver {
     fn lose_outcomes(&mut self, now: Instant) {
         if let Some(lane) = self.p.outcomes.take() {
             lane.close(Close::Failed);
-            self.failed_lanes.push(lane);
+            self.lost_outcomes = Some(lane);
             let waiting: Vec<_> = self.records.iter().flatten().filter(|r| r.closing.is_some()).map(|r| r.id).collect();
             for job in waiting {
                 // Its outcome is with nobody, so it is not done.
@@ -357,8 +357,8 @@ impl Driver {
 
     /// Ends what is left of the sinks, in the middle of a delivery where need be.
     fn abandon_lanes(&mut self) {
-        let lanes = [self.p.items.take(), self.p.outcomes.take()].into_iter().flatten();
-        lanes.chain(self.failed_lanes.drain(..)).for_each(|lane| lane.abandon());
+        let lanes = [self.p.items.take(), self.p.outcomes.take(), self.lost_outcomes.take()];
+        lanes.into_iter().flatten().for_each(|lane| lane.abandon());
     }
 
     fn finish_up(&mut self, now: Instant) {

@@ -11,7 +11,7 @@ use crate::request::without_userinfo;
 use crate::time::later;
 use crate::{
     Accept, Delivery, DeliveryId, Error, ErrorKind, FetchCx, Head, HostCx, Limits, Outcome, RetryTime, Settled,
-    SkipReason,
+    SkipReason, Verdict,
 };
 
 impl Driver {
@@ -192,7 +192,15 @@ impl Driver {
                 let delivery: Delivery<Settled> = Delivery::new(DeliveryId::of(&identity, u64::MAX), url, at, *settled);
                 lane.enqueue(job, Box::new(vec![delivery]));
             }
-            None => self.closed(now, job),
+            None => {
+                if self.lost_outcomes.is_some()
+                    && let Some(record) = self.record(job)
+                {
+                    // There was somebody to take its outcome, and nobody has.
+                    record.closing = Some(Verdict::Return);
+                }
+                self.closed(now, job);
+            }
         }
     }
 }
