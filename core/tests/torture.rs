@@ -7,13 +7,18 @@ mod audit;
 use std::io;
 use std::num::NonZeroU32;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::time::Duration;
 
 use audit::{Audit, CLEAN, Call, How};
+use tidegate::http::HttpFetcher;
 use tidegate::sim::{Op, Scheduling, Sim};
-use tidegate::{Error, ErrorKind, Handle, Report, Verdict};
+use tidegate::{Crawl, Error, ErrorKind, Handle, Report, Shutdown, Verdict};
 
 const TWO: NonZeroU32 = NonZeroU32::MIN.saturating_add(1);
 const FOUR: NonZeroU32 = NonZeroU32::MIN.saturating_add(3);
+
+/// When a crawl is shut down that would not end by itself.
+const SHUT_DOWN: Duration = Duration::from_secs(200);
 
 /// The orders in which everything is run.
 const ORDERS: [(Scheduling, u64); 4] =
@@ -27,9 +32,16 @@ struct Run {
     result: Result<Report, Error>,
 }
 
-/// Crawls the site in a world with these faults. Whatever they are, the crawl ends, nothing is left, and nothing happened
-/// twice.
-fn crawl((scheduling, seed): (Scheduling, u64), plan: impl FnOnce(&Sim, &Audit)) -> Run {
+/// A crawl of the site that has begun.
+struct Begun {
+    sim: Sim,
+    audit: Audit,
+    fetcher: HttpFetcher,
+    crawl: Crawl,
+}
+
+/// Begins to crawl the site in a world with these faults.
+fn begin((scheduling, seed): (Scheduling, u64), plan: impl FnOnce(&Sim, &Audit)) -> Begun {
     let sim = audit::sim(scheduling, seed);
     audit::site(&sim);
     let audit = Audit::default();
@@ -37,11 +49,23 @@ fn crawl((scheduling, seed): (Scheduling, u64), plan: impl FnOnce(&Sim, &Audit))
     let fetcher = audit::fetcher(&sim);
     let crawl = audit.crawl_to_sink(&sim, fetcher.clone());
     let crawl = crawl.max_in_flight(FOUR).max_in_flight_per_host(Some(TWO)).start().expect("valid");
-    let handle = crawl.handle();
-    let result = sim.block_on(crawl);
-    audit::assert_nothing_left(&sim, Some(&handle), fetcher);
-    audit.assert_nothing_twice();
-    Run { sim, audit, handle, result }
+    Begun { sim, audit, fetcher, crawl }
+}
+
+impl Begun {
+    /// Whatever failed, the crawl ends, nothing is left, and nothing happened twice.
+    fn end(self) -> Run {
+        let Self { sim, audit, fetcher, crawl } = self;
+        let handle = crawl.handle();
+        let result = sim.block_on(crawl);
+        audit::assert_nothing_left(&sim, Some(&handle), fetcher);
+        audit.assert_nothing_twice();
+        Run { sim, audit, handle, result }
+    }
+}
+
+fn crawl(order: (Scheduling, u64), plan: impl FnOnce(&Sim, &Audit)) -> Run {
+    begin(order, plan).end()
 }
 
 impl Run {
@@ -173,7 +197,12 @@ fn every_call(call: Call, how: How, check: impl Fn(&Run)) {
         assert!(clean > 0, "{call:?} is never called");
         for nth in 0..clean {
             at(&format!("{call:?} {nth} {how:?}"), order, || {
-                let run = crawl(order, |_, audit| audit.fail(call, nth, how));
+                let begun = begin(order, |_, audit| audit.fail(call, nth, how));
+                if how == How::Hang {
+                    begun.sim.run_for(SHUT_DOWN);
+                    begun.crawl.handle().shutdown(Shutdown::Graceful { within: audit::MS });
+                }
+                let run = begun.end();
                 assert!(run.audit.count(call) > nth, "it did not come to it");
                 check(&run);
             });
@@ -238,6 +267,40 @@ fn a_sink_that_cannot_go_on_ends_the_crawl_and_leases_return() {
         every_call(Call::CloseOutcomes, how, |run| {
             failed(run);
             run.audit.assert_conserved(&run.handle, Verdict::Return);
+        });
+    }
+}
+
+/// A call that never ends holds up nothing but the end of the crawl, and that not for ever.
+// J2, K4
+#[test]
+fn what_hangs_is_dropped_when_the_crawl_is_shut_down() {
+    for call in [Call::Items, Call::Outcomes, Call::CloseItems, Call::CloseOutcomes, Call::Settle, Call::Add] {
+        every_call(call, How::Hang, |run| {
+            let error = run.result.as_ref().expect_err("not everything was closed");
+            assert_eq!(error.kind(), ErrorKind::SinkFailed, "{error}");
+        });
+    }
+    // A lease that waits may be dropped at any time, and is where there is something else to do.
+    every_call(Call::Lease, How::Hang, Run::assert_complete);
+}
+
+/// A fault, and the end at any moment before or after it.
+#[test]
+fn a_fault_and_a_shutdown() {
+    let mut rng = fastrand::Rng::with_seed(4);
+    let clean = crawl(ORDERS[0], |_, _| {}).sim;
+    let faults = [Op::Connect, Op::Read, Op::Write, Op::Resolve, Op::Offload].map(|op| (op, clean.count(op)));
+    for pair in 0..300 {
+        let order = ORDERS[pair % ORDERS.len()];
+        let (op, count) = faults[rng.usize(..faults.len())];
+        let (nth, polls) = (rng.u64(..count), rng.u64(..clean.polls()));
+        let how = if rng.bool() { Shutdown::Now } else { Shutdown::Graceful { within: audit::MS * rng.u32(..50) } };
+        at(&format!("{op:?} {nth}, {how:?} after {polls} polls"), order, || {
+            let begun = begin(order, |sim, _| sim.fail(op, nth));
+            begun.sim.run_polls(polls);
+            begun.crawl.handle().shutdown(how);
+            begun.end().assert_complete();
         });
     }
 }

@@ -152,6 +152,8 @@ pub(crate) enum How {
     Reject,
     Fatal,
     Panic,
+    /// It never ends.
+    Hang,
 }
 
 #[derive(Clone, Default)]
@@ -323,7 +325,11 @@ struct AuditFrontier {
 impl AuditFrontier {
     async fn begin(&self, call: Call) -> Result<(), FrontierError> {
         self.sim.sleep(MS).await;
-        self.audit.strikes(call).map_or(Ok(()), |_| Err(FrontierError::new("go on after a fault")))
+        match self.audit.strikes(call) {
+            Some(How::Hang) => std::future::pending().await,
+            Some(_) => Err(FrontierError::new("go on after a fault")),
+            None => Ok(()),
+        }
     }
 }
 
@@ -378,6 +384,7 @@ impl<T> AuditSink<T> {
         self.sim.sleep(MS).await;
         match self.audit.strikes(call) {
             Some(How::Retry) => Err(SinkError::retry("later")),
+            Some(How::Hang) => std::future::pending().await,
             Some(How::Reject) => Err(SinkError::reject("never")),
             Some(_) => Err(SinkError::fatal("the end")),
             None => Ok(()),

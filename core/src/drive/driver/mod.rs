@@ -365,7 +365,7 @@ impl Driver {
         self.p.inbox.close();
         self.p.loops.iter().for_each(FetchLoop::close);
         self.p.probe.close();
-        self.p.frontier.close();
+        self.p.frontier.abandon();
         self.abandon_lanes();
         // Closing thousands of sockets takes tens of milliseconds: not on this thread, where there is another.
         if let Some(fetcher) = self.p.fetcher.take() {
@@ -490,7 +490,7 @@ impl Drop for Driver {
         self.p.inbox.close();
         self.p.loops.iter().for_each(FetchLoop::close);
         self.p.probe.close();
-        self.p.frontier.close();
+        self.p.frontier.abandon();
         self.abandon_lanes();
     }
 }
