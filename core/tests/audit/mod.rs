@@ -6,9 +6,11 @@
 pub(crate) mod cancel;
 
 use std::collections::{BTreeMap, HashMap};
+use std::future::poll_fn;
 use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
+use std::task::Poll;
 use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
@@ -325,6 +327,16 @@ struct AuditFrontier {
 impl AuditFrontier {
     async fn begin(&self, call: Call) -> Result<(), FrontierError> {
         self.sim.sleep(MS).await;
+        // Whatever else is to be done at this instant may come before or after it.
+        let mut gave_way = false;
+        poll_fn(|cx| {
+            if std::mem::replace(&mut gave_way, true) {
+                return Poll::Ready(());
+            }
+            cx.waker().wake_by_ref();
+            Poll::Pending
+        })
+        .await;
         match self.audit.strikes(call) {
             Some(How::Hang) => std::future::pending().await,
             Some(_) => Err(FrontierError::new("go on after a fault")),
