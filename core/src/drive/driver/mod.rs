@@ -136,8 +136,6 @@ struct Lease {
     worth_asking: bool,
     drained: bool,
     next_due: Option<SystemTime>,
-    /// The question was taken back, because the crawl ends.
-    withdrawn: bool,
 }
 
 impl Lease {
@@ -217,6 +215,7 @@ impl Driver {
 
     fn end(&mut self, now: Instant, reason: FinishReason, how: Shutdown) {
         self.finish.get_or_insert(reason);
+        self.withdraw_question();
         self.p.engine.shutdown(now, how);
         let within = match how {
             Shutdown::Graceful { within } => within,
@@ -264,7 +263,14 @@ impl Driver {
         }
     }
 
-    fn is_done(&mut self) -> bool {
+    /// The crawl ends: what the frontier leases now would come too late, and might be what was just given back.
+    fn withdraw_question(&mut self) {
+        if self.lease.asked {
+            self.p.frontier.withdraw();
+        }
+    }
+
+    fn is_done(&self) -> bool {
         if !self.p.engine.is_idle() || !self.refused.is_empty() {
             return false;
         }
@@ -277,10 +283,6 @@ impl Driver {
         }
         if self.finish.is_none() {
             return self.lease.drained && !self.lease.worth_asking;
-        }
-        // What it leases now would come too late for an outcome.
-        if self.lease.asked && !std::mem::replace(&mut self.lease.withdrawn, true) {
-            self.p.frontier.withdraw();
         }
         !self.lease.asked
     }
@@ -313,6 +315,7 @@ impl Driver {
         }
         if self.p.engine.is_exhausted() && self.finish.is_none() {
             self.finish = Some(FinishReason::MaxPages);
+            self.withdraw_question();
             self.p.engine.cancel_unstarted();
             self.drain_until = Some(later(now, self.p.settings.profile.drain));
         }
