@@ -235,7 +235,7 @@ mod tls {
                 fetcher
             };
             let check = |sim: &Sim, fetcher: HttpFetcher, out: Option<Result<Response, Error>>| {
-                assert_eq!(out.map_or("hello".into(), |out| out.expect("answers").body), "hello");
+                assert_eq!(out.map_or_else(|| "hello".into(), |out| out.expect("answers").body), "hello");
                 sim.run_for(SECOND);
                 assert_eq!(sim.net().open_sockets() as usize, fetcher.idle_connections(), "after it was dropped");
                 let next = sim.block_on(fetch(sim, &fetcher, request()));

@@ -6,10 +6,9 @@ mod audit;
 
 use std::io;
 use std::num::NonZeroU32;
-use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::time::Duration;
 
-use audit::{Audit, CLEAN, Call, How};
+use audit::{Audit, CLEAN, Call, How, at};
 use tidegate::http::HttpFetcher;
 use tidegate::sim::{Op, Scheduling, Sim};
 use tidegate::{Crawl, Error, ErrorKind, Handle, Report, Shutdown, Verdict};
@@ -101,17 +100,8 @@ impl Run {
     }
 }
 
-/// Says where a check failed.
-fn at<T>(what: &str, (scheduling, seed): (Scheduling, u64), check: impl FnOnce() -> T) -> T {
-    catch_unwind(AssertUnwindSafe(check)).unwrap_or_else(|panic| {
-        println!("{what}, {} {seed}", scheduling.name());
-        resume_unwind(panic)
-    })
-}
-
 /// Runs the crawl once for each call of `op` that it makes, and makes that call fail with `error`.
-fn every(op: Op, error: Option<fn() -> io::Error>, check: impl Fn(&Run)) -> u64 {
-    let mut runs = 0;
+fn every(op: Op, error: Option<fn() -> io::Error>, check: impl Fn(&Run)) {
     for order in ORDERS {
         let clean = at("clean", order, || {
             let run = crawl(order, |_, _| {});
@@ -128,11 +118,8 @@ fn every(op: Op, error: Option<fn() -> io::Error>, check: impl Fn(&Run)) -> u64 
                 assert!(run.sim.count(op) > nth, "it did not come to it");
                 check(&run);
             });
-            runs += 1;
         }
     }
-    println!("{op:?}: {runs} runs");
-    runs
 }
 
 #[test]
@@ -191,7 +178,6 @@ fn one_descriptor_and_one_port_are_enough() {
 
 /// The same for a call of the frontier or of a sink.
 fn every_call(call: Call, how: How, check: impl Fn(&Run)) {
-    let mut runs = 0;
     for order in ORDERS {
         let clean = at("clean", order, || crawl(order, |_, _| {}).audit.count(call));
         assert!(clean > 0, "{call:?} is never called");
@@ -206,10 +192,8 @@ fn every_call(call: Call, how: How, check: impl Fn(&Run)) {
                 assert!(run.audit.count(call) > nth, "it did not come to it");
                 check(&run);
             });
-            runs += 1;
         }
     }
-    println!("{call:?} {how:?}: {runs} runs");
 }
 
 // J

@@ -1,7 +1,6 @@
 //! Dropping a future at every moment at which it can be dropped.
 
 use std::future::{Future, poll_fn};
-use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Poll, Waker};
@@ -58,7 +57,6 @@ pub(crate) fn cancel_at_every_poll<W, F>(
 ) where
     F: Future<Output: Send> + Send + 'static,
 {
-    let mut runs = 0;
     for (scheduling, seed) in ORDERS {
         for n in 0.. {
             let run = || {
@@ -74,15 +72,10 @@ pub(crate) fn cancel_at_every_poll<W, F>(
                 sim.end();
                 ended
             };
-            runs += 1;
-            let ended = catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|panic| {
-                println!("{what}, {} {seed}, after {n} polls", scheduling.name());
-                resume_unwind(panic)
-            });
+            let ended = super::at(&format!("{what}, after {n} polls"), (scheduling, seed), run);
             if ended {
                 break;
             }
         }
     }
-    println!("{what}: {runs} runs");
 }

@@ -8,6 +8,7 @@ pub(crate) mod cancel;
 use std::collections::{BTreeMap, HashMap};
 use std::future::poll_fn;
 use std::num::NonZeroU32;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 use std::task::Poll;
@@ -33,6 +34,14 @@ const LARGE: usize = 30_000;
 /// writes take their time, so that slices of the fetch loop end in the middle of bodies.
 pub(crate) fn sim(scheduling: Scheduling, seed: u64) -> Sim {
     Sim::builder().seed(seed).scheduling(scheduling).queue(0).job_cost(MS).io_cost(MS / 6).build()
+}
+
+/// Runs a check, and says where it failed.
+pub(crate) fn at<T>(place: &str, (scheduling, seed): (Scheduling, u64), check: impl FnOnce() -> T) -> T {
+    catch_unwind(AssertUnwindSafe(check)).unwrap_or_else(|panic| {
+        let text = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
+        panic!("{place}, {} {seed}: {}", scheduling.name(), text.unwrap_or("a panic without a text"))
+    })
 }
 
 /// Puts the site into the network.
@@ -326,17 +335,7 @@ struct AuditFrontier {
 
 impl AuditFrontier {
     async fn begin(&self, call: Call) -> Result<(), FrontierError> {
-        self.sim.sleep(MS).await;
-        // Whatever else is to be done at this instant may come before or after it.
-        let mut gave_way = false;
-        poll_fn(|cx| {
-            if std::mem::replace(&mut gave_way, true) {
-                return Poll::Ready(());
-            }
-            cx.waker().wake_by_ref();
-            Poll::Pending
-        })
-        .await;
+        pause(&self.sim).await;
         match self.audit.strikes(call) {
             Some(How::Hang) => std::future::pending().await,
             Some(_) => Err(FrontierError::new("go on after a fault")),
@@ -393,7 +392,7 @@ struct AuditSink<T> {
 
 impl<T> AuditSink<T> {
     async fn begin(&self, call: Call) -> Result<(), SinkError> {
-        self.sim.sleep(MS).await;
+        pause(&self.sim).await;
         match self.audit.strikes(call) {
             Some(How::Retry) => Err(SinkError::retry("later")),
             Some(How::Hang) => std::future::pending().await,
@@ -417,6 +416,20 @@ impl<T: Send + 'static> Sink<T> for AuditSink<T> {
     async fn close(&mut self, _: Close) -> Result<(), SinkError> {
         self.begin(self.calls[1]).await
     }
+}
+
+/// A while, and a poll more: what else is to be done at that instant may come before or after.
+async fn pause(sim: &Sim) {
+    sim.sleep(MS).await;
+    let mut gave_way = false;
+    poll_fn(|cx| {
+        if std::mem::replace(&mut gave_way, true) {
+            return Poll::Ready(());
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
 }
 
 /// A fetcher without a proxy.
