@@ -109,29 +109,35 @@ fn a_crawl() {
     );
 }
 
-/// One that waits for its frontier: what the lease would give is not waited for.
+/// One that waits for its frontier. What it gives back when it ends is not leased once more.
 #[test]
 fn a_crawl_of_a_stream_that_does_not_end() {
     type World = (Audit, HttpFetcher, Handle, std::sync::Mutex<Option<Crawl>>);
-    cancel_at_every_poll(
-        "crawl of a stream",
-        |sim| {
-            audit::site(sim);
-            let (audit, fetcher) = (Audit::default(), audit::fetcher(sim));
-            let some = ["http://b.test/landed", OWN].map(Request::get);
-            let stream = futures::stream::iter(some).chain(futures::stream::pending());
-            let crawl = audit.crawl_to_sink(sim, fetcher.clone()).requests(stream).max_time(MS * 200);
-            let crawl = crawl.start().expect("valid");
-            (audit, fetcher, crawl.handle(), std::sync::Mutex::new(Some(crawl)))
-        },
-        |_, world: &World| world.3.lock().expect("one thread").take().expect("made once"),
-        |sim, (audit, fetcher, handle, _), report| {
-            let reason = report.map(|report| report.expect("it ends well").finish_reason);
-            assert!(reason.is_none_or(|reason| reason == FinishReason::MaxTime));
-            audit::assert_nothing_left(sim, Some(&handle), fetcher);
-            audit.assert_counted(&handle);
-        },
-    );
+    for (what, ends) in
+        [("crawl of a stream, in time", FinishReason::MaxTime), ("crawl of a stream, in pages", FinishReason::MaxPages)]
+    {
+        cancel_at_every_poll(
+            what,
+            |sim| {
+                audit::site(sim);
+                let (audit, fetcher) = (Audit::default(), audit::fetcher(sim));
+                let some = ["http://b.test/landed", OWN].map(Request::get);
+                let stream = futures::stream::iter(some).chain(futures::stream::pending());
+                let crawl = audit.crawl_to_sink(sim, fetcher.clone()).requests(stream);
+                let in_time = ends == FinishReason::MaxTime;
+                let crawl = if in_time { crawl.max_time(MS * 200) } else { crawl.max_pages(2) };
+                let crawl = crawl.start().expect("valid");
+                (audit, fetcher, crawl.handle(), std::sync::Mutex::new(Some(crawl)))
+            },
+            |_, world: &World| world.3.lock().expect("one thread").take().expect("made once"),
+            |sim, (audit, fetcher, handle, _), report| {
+                let reason = report.map(|report| report.expect("it ends well").finish_reason);
+                assert!(reason.is_none_or(|reason| reason == ends));
+                audit::assert_nothing_left(sim, Some(&handle), fetcher);
+                audit.assert_counted(&handle);
+            },
+        );
+    }
 }
 
 /// Awaited by reference it is only looked at.
