@@ -235,6 +235,26 @@ impl Sim {
         self.world.run_for(time);
     }
 
+    /// Runs this world for so many polls of tasks, those of the network's servers included: to stop it in the middle of
+    /// anything. `false` where nothing was left to happen before.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use tidegate::sim::Sim;
+    /// let sim = Sim::new(1);
+    /// let sleeper = sim.clone();
+    /// sim.spawn(async move { sleeper.sleep(Duration::from_secs(1)).await });
+    /// assert!(sim.run_polls(1) && sim.tasks() == 1, "it sleeps");
+    /// assert!(sim.run_polls(1) && sim.tasks() == 0, "it has ended");
+    /// assert!(!sim.run_polls(1), "nothing is left");
+    /// ```
+    ///
+    /// # Panics
+    /// As [`block_on`](Self::block_on), but for a world in which nothing can happen any more.
+    pub fn run_polls(&self, polls: u64) -> bool {
+        self.world.run_polls(polls)
+    }
+
     /// Starts a task; one that panics is reported by [`panics`](Self::panics).
     #[track_caller]
     pub fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
