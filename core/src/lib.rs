@@ -63,7 +63,7 @@
 //! |---|---|---|
 //! | `http` | yes | [`http::HttpFetcher`](crate::http): HTTP/1.1, pool, redirects, decoding, proxies |
 //! | `tls` | yes | https by rustls with ring and the Mozilla roots |
-//! | `sim` | no | [`sim`]: a simulated runtime and network, for tests |
+//! | `sim` | no | the module `sim`: a simulated runtime and network, for tests |
 //! | `native-roots` | no | the system's certificate store beside them |
 //! | `conformance` | no | the module `conformance`: the suite that every runtime passes, for the tests of adapters |
 //!

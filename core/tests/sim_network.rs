@@ -1,4 +1,5 @@
 //! The simulated network: paths, faults, listeners, and the scripted HTTP peer under `HttpFetcher`.
+#![cfg(feature = "http")]
 
 use std::future::poll_fn;
 use std::io;

@@ -1,11 +1,12 @@
 //! The conformance suite, on each way to get a runtime.
 
 use std::num::NonZeroUsize;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use async_executor::Executor;
+use futures::executor::block_on;
 use tidegate::conformance::{Capabilities, Harness, StdHarness, cases};
-use tidegate::rt;
+use tidegate::rt::SystemResolver;
 
 const TWO: NonZeroUsize = NonZeroUsize::MIN.saturating_add(1);
 
@@ -46,16 +47,13 @@ fn current_thread() -> StdHarness {
 fn inline() -> StdHarness {
     let nobody_drives = Arc::new(Executor::new());
     let runtime = tidegate_smol::from_executor(&nobody_drives, NonZeroUsize::MIN).expect("a descriptor");
-    let (runtime, tasks) = rt::inline(runtime.with_resolve(rt::SystemResolver::new()));
-    let tasks = Arc::new(Mutex::new(Some(tasks)));
-    let runs = Arc::clone(&tasks);
-    StdHarness::new(runtime)
-        .driven_by(move |future| {
-            // A case that fails panics in here.
-            let mut tasks = runs.lock().unwrap_or_else(PoisonError::into_inner);
-            async_io::block_on(tasks.as_mut().expect("not ended").run(future));
-        })
-        .ended_by(move || drop(tasks.lock().unwrap_or_else(PoisonError::into_inner).take()))
+    StdHarness::inline(runtime.with_resolve(SystemResolver::new()), |future| async_io::block_on(future))
+}
+
+/// The same where another thread turns the reactor, and this one knows nothing of it.
+fn inline_elsewhere() -> StdHarness {
+    StdHarness::inline(tidegate_smol::dedicated().expect("a thread"), |future| block_on(future))
+        .lacking(several_threads)
 }
 
 tidegate::conformance_tests! {
@@ -64,6 +62,7 @@ tidegate::conformance_tests! {
     passed_in: passed_in();
     current_thread: current_thread();
     inline: inline();
+    inline_elsewhere: inline_elsewhere();
 }
 
 /// What is not asked of each, so that nothing stops being asked unseen.
@@ -85,4 +84,5 @@ fn cases_that_do_not_apply() {
     assert_eq!(left_out(passed_in()), owned);
     assert_eq!(left_out(current_thread()), owned);
     assert_eq!(left_out(inline()), owned);
+    assert_eq!(left_out(inline_elsewhere()), [&counted[..], &owned].concat());
 }

@@ -1,10 +1,10 @@
 //! The conformance suite, on each way to get a runtime.
 
 use std::num::NonZeroUsize;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
+use futures::executor::block_on;
 use tidegate::conformance::{Capabilities, Harness, StdHarness, cases};
-use tidegate::rt;
 use tokio::runtime::Builder;
 
 const TWO: NonZeroUsize = NonZeroUsize::MIN.saturating_add(1);
@@ -38,16 +38,14 @@ fn current_thread() -> StdHarness {
 /// No executor at all: tasks are polled beside the future that Tokio blocks on.
 fn inline() -> StdHarness {
     let tokio = Builder::new_current_thread().enable_all().build().expect("descriptors");
-    let (runtime, tasks) = rt::inline(tidegate_tokio::from_handle(tokio.handle().clone()));
-    let tasks = Arc::new(Mutex::new(Some(tasks)));
-    let runs = Arc::clone(&tasks);
-    StdHarness::new(runtime)
-        .driven_by(move |future| {
-            // A case that fails panics in here.
-            let mut tasks = runs.lock().unwrap_or_else(PoisonError::into_inner);
-            tokio.block_on(tasks.as_mut().expect("not ended").run(future));
-        })
-        .ended_by(move || drop(tasks.lock().unwrap_or_else(PoisonError::into_inner).take()))
+    let runtime = tidegate_tokio::from_handle(tokio.handle().clone());
+    StdHarness::inline(runtime, move |future| tokio.block_on(future))
+}
+
+/// The same where another thread turns Tokio's reactor, and this one knows nothing of it.
+fn inline_elsewhere() -> StdHarness {
+    StdHarness::inline(tidegate_tokio::dedicated().expect("a thread"), |future| block_on(future))
+        .lacking(several_threads)
 }
 
 tidegate::conformance_tests! {
@@ -56,6 +54,7 @@ tidegate::conformance_tests! {
     from_handle: from_handle();
     current_thread: current_thread();
     inline: inline();
+    inline_elsewhere: inline_elsewhere();
 }
 
 /// What is not asked of each, so that nothing stops being asked unseen.
@@ -77,4 +76,5 @@ fn cases_that_do_not_apply() {
     assert_eq!(left_out(from_handle()), [&counted[..], &owned].concat());
     assert_eq!(left_out(current_thread()), owned);
     assert_eq!(left_out(inline()), owned);
+    assert_eq!(left_out(inline_elsewhere()), [&counted[..], &owned].concat());
 }

@@ -2,11 +2,11 @@
 
 use std::future::Future;
 use std::pin::{Pin, pin};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use super::harness::block_on;
 use super::{Capabilities, Harness};
-use crate::rt::Runtime;
+use crate::rt::{Runtime, inline};
 
 type Drive = dyn for<'a> Fn(Pin<&'a mut (dyn Future<Output = ()> + 'a)>) + Send + Sync;
 
@@ -37,6 +37,30 @@ impl StdHarness {
             drive: None,
             end: Mutex::default(),
         }
+    }
+
+    /// A harness of the tasks of [`inline`] over `runtime`, which end when it does. `drive` runs a future to its end.
+    ///
+    /// ```
+    /// # use tidegate::conformance::StdHarness;
+    /// # fn harness(runtime: tidegate::rt::Runtime) -> StdHarness {
+    /// StdHarness::inline(runtime, |future| futures::executor::block_on(future))
+    /// # }
+    /// ```
+    pub fn inline(
+        runtime: Runtime,
+        drive: impl for<'a> Fn(Pin<&'a mut (dyn Future<Output = ()> + 'a)>) + Send + Sync + 'static,
+    ) -> Self {
+        let (runtime, tasks) = inline(runtime);
+        let tasks = Arc::new(Mutex::new(Some(tasks)));
+        let runs = Arc::clone(&tasks);
+        Self::new(runtime)
+            .driven_by(move |future| {
+                // A case that fails panics in here.
+                let mut tasks = runs.lock().unwrap_or_else(PoisonError::into_inner);
+                drive(pin!(tasks.as_mut().expect("they have not ended").run(future)));
+            })
+            .ended_by(move || drop(tasks.lock().unwrap_or_else(PoisonError::into_inner).take()))
     }
 
     /// Takes capabilities away.

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::future::{Future, poll_fn};
 use std::num::NonZeroU32;
 use std::panic::AssertUnwindSafe;
+use std::pin::pin;
 use std::sync::{Arc, PoisonError};
 use std::task::{Poll, Waker};
 use std::time::Duration;
@@ -31,7 +32,10 @@ struct State {
     /// The crawl ends: the question is answered with nothing.
     withdrawn: bool,
     closing: bool,
+    abandoned: bool,
     waker: Option<Waker>,
+    /// Wakes a call that is under way; apart from `waker`, which a call that is never dropped does not wait for.
+    ender: Option<Waker>,
 }
 
 fn lock(shared: &Mutex<State>) -> MutexGuard<'_, State> {
@@ -50,11 +54,10 @@ impl FrontierDoor {
     fn change(&self, change: impl FnOnce(&mut State)) {
         let mut state = lock(&self.shared);
         change(&mut state);
-        let waker = state.waker.take();
+        let ender = if state.abandoned { state.ender.take() } else { None };
+        let wakers = [state.waker.take(), ender];
         drop(state);
-        if let Some(waker) = waker {
-            waker.wake();
-        }
+        wakers.into_iter().flatten().for_each(Waker::wake);
     }
 
     /// Asks for requests; the answer is one [`Message::Leased`].
@@ -80,6 +83,11 @@ impl FrontierDoor {
     /// Does what was asked for, then ends the task.
     pub(super) fn close(&self) {
         self.change(|state| state.closing = true);
+    }
+
+    /// Ends the task now: a call that is under way is dropped.
+    pub(super) fn abandon(&self) {
+        self.change(|state| state.abandoned = true);
     }
 }
 
@@ -109,6 +117,23 @@ enum Work {
 
 impl Task {
     async fn run(mut self) {
+        let shared = Arc::clone(&self.shared);
+        let mut work = pin!(self.work());
+        poll_fn(|cx| {
+            if work.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(());
+            }
+            let mut state = lock(&shared);
+            if state.abandoned {
+                return Poll::Ready(());
+            }
+            state.ender = Some(cx.waker().clone());
+            Poll::Pending
+        })
+        .await;
+    }
+
+    async fn work(&mut self) {
         let mut worked = Duration::ZERO;
         loop {
             // A frontier in memory is never pending by itself, and many small additions are a long time together.

@@ -68,7 +68,7 @@ impl LagProbe {
                 ended: false,
             }),
         });
-        runtime.spawn(beat(runtime.clone(), Arc::clone(&shared), inbox));
+        runtime.spawn(beat(runtime.clone(), Task { shared: Arc::clone(&shared), inbox }));
         Self { shared }
     }
 
@@ -106,7 +106,24 @@ impl LagProbe {
     }
 }
 
-async fn beat(runtime: Runtime, shared: Arc<Shared>, inbox: Arc<Inbox>) {
+/// What the beating task owns.
+struct Task {
+    shared: Arc<Shared>,
+    inbox: Arc<Inbox>,
+}
+
+impl Drop for Task {
+    fn drop(&mut self) {
+        let ended = self.shared.lock().ended;
+        // Nobody would close the gate any more, or open it again.
+        if !ended {
+            self.inbox.push(Message::TaskLost);
+        }
+    }
+}
+
+async fn beat(runtime: Runtime, task: Task) {
+    let shared = &task.shared;
     let resolution = runtime.timer().resolution();
     let mut sleep = runtime.sleep_until(runtime.now() + BEAT);
     loop {
@@ -146,7 +163,7 @@ async fn beat(runtime: Runtime, shared: Arc<Shared>, inbox: Arc<Inbox>) {
         }
         drop(state);
         if let Some(open) = change {
-            inbox.push(Message::Gate { open });
+            task.inbox.push(Message::Gate { open });
         }
     }
 }
@@ -185,6 +202,20 @@ mod tests {
         assert!(snapshot.max >= 294 * MS && snapshot.gate_closed_count == 1, "{snapshot:?}");
         (0..150).for_each(|_| manual.advance(MS));
         assert_eq!(gates(&inbox), [true]);
+    }
+
+    // K6
+    #[test]
+    fn a_probe_that_the_runtime_drops_is_missed() {
+        let manual = Manual::new();
+        let inbox = Arc::new(Inbox::default());
+        let probe = LagProbe::start(&manual.runtime(), Arc::clone(&inbox), 50 * MS);
+        let task = || Task { shared: Arc::clone(&probe.shared), inbox: Arc::clone(&inbox) };
+        drop(beat(manual.runtime(), task()));
+        assert!(matches!(inbox.poll_next(Waker::noop()), Some(Message::TaskLost)));
+        probe.close();
+        drop(beat(manual.runtime(), task()));
+        assert!(inbox.poll_next(Waker::noop()).is_none());
     }
 
     #[test]

@@ -60,6 +60,7 @@ impl Stats {
         self.bytes_wire += settled.bytes_wire;
     }
 
+    /// `bytes_in_memory` is given, because bodies are given back on the parsers' threads.
     pub(super) fn snapshot(&self, now: Instant, elapsed: Duration, lag: LagSnapshot, bytes_in_memory: u64) -> Snapshot {
         let parse = |part| Duration::from_micros(self.parse.value_at_quantile(part));
         Snapshot {
@@ -107,7 +108,8 @@ pub struct Snapshot {
     pub bytes: u64,
     /// Bytes of bodies on the wire.
     pub bytes_wire: u64,
-    /// Bytes of bodies in memory now: from the first byte read until the page is decoded.
+    /// Bytes of bodies that are booked now, in steps of 64 KiB a body: what the byte budget is compared with. 0 once
+    /// the crawl has ended and its last parser has.
     pub bytes_in_memory: u64,
     /// Bytes of bodies in memory at most.
     pub bytes_in_memory_peak: u64,

@@ -3,7 +3,7 @@
 //! A [`Sim`] has a virtual clock that jumps to the next thing that happens, one thread that polls the ready tasks in an order
 //! of your choice, name servers, hosts and the paths to them, workers for CPU work, and faults that strike when you say so.
 //! A crawl of an hour takes milliseconds; one that fails fails again with the same seed. [`Sim::runtime`] gives a
-//! [`Runtime`](crate::rt::Runtime) like that of any adapter, so parsers, sinks, policies and whole crawls are tested as
+//! [`Runtime`] like that of any adapter, so parsers, sinks, policies and whole crawls are tested as
 //! they are.
 //!
 //! ```
@@ -233,6 +233,26 @@ impl Sim {
     /// As [`block_on`](Self::block_on).
     pub fn run_for(&self, time: Duration) {
         self.world.run_for(time);
+    }
+
+    /// Runs this world for so many polls of tasks, those of the network's servers included: to stop it in the middle of
+    /// anything. `false` where nothing was left to happen before.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use tidegate::sim::Sim;
+    /// let sim = Sim::new(1);
+    /// let sleeper = sim.clone();
+    /// sim.spawn(async move { sleeper.sleep(Duration::from_secs(1)).await });
+    /// assert!(sim.run_polls(1) && sim.tasks() == 1, "it sleeps");
+    /// assert!(sim.run_polls(1) && sim.tasks() == 0, "it has ended");
+    /// assert!(!sim.run_polls(1), "nothing is left");
+    /// ```
+    ///
+    /// # Panics
+    /// As [`block_on`](Self::block_on), but for a world in which nothing can happen any more.
+    pub fn run_polls(&self, polls: u64) -> bool {
+        self.world.run_polls(polls)
     }
 
     /// Starts a task; one that panics is reported by [`panics`](Self::panics).

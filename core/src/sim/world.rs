@@ -23,7 +23,7 @@ use crate::panics::panic_message;
 use crate::rt::BoxFuture;
 
 /// Polls at one instant above which nothing but a loop that never rests explains them.
-const LIVELOCK: u64 = 50_000_000;
+const LIVELOCK: u64 = 10_000_000;
 
 /// Polls after which events and tasks that gave way are looked at although others are ready.
 const TURN: u32 = 61;
@@ -233,12 +233,7 @@ impl World {
                 }
                 Step::Poll(id) => self.poll_task(id),
                 Step::Again => self.turn(),
-                Step::Deadlock => self.give_up("deadlock: nothing is ready, and nothing will ever happen"),
-                Step::TimeOver => {
-                    let limit = self.config.max_time;
-                    self.give_up(&format!("more than {limit:?} of the simulation's time have passed"));
-                }
-                Step::Livelock => self.give_up(&format!("livelock: {LIVELOCK} polls, and the clock stands still")),
+                Step::Deadlock | Step::TimeOver | Step::Livelock => self.give_up(&step),
             }
         }
     }
@@ -247,6 +242,26 @@ impl World {
     pub(super) fn run_for(self: &Arc<Self>, time: Duration) {
         let sleep = super::timer::SimSleep::new(self, self.now() + time);
         self.block_on(sleep);
+    }
+
+    /// Polls so many tasks, with all that happens in between; `false` where nothing is left to happen before.
+    pub(super) fn run_polls(self: &Arc<Self>, polls: u64) -> bool {
+        let mut left = polls;
+        while left > 0 {
+            let step = self.lock().next_step(&self.config);
+            match step {
+                // Woken for a `block_on` that has ended.
+                Step::Poll(MAIN) => {}
+                Step::Poll(id) => {
+                    self.poll_task(id);
+                    left -= 1;
+                }
+                Step::Again => self.turn(),
+                Step::Deadlock => return false,
+                Step::TimeOver | Step::Livelock => self.give_up(&step),
+            }
+        }
+        true
     }
 
     fn polling(&self, id: TaskId) -> Polling<'_> {
@@ -330,7 +345,14 @@ impl World {
     }
 
     #[track_caller]
-    fn give_up(&self, why: &str) -> ! {
+    fn give_up(&self, at: &Step) -> ! {
+        let why = match at {
+            Step::TimeOver => format!("more than {:?} of the simulation's time have passed", self.config.max_time),
+            Step::Livelock => format!("livelock: {LIVELOCK} polls, and the clock stands still"),
+            Step::Deadlock | Step::Poll(_) | Step::Again => {
+                "deadlock: nothing is ready, and nothing will ever happen".to_owned()
+            }
+        };
         let report = self.lock().describe();
         panic!("{why} (at {:?})\n{report}", self.elapsed());
     }
@@ -349,7 +371,9 @@ impl World {
             let were_none = tasks.is_empty();
             // Destructors may spawn, which drops what they spawn, and may panic.
             for task in tasks {
-                let _ = catch_unwind(AssertUnwindSafe(move || drop(task)));
+                if let Err(panic) = catch_unwind(AssertUnwindSafe(move || drop(task))) {
+                    self.lock().panics.push(panic_message(panic));
+                }
             }
             drop((events, yielded, sleeps));
             if were_none {

@@ -265,7 +265,7 @@ impl World {
         for link in 0..self.links {
             let to = mix(own, link);
             let host = &self.hosts[(to % self.hosts.len() as u64) as usize].name;
-            let folder = if to % 7 == 0 { "private" } else { "p" };
+            let folder = if to.is_multiple_of(7) { "private" } else { "p" };
             text.push_str(&format!("link http://{host}/{folder}/{}\n", (to >> 16) % self.pages));
         }
         text

@@ -39,7 +39,10 @@ impl Driver {
                 self.refused.extend(refused);
                 self.event(now, Event::FrontierBehind(self.lease.is_behind()));
             }
-            Message::FrontierFailed(error) => self.fail(now, error.into()),
+            Message::FrontierFailed(error) => {
+                self.frontier_failed = true;
+                self.fail(now, error.into());
+            }
             Message::SinkFailed { of, error } => {
                 self.fail(now, error);
                 if of == LaneOf::Outcomes {

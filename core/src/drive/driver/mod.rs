@@ -99,13 +99,13 @@ pub(super) struct Driver {
     seeds: HashSet<Box<str>, KeyedState>,
     /// Requests that the frontier had no room for and that are not settled yet.
     refused: VecDeque<Request>,
-    /// Lanes that take nothing more because the crawl failed.
-    failed_lanes: Vec<Box<dyn Lane>>,
-    ledger: Arc<Ledger>,
+    /// The lane of outcomes that takes nothing more because its sink failed.
+    lost_outcomes: Option<Box<dyn Lane>>,
     limits: Arc<Limits>,
     lease: Lease,
     finish: Option<FinishReason>,
     fatal: Option<Error>,
+    frontier_failed: bool,
     /// Sinks and the frontier, as long as their tasks have not ended.
     open_tasks: usize,
     /// Why the sinks were closed; `None` while the crawl runs.
@@ -136,8 +136,6 @@ struct Lease {
     worth_asking: bool,
     drained: bool,
     next_due: Option<SystemTime>,
-    /// The question was taken back, because the crawl ends.
-    withdrawn: bool,
 }
 
 impl Lease {
@@ -160,12 +158,12 @@ impl Driver {
             trusted: HashSet::with_hasher(KeyedState::new(0)),
             seeds: HashSet::with_hasher(KeyedState::new(0)),
             refused: VecDeque::new(),
-            failed_lanes: Vec::new(),
-            ledger: Arc::clone(&p.ledger),
+            lost_outcomes: None,
             limits: Arc::new(p.settings.profile.limits.clone()),
             lease: Lease { worth_asking: true, ..Lease::default() },
             finish: None,
             fatal: None,
+            frontier_failed: false,
             open_tasks: 1 + usize::from(p.items.is_some()) + usize::from(p.outcomes.is_some()),
             closing: None,
             drain_until: None,
@@ -217,6 +215,7 @@ impl Driver {
 
     fn end(&mut self, now: Instant, reason: FinishReason, how: Shutdown) {
         self.finish.get_or_insert(reason);
+        self.withdraw_question();
         self.p.engine.shutdown(now, how);
         let within = match how {
             Shutdown::Graceful { within } => within,
@@ -239,7 +238,7 @@ impl Driver {
     fn lose_outcomes(&mut self, now: Instant) {
         if let Some(lane) = self.p.outcomes.take() {
             lane.close(Close::Failed);
-            self.failed_lanes.push(lane);
+            self.lost_outcomes = Some(lane);
             let waiting: Vec<_> = self.records.iter().flatten().filter(|r| r.closing.is_some()).map(|r| r.id).collect();
             for job in waiting {
                 // Its outcome is with nobody, so it is not done.
@@ -264,21 +263,28 @@ impl Driver {
         }
     }
 
-    fn is_done(&mut self) -> bool {
+    /// The crawl ends: what the frontier leases now would come too late, and might be what was just given back.
+    fn withdraw_question(&mut self) {
+        if self.lease.asked {
+            self.p.frontier.withdraw();
+        }
+    }
+
+    fn is_done(&self) -> bool {
         if !self.p.engine.is_idle() || !self.refused.is_empty() {
             return false;
         }
-        if !self.lease.adding.is_empty() && self.fatal.is_none() {
+        // Nothing that it was asked is answered any more.
+        if self.frontier_failed {
+            return true;
+        }
+        if !self.lease.adding.is_empty() {
             return false;
         }
         if self.finish.is_none() {
             return self.lease.drained && !self.lease.worth_asking;
         }
-        // What it leases now would come too late for an outcome.
-        if self.lease.asked && !std::mem::replace(&mut self.lease.withdrawn, true) {
-            self.p.frontier.withdraw();
-        }
-        !self.lease.asked || self.fatal.is_some()
+        !self.lease.asked
     }
 
     fn begin_to_close(&mut self) {
@@ -311,6 +317,7 @@ impl Driver {
         }
         if self.p.engine.is_exhausted() && self.finish.is_none() {
             self.finish = Some(FinishReason::MaxPages);
+            self.withdraw_question();
             self.p.engine.cancel_unstarted();
             self.drain_until = Some(later(now, self.p.settings.profile.drain));
         }
@@ -346,7 +353,7 @@ impl Driver {
     fn publish(&mut self) {
         let counters = self.p.engine.counters();
         self.p.probe.set_active(counters.in_flight > 0);
-        let bytes = self.ledger.bytes();
+        let bytes = self.p.ledger.bytes();
         let mut stats = self.stats();
         stats.counters = counters;
         stats.bytes_in_memory_peak = stats.bytes_in_memory_peak.max(bytes);
@@ -355,15 +362,15 @@ impl Driver {
 
     /// Ends what is left of the sinks, in the middle of a delivery where need be.
     fn abandon_lanes(&mut self) {
-        let lanes = [self.p.items.take(), self.p.outcomes.take()].into_iter().flatten();
-        lanes.chain(self.failed_lanes.drain(..)).for_each(|lane| lane.abandon());
+        let lanes = [self.p.items.take(), self.p.outcomes.take(), self.lost_outcomes.take()];
+        lanes.into_iter().flatten().for_each(|lane| lane.abandon());
     }
 
     fn finish_up(&mut self, now: Instant) {
         self.p.inbox.close();
         self.p.loops.iter().for_each(FetchLoop::close);
         self.p.probe.close();
-        self.p.frontier.close();
+        self.p.frontier.abandon();
         self.abandon_lanes();
         // Closing thousands of sockets takes tens of milliseconds: not on this thread, where there is another.
         if let Some(fetcher) = self.p.fetcher.take() {
@@ -372,7 +379,7 @@ impl Driver {
         self.publish();
         self.stats().bound.stop(now);
         let elapsed = now.saturating_duration_since(self.started);
-        let totals = self.stats().snapshot(now, elapsed, self.p.probe.snapshot(now), self.ledger.bytes());
+        let totals = self.stats().snapshot(now, elapsed, self.p.probe.snapshot(now), self.p.ledger.bytes());
         let report = Report {
             finish_reason: self.finish.unwrap_or(FinishReason::Done),
             profile: self.p.settings.profile.name,
@@ -406,7 +413,7 @@ impl Driver {
             }
             // Bodies are given back on other threads, so the sum is asked for and not told: after the inbox was found empty,
             // since who gives back wakes its reader.
-            let bytes = self.ledger.bytes();
+            let bytes = self.p.ledger.bytes();
             self.event(now, Event::Bytes(bytes));
             self.ask_frontier();
             let mut acted = false;
@@ -489,7 +496,7 @@ impl Drop for Driver {
         self.p.inbox.close();
         self.p.loops.iter().for_each(FetchLoop::close);
         self.p.probe.close();
-        self.p.frontier.close();
+        self.p.frontier.abandon();
         self.abandon_lanes();
     }
 }

@@ -11,7 +11,7 @@ use crate::request::without_userinfo;
 use crate::time::later;
 use crate::{
     Accept, Delivery, DeliveryId, Error, ErrorKind, FetchCx, Head, HostCx, Limits, Outcome, RetryTime, Settled,
-    SkipReason,
+    SkipReason, Verdict,
 };
 
 impl Driver {
@@ -55,7 +55,7 @@ impl Driver {
 
     pub(super) fn context(&self, at: usize, limits: Arc<Limits>, number: u64, attempt: u32) -> FetchCx {
         let runtime = self.p.runtime.clone();
-        FetchCx::new(runtime, limits, number, attempt, Arc::clone(&self.ledger))
+        FetchCx::new(runtime, limits, number, attempt, Arc::clone(&self.p.ledger))
             .in_loop(self.p.loops[at].wheel(), self.p.loops[at].slice())
     }
 
@@ -68,7 +68,7 @@ impl Driver {
         let at = self.loop_of(host);
         let (guards, guarded) = (self.p.settings.profile.guard, !self.trusted.contains(&host));
         let limits = Arc::clone(&self.limits);
-        let (runtime, ledger) = (self.p.runtime.clone(), Arc::clone(&self.ledger));
+        let (runtime, ledger) = (self.p.runtime.clone(), Arc::clone(&self.p.ledger));
         let (wheel, slice) = (self.p.loops[at].wheel(), self.p.loops[at].slice());
         let cx = HostCx::new(self.p.settings.user_agent.clone(), move |request| {
             let cx = FetchCx::new(runtime.clone(), Arc::clone(&limits), 0, 1, Arc::clone(&ledger));
@@ -192,7 +192,15 @@ impl Driver {
                 let delivery: Delivery<Settled> = Delivery::new(DeliveryId::of(&identity, u64::MAX), url, at, *settled);
                 lane.enqueue(job, Box::new(vec![delivery]));
             }
-            None => self.closed(now, job),
+            None => {
+                if self.lost_outcomes.is_some()
+                    && let Some(record) = self.record(job)
+                {
+                    // There was somebody to take its outcome, and nobody has.
+                    record.closing = Some(Verdict::Return);
+                }
+                self.closed(now, job);
+            }
         }
     }
 }
