@@ -74,7 +74,7 @@ impl SimBuilder {
             poll_cost: Duration::ZERO,
             io_cost: Duration::ZERO,
             job_cost: Duration::ZERO,
-            max_time: Duration::from_secs(365 * 24 * 3600),
+            max_time: Duration::from_secs(24 * 3600),
         }
     }
 
@@ -120,7 +120,8 @@ impl SimBuilder {
         self
     }
 
-    /// Time of the virtual clock after which the simulation panics with the list of its tasks: a year by default.
+    /// Time of the virtual clock after which the simulation panics with the list of its tasks: a day by default. A crawl that
+    /// waits for ever is found by it where its heartbeat goes on, which is no deadlock; a tight bound finds it sooner.
     pub fn max_time(mut self, time: Duration) -> Self {
         self.max_time = time;
         self

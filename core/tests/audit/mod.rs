@@ -33,7 +33,14 @@ const LARGE: usize = 30_000;
 /// A world with one worker for parsers and nothing queued before it, so that a permit that is lost is the last; reads and
 /// writes take their time, so that slices of the fetch loop end in the middle of bodies.
 pub(crate) fn sim(scheduling: Scheduling, seed: u64) -> Sim {
-    Sim::builder().seed(seed).scheduling(scheduling).queue(0).job_cost(MS).io_cost(MS / 6).build()
+    Sim::builder()
+        .seed(seed)
+        .scheduling(scheduling)
+        .queue(0)
+        .job_cost(MS)
+        .io_cost(MS / 6)
+        .max_time(MS * 3_600_000)
+        .build()
 }
 
 /// Runs a check, and says where it failed.

@@ -16,6 +16,9 @@ use tidegate::{Crawl, FinishReason, MemoryFrontier, Report};
 use self::audit::Audit;
 use self::draw::World;
 
+/// Of a crawl and of what is left after it. One that waits for ever beats until then.
+const LONGEST: Duration = Duration::from_secs(6 * 3600);
+
 /// Runs one crawl and judges it; gives what there was to see.
 async fn crawl(sim: Sim) -> (Report, u64) {
     let world = Arc::new(World::draw(&sim));
@@ -78,7 +81,7 @@ fn a_crawl_keeps_its_promises_whatever_the_world_does() {
     let micros = Duration::from_micros;
     // Polls and reads that cost nothing, and such that end the slices of the fetch loop.
     for (part, poll_cost, io_cost) in [(0, 0, 0), (1, 3, 20), (2, 0, 200), (3, 40, 0)] {
-        let sims = Sim::builder().poll_cost(micros(poll_cost)).io_cost(micros(io_cost));
+        let sims = Sim::builder().poll_cost(micros(poll_cost)).io_cost(micros(io_cost)).max_time(LONGEST);
         sims.check(seeds().filter(|seed| seed % 4 == part), |sim| async move {
             let (report, _) = crawl(sim.clone()).await;
             assert_eq!(sim.tasks(), 0, "tasks are left of {report}");
@@ -92,7 +95,7 @@ fn the_same_seed_gives_the_same_crawl() {
     for seed in 0..10 {
         for scheduling in Scheduling::ALL {
             let run = || {
-                let sim = Sim::builder().seed(seed).scheduling(scheduling).build();
+                let sim = Sim::builder().seed(seed).scheduling(scheduling).max_time(LONGEST).build();
                 let out = sim.block_on(crawl(sim.clone()));
                 sim.end();
                 out
@@ -109,7 +112,7 @@ fn the_same_seed_gives_the_same_crawl() {
 fn the_worlds_are_as_bad_as_they_should_be() {
     let mut seen = std::collections::BTreeMap::<&str, u64>::new();
     for seed in 0..200 {
-        let sim = Sim::new(seed);
+        let sim = Sim::builder().seed(seed).max_time(LONGEST).build();
         let (report, _) = sim.block_on(crawl(sim.clone()));
         sim.end();
         let t = &report.totals;
