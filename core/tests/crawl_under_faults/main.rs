@@ -1,7 +1,7 @@
 //! A crawl of a world that is drawn from a seed: hosts, paths, faults of the network and of this machine, parsers, sinks,
 //! the embedder's own doings. Whatever it is, the crawl ends and keeps its promises.
 //!
-//! `TIDEGATE_SEEDS=0..10000` runs more than the hundred of an ordinary test run.
+//! `TIDEGATE_SEEDS=0..10000` runs more than the three hundred of an ordinary test run.
 
 mod audit;
 mod draw;
@@ -70,7 +70,7 @@ async fn crawl(sim: Sim) -> (Report, u64) {
 }
 
 fn seeds() -> std::ops::Range<u64> {
-    let Ok(text) = std::env::var("TIDEGATE_SEEDS") else { return 0..100 };
+    let Ok(text) = std::env::var("TIDEGATE_SEEDS") else { return 0..300 };
     let (from, to) = text.split_once("..").expect("TIDEGATE_SEEDS is a range, as 0..10000");
     from.parse().expect("a number")..to.parse().expect("a number")
 }
