@@ -1,4 +1,5 @@
 //! How a crawl ends, in a simulated world.
+#![cfg(feature = "http")]
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;

@@ -2,6 +2,7 @@
 //! the embedder's own doings. Whatever it is, the crawl ends and keeps its promises.
 //!
 //! `TIDEGATE_SEEDS=0..10000` runs more than the three hundred of an ordinary test run.
+#![cfg(feature = "http")]
 
 mod audit;
 mod draw;
