@@ -76,11 +76,11 @@ fn a_fetch() {
     let stale = |sim: &Sim| host(sim, Host::http(|_| Reply::ok("hello").then_close()));
     fetches("fetch, connection stale", stale, Some("http://a.test/"), get, None, Ok(200));
     let dripped = |sim: &Sim| {
-        let link = Link { chunk: 1..=7, ..Link::default() };
+        let link = Link::new().chunk(1..=7);
         host(sim, Host::http(|_| Reply::ok("hello, world").chunked(5)).with_link(link));
     };
     fetches("fetch, dripped", dripped, None, get, None, Ok(200));
-    let reset = |sim: &Sim| host(sim, Host::http(|_| Reply::ok("hello").cut(-2).then_reset()));
+    let reset = |sim: &Sim| host(sim, Host::http(|_| Reply::ok("hello").cut_last(2).then_reset()));
     fetches("fetch, reset", reset, None, get, None, Err(ErrorKind::ConnectReset));
     let silent = |sim: &Sim| host(sim, Host::http(|_| Reply::silence()));
     fetches("fetch, silence", silent, None, get, None, Err(ErrorKind::TimeoutFirstByte));
@@ -104,7 +104,7 @@ fn a_fetch_that_is_redirected() {
 #[test]
 fn a_fetch_under_back_pressure() {
     let network = |sim: &Sim| {
-        let link = Link { window: 4 << 10, chunk: 1 << 10..=4 << 10, ..Link::default() };
+        let link = Link::new().window(4 << 10).chunk(1 << 10..=4 << 10);
         host(sim, Host::http(|asked| Reply::ok(vec![b'x'; asked.body.len()])).with_link(link));
     };
     let post = || Request::post("http://a.test/", vec![b'y'; 30 << 10]);
@@ -254,7 +254,7 @@ mod tls {
 #[test]
 fn a_race_of_two_addresses() {
     let addrs: [IpAddr; 2] = ["2600::9".parse().expect("literal"), [24, 9, 9, 9].into()];
-    let late = || Link { latency: MS * 300, ..Link::default() };
+    let late = || Link::new().latency(MS * 300);
     let answers = move || Host::http(|_| Reply::ok("hello")).with_link(late());
     let refuses = move || Host::refuses().with_link(late());
     let raced = |what: &str, first: &dyn Fn() -> Host, second: &dyn Fn() -> Host, expected| {

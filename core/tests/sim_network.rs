@@ -4,6 +4,7 @@
 use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
+use std::num::NonZeroU64;
 use std::pin::Pin;
 use std::time::Duration;
 
@@ -52,7 +53,7 @@ async fn pair(sim: &Sim, link: Link) -> (TcpConn, SimStream) {
 #[test]
 fn latency_is_exact_in_both_directions() {
     Sim::check(0..2, |sim| async move {
-        let link = Link { latency: MS * 30, ..Link::default() };
+        let link = Link::new().latency(MS * 30);
         let (mut ours, mut theirs) = pair(&sim, link).await;
         assert_eq!(sim.elapsed(), MS * 60, "there and back");
         write(&mut ours, b"ping").await.expect("open");
@@ -70,8 +71,11 @@ fn latency_is_exact_in_both_directions() {
 #[test]
 fn bandwidth_is_exact_and_shared_by_what_follows() {
     Sim::check(0..2, |sim| async move {
-        let link =
-            Link { latency: MS * 10, bandwidth: Some(1000), chunk: 100..=100, window: 1 << 20, ..Link::default() };
+        let link = Link::new()
+            .latency(MS * 10)
+            .bandwidth(NonZeroU64::new(1000).expect("not zero"))
+            .chunk(100..=100)
+            .window(1 << 20);
         let (mut ours, mut theirs) = pair(&sim, link).await;
         let began = sim.elapsed();
         write(&mut ours, &[7; 2000]).await.expect("open");
@@ -92,7 +96,7 @@ fn bandwidth_is_exact_and_shared_by_what_follows() {
 #[test]
 fn chunks_jitter_and_windows_change_no_byte() {
     Sim::check(0..20, |sim| async move {
-        let link = Link { latency: MS, jitter: MS * 9, chunk: 1..=700, window: 1000, ..Link::default() };
+        let link = Link::new().latency(MS).jitter(MS * 9).chunk(1..=700).window(1000);
         let (mut ours, mut theirs) = pair(&sim, link).await;
         let sent: Vec<u8> = (0..20_000_u32).map(|n| (n % 251) as u8).collect();
         let bytes = sent.clone();
@@ -129,11 +133,12 @@ fn ends_are_told_apart() {
         assert_eq!(theirs.read().await.expect("open"), "still");
         drop((ours, theirs));
 
-        // Reset: what came before is lost too.
+        // Reset: what came before is read before it.
         let (mut ours, mut theirs) = pair(&sim, Link::default()).await;
-        theirs.write_all(b"lost").await.expect("open");
+        theirs.write_all(b"early").await.expect("open");
         theirs.reset();
         sim.sleep(SECOND).await;
+        assert_eq!(read(&mut ours).await.expect("it came"), b"early");
         assert_eq!(read(&mut ours).await.expect_err("reset").kind(), io::ErrorKind::ConnectionReset);
         assert_eq!(write(&mut ours, b"x").await.expect_err("reset").kind(), io::ErrorKind::ConnectionReset);
         drop(ours);
@@ -147,10 +152,21 @@ fn ends_are_told_apart() {
         assert_eq!(read(&mut ours).await.expect_err("reset").kind(), io::ErrorKind::ConnectionReset);
         drop(ours);
 
-        // Written to after the other end was closed: taken, then a reset.
+        // Written to after the other end was closed: taken, and so is what follows until the reset is back.
         let (mut ours, theirs) = pair(&sim, Link::default()).await;
         drop(theirs);
         write(&mut ours, b"x").await.expect("nobody knows yet");
+        write(&mut ours, b"y").await.expect("nobody knows yet");
+        sim.sleep(SECOND).await;
+        assert_eq!(write(&mut ours, b"z").await.expect_err("reset").kind(), io::ErrorKind::ConnectionReset);
+        assert_eq!(read(&mut ours).await.expect_err("reset").kind(), io::ErrorKind::ConnectionReset);
+        drop(ours);
+
+        // Bytes were on their way when the other end was closed: its end comes first, then a reset.
+        let (mut ours, theirs) = pair(&sim, Link::default()).await;
+        write(&mut ours, b"x").await.expect("open");
+        drop(theirs);
+        assert_eq!(read(&mut ours).await.expect("a clean end"), b"");
         sim.sleep(SECOND).await;
         assert_eq!(read(&mut ours).await.expect_err("reset").kind(), io::ErrorKind::ConnectionReset);
         drop(ours);
@@ -162,7 +178,7 @@ fn ends_are_told_apart() {
 #[test]
 fn a_reader_that_does_not_read_stops_the_writer() {
     Sim::check(0..2, |sim| async move {
-        let (mut ours, mut theirs) = pair(&sim, Link { window: 1000, chunk: 300..=300, ..Link::default() }).await;
+        let (mut ours, mut theirs) = pair(&sim, Link::new().window(1000).chunk(300..=300)).await;
         let mut writing = Box::pin(write(&mut ours, &[1; 1500]));
         assert!(futures::poll!(&mut writing).is_pending());
         sim.sleep(SECOND).await;
@@ -275,7 +291,7 @@ impl Client {
 fn a_peer_answers_whatever_it_is_told_however_it_is_cut() {
     for chunk in [1..=1, 1..=50, 16 << 10..=16 << 10] {
         Sim::check(0..3, |sim| {
-            let link = Link { chunk: chunk.clone(), ..Link::default() };
+            let link = Link::new().chunk(chunk.clone());
             async move {
                 let peer = Host::http(|asked| match asked.path.as_str() {
                     "/echo" => Reply::ok(format!("{} {} {}", asked.method, asked.host(), asked.nth)),
@@ -283,9 +299,9 @@ fn a_peer_answers_whatever_it_is_told_however_it_is_cut() {
                     "/moved" => Reply::redirect(302, "/echo"),
                     "/late" => Reply::ok("late").after(SECOND),
                     "/drip" => Reply::ok("0123456789").drip(1, MS * 10),
-                    "/cut" => Reply::ok("0123456789").cut(-1),
+                    "/cut" => Reply::ok("0123456789").cut_last(1),
                     "/empty" => Reply::raw("").then_close(),
-                    "/reset" => Reply::ok("0123456789").cut(20).then_reset(),
+                    "/reset" => Reply::ok("0123456789").cut_after(20).then_reset(),
                     "/garbage" => Reply::raw("SSH-2.0-OpenSSH_9.2\r\n").then_close(),
                     "/silence" => Reply::silence(),
                     "/until-end" => Reply::raw("HTTP/1.1 200 OK\r\n\r\nall").then_half_close(),

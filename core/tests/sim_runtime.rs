@@ -297,7 +297,7 @@ fn the_same_seed_gives_the_same_trace_and_another_does_not() {
         sim.end();
         trace
     };
-    for scheduling in Scheduling::ALL {
+    for &scheduling in Scheduling::ALL {
         assert_eq!(trace(1, scheduling), trace(1, scheduling));
         assert_ne!(trace(1, scheduling), trace(2, scheduling));
     }

@@ -292,7 +292,8 @@ fn a_fault_and_a_shutdown() {
 #[test]
 fn two_faults_at_once() {
     let mut rng = fastrand::Rng::with_seed(3);
-    let counts = Op::ALL.map(|op| (op, crawl(ORDERS[0], |_, _| {}).sim.count(op)));
+    let counts = [Op::Connect, Op::Read, Op::Write, Op::Resolve, Op::Spawn, Op::Offload]
+        .map(|op| (op, crawl(ORDERS[0], |_, _| {}).sim.count(op)));
     for pair in 0..300 {
         let order = ORDERS[pair % ORDERS.len()];
         let faults = [0; 2].map(|_| {

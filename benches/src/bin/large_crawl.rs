@@ -130,7 +130,7 @@ fn fetcher(args: &Args, sim: &Sim, runtime: &Runtime) -> Result<Box<dyn Fetcher>
         }
         let latency = Duration::from_millis(10 + host * 7919 % 100);
         let host = Host::http(|_| Reply::ok("<title>a page of a simulated host</title>"));
-        Some(host.with_link(Link { latency, ..Link::default() }))
+        Some(host.with_link(Link::new().latency(latency)))
     });
     Ok(Box::new(HttpFetcher::builder(runtime).user_agent("large-crawl/1").build()?))
 }

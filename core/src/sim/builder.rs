@@ -12,7 +12,7 @@ use crate::panics::panic_message;
 ///
 /// ```
 /// use tidegate::sim::Scheduling;
-/// assert_eq!(Scheduling::ALL.len(), 3);
+/// assert!(Scheduling::ALL.contains(&Scheduling::Lifo));
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
@@ -27,7 +27,7 @@ pub enum Scheduling {
 
 impl Scheduling {
     /// All of them.
-    pub const ALL: [Self; 3] = [Self::Fifo, Self::Lifo, Self::Random];
+    pub const ALL: &'static [Self] = &[Self::Fifo, Self::Lifo, Self::Random];
 
     /// Its name, as `TIDEGATE_SIM_SEED` takes it.
     pub fn name(self) -> &'static str {
@@ -40,7 +40,7 @@ impl Scheduling {
 }
 
 /// The variable with the one seed that [`Sim::check`] is to run, as `17` or `17:lifo`.
-pub(super) const SEED_VARIABLE: &str = "TIDEGATE_SIM_SEED";
+const SEED_VARIABLE: &str = "TIDEGATE_SIM_SEED";
 
 /// Describes a simulation. Made by [`Sim::builder`].
 ///
@@ -62,6 +62,7 @@ pub struct SimBuilder {
     pub(super) io_cost: Duration,
     pub(super) job_cost: Duration,
     pub(super) max_time: Duration,
+    pub(super) max_polls_at_once: u64,
 }
 
 impl SimBuilder {
@@ -75,6 +76,7 @@ impl SimBuilder {
             io_cost: Duration::ZERO,
             job_cost: Duration::ZERO,
             max_time: Duration::from_secs(24 * 3600),
+            max_polls_at_once: 10_000_000,
         }
     }
 
@@ -127,6 +129,13 @@ impl SimBuilder {
         self
     }
 
+    /// Polls and events at one instant above which the simulation panics with the list of its tasks, because something in it
+    /// never rests: 10,000,000 by default. A crawl of millions of URLs whose fetcher answers at once needs more.
+    pub fn max_polls_at_once(mut self, polls: u64) -> Self {
+        self.max_polls_at_once = polls;
+        self
+    }
+
     /// Begins.
     pub fn build(self) -> Sim {
         Sim::begin(self)
@@ -140,13 +149,13 @@ impl SimBuilder {
         let chosen = std::env::var(SEED_VARIABLE).ok();
         match chosen.as_deref().map(parse_chosen) {
             Some(Some((seed, only))) => {
-                let orders = Scheduling::ALL.into_iter().filter(|order| only.is_none_or(|only| only == *order));
+                let orders = Scheduling::ALL.iter().copied().filter(|order| only.is_none_or(|only| only == *order));
                 orders.for_each(|scheduling| self.clone().seed(seed).scheduling(scheduling).run(&test));
             }
             Some(None) => panic!("{SEED_VARIABLE} is a number, or a number and one of :fifo, :lifo, :random"),
             None => {
                 for seed in seeds {
-                    for scheduling in Scheduling::ALL {
+                    for &scheduling in Scheduling::ALL {
                         self.clone().seed(seed).scheduling(scheduling).run(&test);
                     }
                 }
@@ -157,12 +166,12 @@ impl SimBuilder {
     fn run<F: Future<Output = ()>>(self, test: &impl Fn(Sim) -> F) {
         let (seed, scheduling) = (self.seed, self.scheduling);
         let sim = self.build();
-        let outcome = catch_unwind(AssertUnwindSafe(|| {
-            sim.block_on(test(sim.clone()));
+        let outcome = catch_unwind(AssertUnwindSafe(|| sim.block_on(test(sim.clone()))));
+        let ended = catch_unwind(AssertUnwindSafe(|| {
+            sim.end();
             let panics = sim.panics();
             assert!(panics.is_empty(), "{}", panics.join("\n"));
         }));
-        let ended = catch_unwind(AssertUnwindSafe(|| sim.end()));
         if let Err(panic) = outcome.and(ended) {
             let (message, order) = (panic_message(panic), scheduling.name());
             panic!("seed {seed}, {order}: {message}\nalone: {SEED_VARIABLE}={seed}:{order}");
@@ -174,7 +183,7 @@ fn parse_chosen(text: &str) -> Option<(u64, Option<Scheduling>)> {
     match text.split_once(':') {
         None => Some((text.parse().ok()?, None)),
         Some((seed, order)) => {
-            let order = Scheduling::ALL.into_iter().find(|known| known.name() == order)?;
+            let order = *Scheduling::ALL.iter().find(|known| known.name() == order)?;
             Some((seed.parse().ok()?, Some(order)))
         }
     }

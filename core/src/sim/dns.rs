@@ -40,7 +40,7 @@ impl Lookup {
         Self { after: Duration::from_millis(1), answer }
     }
 
-    /// These addresses, with a time to live of an hour.
+    /// These addresses.
     pub fn found(addrs: impl IntoIterator<Item = IpAddr>) -> Self {
         let addrs = Addrs::new(addrs.into_iter().collect(), Some(Duration::from_secs(3600)));
         Self::new(Answer::Found(addrs))
@@ -61,6 +61,15 @@ impl Lookup {
         Self::new(Answer::Never)
     }
 
+    /// How long found addresses hold; an hour by default.
+    #[must_use]
+    pub fn ttl(mut self, time: Duration) -> Self {
+        if let Answer::Found(addrs) = &mut self.answer {
+            addrs.ttl = Some(time);
+        }
+        self
+    }
+
     /// The answer comes so long after the question; 1 ms by default.
     #[must_use]
     pub fn after(mut self, time: Duration) -> Self {
@@ -69,7 +78,7 @@ impl Lookup {
     }
 }
 
-type Rule = Arc<dyn Fn(&Name) -> Lookup + Send + Sync>;
+pub(super) type Rule = Arc<dyn Fn(&Name) -> Lookup + Send + Sync>;
 
 /// What the name servers know.
 pub(super) struct Names {
@@ -88,8 +97,9 @@ impl Names {
         self.known.insert(name, lookup);
     }
 
-    pub(super) fn set_rule(&mut self, rule: Rule) {
-        self.rule = Some(rule);
+    /// The rule that it replaces is dropped by the caller, without the lock.
+    pub(super) fn set_rule(&mut self, rule: Rule) -> Option<Rule> {
+        self.rule.replace(rule)
     }
 }
 
@@ -109,14 +119,14 @@ impl Resolve for SimResolve {
             let (name, message) = (name.clone(), message.into());
             Err(ResolveError::Failed { name, message })
         };
-        let (known, rule) = {
+        let (struck, known, rule) = {
             let mut state = world.lock();
-            if let Some(failure) = state.faults.strikes(Op::Resolve) {
-                let error = failed(&name, &failure().to_string());
-                return Box::pin(std::future::ready(error));
-            }
-            (state.names.known.get(&name).cloned(), state.names.rule.clone())
+            (state.faults.strikes(Op::Resolve), state.names.known.get(&name).cloned(), state.names.rule.clone())
         };
+        if let Some(failure) = struck {
+            let error = failed(&name, &failure().to_string());
+            return Box::pin(std::future::ready(error));
+        }
         let is_local = name.as_str() == "localhost";
         let lookup = known.or_else(|| rule.map(|rule| rule(&name))).unwrap_or_else(|| match name.as_str() {
             _ if is_local => Lookup::found([[127, 0, 0, 1].into()]),
@@ -132,7 +142,7 @@ impl Resolve for SimResolve {
                 })
                 .await;
             }
-            SimSleep::new(&world, world.now() + lookup.after).await;
+            SimSleep::after(&world, lookup.after).await;
             match lookup.answer {
                 Answer::Found(addrs) => Ok(addrs),
                 Answer::NotFound => Err(ResolveError::NotFound(name)),

@@ -23,7 +23,8 @@ pub enum Op {
 
 impl Op {
     /// All of them.
-    pub const ALL: [Self; 6] = [Self::Connect, Self::Read, Self::Write, Self::Resolve, Self::Spawn, Self::Offload];
+    pub const ALL: &'static [Self] =
+        &[Self::Connect, Self::Read, Self::Write, Self::Resolve, Self::Spawn, Self::Offload];
 }
 
 /// The error of a call that fails.

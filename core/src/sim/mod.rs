@@ -19,7 +19,7 @@
 //! Sim::check(0..3, |sim| async move {
 //!     // Seven of ten answers are lost.
 //!     sim.net().hosts_by(|_| {
-//!         Some(Host::http(|asked| if asked.random % 10 < 7 { Reply::ok("lost").cut(-2) } else { Reply::ok("found") }))
+//!         Some(Host::http(|asked| if asked.random % 10 < 7 { Reply::ok("lost").cut_last(2) } else { Reply::ok("found") }))
 //!     });
 //!     let crawl = Crawl::builder(sim.runtime())
 //!         .user_agent("words-bot/0.1 (+mailto:me@example.org)")
@@ -37,17 +37,20 @@
 //! * Time passes only when nothing is ready, and while work is done that says how long it takes: [`Sim::spend`],
 //!   [`SimBuilder::poll_cost`], [`SimBuilder::io_cost`], [`SimBuilder::job_cost`]. On the loop such work delays every timer,
 //!   which is lag; on a worker of the offload the loop goes on meanwhile.
-//! * The same seed, order and test give the same [`Sim::trace_hash`], on any machine.
+//! * The same seed, order and test give the same [`Sim::trace_hash`], on any machine. Where the crawl speaks TLS they do not: keys
+//!   and signatures are random, and certificates are judged by the real clock.
 //!
 //! # What is not simulated
-//! Cores: workers and the loop do not compete for one. TCP's slow start and loss; a path has a latency, jitter, a bandwidth
-//! and a window. TLS between the crawl and a scripted peer. The number of descriptors of the machine that the test runs on
-//! still lowers the concurrency of a crawl.
+//! Cores: workers and the loop do not compete for one. TCP's slow start, loss, retransmission, TIME_WAIT, and window updates
+//! that take time; a connection has a latency, jitter, a bandwidth and a window of its own in each direction, and does not share
+//! them. Options of sockets other than the local address. TLS between the crawl and a scripted peer. The number of
+//! descriptors of the machine that the test runs on still lowers the concurrency of a crawl.
 //!
 //! # Panics
 //! A simulation in which nothing can happen any more panics with a list of its tasks, where they were spawned and what they
-//! wait for; so does one whose clock passes [`SimBuilder::max_time`], and one that never rests. Waiting for anything that
-//! is not simulated (a thread, a real socket) is such a deadlock.
+//! wait for; so does one whose clock passes [`SimBuilder::max_time`], and one that never rests
+//! ([`SimBuilder::max_polls_at_once`]). A task that waits for anything that is not simulated (a thread, a real socket) is in
+//! such a deadlock; a job of the offload that does so hangs the test.
 
 mod builder;
 mod dns;
@@ -79,7 +82,8 @@ use self::timer::SimTimer;
 use self::world::World;
 use crate::rt::{BoxFuture, Name, Runtime, Spawn};
 
-/// What the clock on the wall shows at the start: 2030-01-01 00:00:00 UTC.
+/// What the clock on the wall shows at the start: 2030-01-01 00:00:00 UTC, and as many nanoseconds as the seed says, so that what
+/// is drawn from the time differs from seed to seed.
 fn epoch() -> SystemTime {
     SystemTime::UNIX_EPOCH + Duration::from_secs(1_893_456_000)
 }
@@ -168,13 +172,13 @@ impl Sim {
     /// sim.name("gone.test", Lookup::not_found());
     /// ```
     pub fn name(&self, name: &str, lookup: Lookup) {
-        let known = Name::new(name).unwrap_or_else(|| panic!("{name:?} is no name"));
-        self.world.lock().names.set(known, lookup);
+        self.world.lock().names.set(valid(name), lookup);
     }
 
     /// Sets the answer to lookups of every name that [`name`](Self::name) did not set.
     pub fn names_by(&self, rule: impl Fn(&Name) -> Lookup + Send + Sync + 'static) {
-        self.world.lock().names.set_rule(Arc::new(rule));
+        let replaced = self.world.lock().names.set_rule(Arc::new(rule));
+        drop(replaced);
     }
 
     /// The address of a name that nobody set.
@@ -182,11 +186,15 @@ impl Sim {
     /// # Panics
     /// Where `name` cannot be one.
     pub fn address_of(name: &str) -> IpAddr {
-        address_of(&Name::new(name).unwrap_or_else(|| panic!("{name:?} is no name")))
+        address_of(&valid(name))
     }
 
     /// Makes the n-th call of an operation fail, counted from 0 over the whole simulation: a connection with `EMFILE`, a read
-    /// or write with `ConnectionReset`, a lookup with a failed answer. A task is dropped unpolled, a job is rejected.
+    /// or write with `ConnectionReset`, a lookup with a failed answer. A task is dropped unpolled, a job is rejected. Only that
+    /// call fails: what is read from the same connection next is read.
+    ///
+    /// # Panics
+    /// Where that call is past.
     ///
     /// ```
     /// use tidegate::sim::{Op, Sim};
@@ -204,6 +212,9 @@ impl Sim {
 
     /// The same with an error of your own, for connections, reads and writes.
     ///
+    /// # Panics
+    /// As [`fail`](Self::fail).
+    ///
     /// ```
     /// use std::io;
     /// use tidegate::sim::{Op, Sim};
@@ -211,6 +222,8 @@ impl Sim {
     /// sim.fail_with(Op::Connect, 0, || io::ErrorKind::AddrNotAvailable.into());
     /// ```
     pub fn fail_with(&self, op: Op, nth: u64, error: impl Fn() -> io::Error + Send + Sync + 'static) {
+        let count = self.count(op);
+        assert!(nth >= count, "{op:?} was called {count} times already, and call {nth} is past");
         self.world.lock().faults.plan(op, nth, Arc::new(error));
     }
 
@@ -263,8 +276,7 @@ impl Sim {
 
     /// Waits for so long.
     pub async fn sleep(&self, time: Duration) {
-        let at = crate::time::later(self.now(), time);
-        timer::SimSleep::new(&self.world, at).await;
+        timer::SimSleep::after(&self.world, time).await;
     }
 
     /// Works for so long: CPU time. On a worker of the offload the rest of the world goes on meanwhile; anywhere else it
@@ -353,6 +365,10 @@ impl std::fmt::Debug for Sim {
             .field("elapsed", &self.elapsed())
             .finish_non_exhaustive()
     }
+}
+
+fn valid(name: &str) -> Name {
+    Name::new(name).unwrap_or_else(|| panic!("{name:?} is no name"))
 }
 
 /// The executor of a world.

@@ -66,7 +66,8 @@ impl Baton {
         self.changed.notify_all();
         loop {
             match *now {
-                Turn::World => return false,
+                // It has ended the simulation itself, and is nobody's any more.
+                Turn::World | Turn::Ended => return false,
                 Turn::Done => return true,
                 _ => now = self.changed.wait(now).unwrap_or_else(PoisonError::into_inner),
             }
@@ -127,7 +128,8 @@ pub(super) fn spend(world: &Arc<World>, time: Duration) {
         let at = state.now().saturating_add(nanos(time));
         state.schedule(at, Event::Resume { worker });
     }
-    if baton.give_back(Turn::World).is_none() {
+    // What a destructor spends while the job unwinds is nothing.
+    if baton.give_back(Turn::World).is_none() && !thread::panicking() {
         std::panic::resume_unwind(Box::new(SimulationEnded));
     }
 }
@@ -148,7 +150,7 @@ pub(super) fn start_job(world: &Arc<World>) {
         index
     });
     let Some((ticket, job)) = pool.jobs.pop_front() else { return };
-    let Some(worker) = pool.workers[index].as_mut() else { return };
+    let Some(worker) = pool.workers.get_mut(index).and_then(Option::as_mut) else { return };
     worker.runs = Some(ticket);
     let baton = Arc::clone(&worker.baton);
     drop(state);
@@ -194,7 +196,7 @@ fn run_worker(world: &Arc<World>, index: usize, baton: &Baton, turn: Turn) {
     }
     let mut state = world.lock();
     let now = state.now();
-    let Some(worker) = state.pool.workers[index].as_mut() else { return };
+    let Some(worker) = state.pool.workers.get_mut(index).and_then(Option::as_mut) else { return };
     worker.runs = None;
     if worker.given_up {
         // Its place was taken long ago.
@@ -221,12 +223,13 @@ fn end_worker(worker: Worker) {
 
 /// Ends all threads; a job in the middle of its work unwinds.
 pub(super) fn end(world: &Arc<World>) {
-    let (workers, jobs) = {
+    let ended = {
         let mut state = world.lock();
-        (std::mem::take(&mut state.pool.workers), std::mem::take(&mut state.pool.jobs))
+        let fresh = Pool::new(state.pool.threads);
+        std::mem::replace(&mut state.pool, fresh)
     };
-    workers.into_iter().flatten().for_each(end_worker);
-    drop(jobs);
+    ended.workers.into_iter().flatten().for_each(end_worker);
+    drop(ended.jobs);
 }
 
 impl Pool {
@@ -248,7 +251,8 @@ pub(super) struct SimOffload(pub(super) Arc<World>);
 impl Offload for SimOffload {
     fn submit(&self, job: Job) -> Result<Ticket, Rejected> {
         let mut state = self.0.lock();
-        if state.faults.strikes(Op::Offload).is_some() || state.pool.under_way >= self.capacity().get() {
+        let struck = state.faults.strikes(Op::Offload).is_some();
+        if struck || state.ended || state.pool.under_way >= self.capacity().get() {
             return Err(Rejected(job));
         }
         let now = state.now();

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant, SystemTime};
 use super::task::Wait;
 use super::world::{Event, SleepSlot, World};
 use crate::rt::{Sleep, Timer};
+use crate::time::later;
 
 /// The clock of a world.
 pub(super) struct SimTimer(pub(super) Arc<World>);
@@ -42,6 +43,10 @@ impl SimSleep {
         Self { world: Arc::clone(world), at: world.nanos(deadline), slot: None }
     }
 
+    pub(super) fn after(world: &Arc<World>, time: Duration) -> Self {
+        Self::new(world, later(world.now(), time))
+    }
+
     fn disarm(&mut self) {
         if let Some(slot) = self.slot.take() {
             let sleep = self.world.lock().sleeps.try_remove(slot);
@@ -62,12 +67,12 @@ impl Future for SimSleep {
         let mut state = sleep.world.lock();
         state.waits_for(Wait::Sleep(Duration::from_nanos(sleep.at)));
         match sleep.slot.and_then(|slot| state.sleeps.get_mut(slot)) {
-            Some(armed) if armed.at == sleep.at => armed.waker.clone_from(cx.waker()),
+            // Its deadline is the slot's: a reset sets both.
             Some(armed) => {
-                armed.at = sleep.at;
-                armed.waker.clone_from(cx.waker());
-                let slot = sleep.slot.expect("it names what was found");
-                state.schedule(sleep.at, Event::Sleep { slot });
+                let replaced = (!armed.waker.will_wake(cx.waker()))
+                    .then(|| std::mem::replace(&mut armed.waker, cx.waker().clone()));
+                drop(state);
+                drop(replaced);
             }
             None => {
                 let slot = state.sleeps.insert(SleepSlot { at: sleep.at, waker: cx.waker().clone() });

@@ -1,7 +1,8 @@
 //! The world of a simulation: the clock, the events to come, the tasks, and the loop that takes the next step.
 
+use std::any::Any;
 use std::cmp::Reverse;
-use std::collections::{BinaryHeap, VecDeque};
+use std::collections::{BinaryHeap, HashMap, VecDeque};
 use std::future::Future;
 use std::hash::{BuildHasher, Hasher};
 use std::panic::{AssertUnwindSafe, Location, catch_unwind};
@@ -22,8 +23,11 @@ use crate::hash::{KeyedHasher, KeyedState};
 use crate::panics::panic_message;
 use crate::rt::BoxFuture;
 
-/// Polls at one instant above which nothing but a loop that never rests explains them.
-const LIVELOCK: u64 = 10_000_000;
+/// Lines of a report on tasks that wait; those that are alike share one.
+const REPORTED: usize = 60;
+
+/// Events, stale ones included, below which nobody minds them.
+const FEW_EVENTS: usize = 4096;
 
 /// Polls after which events and tasks that gave way are looked at although others are ready.
 const TURN: u32 = 61;
@@ -44,21 +48,26 @@ pub(super) struct State {
     scheduling: Scheduling,
     pub(super) tasks: Slab<Task>,
     generation: u32,
-    ready: VecDeque<TaskId>,
+    ready: VecDeque<(TaskId, u32)>,
     /// Tasks that gave the thread back: they go on after events were looked at.
     pub(super) yielded: Vec<Waker>,
     /// How often all that was due has happened.
     pub(super) turns: u64,
     events: BinaryHeap<Reverse<Scheduled>>,
+    /// Events that are no sleeps.
+    others: usize,
     seq: u64,
     pub(super) sleeps: Slab<SleepSlot>,
     /// Who is polled now.
     current: Option<TaskId>,
     main_waits: Vec<Wait>,
+    main_polls: u64,
     main_queued: bool,
+    /// Somebody runs this world.
+    running: bool,
     since_turn: u32,
     polls: u64,
-    /// The instant of the last poll, and how many there were at it.
+    /// The instant of the last poll or event, and how many there were at it.
     instant: (u64, u64),
     trace: KeyedHasher,
     pub(super) wall_clock: SystemTime,
@@ -67,7 +76,15 @@ pub(super) struct State {
     pub(super) names: Names,
     pub(super) pool: Pool,
     pub(super) faults: Faults,
-    ended: bool,
+    pub(super) ended: bool,
+}
+
+/// What comes of something that happened, outside the lock.
+#[derive(Default)]
+pub(super) struct After {
+    pub(super) wakers: Vec<Waker>,
+    /// Dropped there: it may be the user's.
+    pub(super) garbage: Vec<Box<dyn Any + Send>>,
 }
 
 /// A sleep that is armed.
@@ -96,8 +113,8 @@ pub(super) enum Event {
     Do(Box<Act>),
 }
 
-/// Changes the world, and says who is to be woken.
-type Act = dyn FnOnce(&Arc<World>, &mut State, &mut Vec<Waker>) + Send;
+/// Changes the world, and says what comes of it.
+type Act = dyn FnOnce(&Arc<World>, &mut State, &mut After) + Send;
 
 impl PartialEq for Scheduled {
     fn eq(&self, other: &Self) -> bool {
@@ -134,10 +151,36 @@ enum Step {
     Poll(TaskId),
     /// Something was woken, or the clock moved.
     Again,
+    GiveUp(Reason),
+}
+
+/// Why a simulation cannot go on.
+enum Reason {
     /// Nothing will ever happen.
     Deadlock,
-    TimeOver,
-    Livelock,
+    /// The clock has passed the limit.
+    TimePassed,
+    /// The next event is beyond it, after so many nanoseconds.
+    TimeAhead(u64),
+    /// Too much happens at one instant.
+    Restless,
+}
+
+/// The right to run a world.
+struct Running<'a>(&'a World);
+
+impl<'a> Running<'a> {
+    fn begin(world: &'a World) -> Self {
+        let was_running = std::mem::replace(&mut world.lock().running, true);
+        assert!(!was_running, "a simulation is run from within itself, or by two threads");
+        Self(world)
+    }
+}
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        self.0.lock().running = false;
+    }
 }
 
 impl World {
@@ -155,16 +198,19 @@ impl World {
             yielded: Vec::new(),
             turns: 0,
             events: BinaryHeap::new(),
+            others: 0,
             seq: 0,
             sleeps: Slab::new(),
             current: None,
             main_waits: Vec::new(),
+            main_polls: 0,
             main_queued: false,
+            running: false,
             since_turn: 0,
             polls: 0,
             instant: (0, 0),
             trace: KeyedState::new(config.seed).build_hasher(),
-            wall_clock: super::epoch(),
+            wall_clock: super::epoch() + Duration::from_nanos(config.seed % 1_000_000_000),
             panics: Vec::new(),
             net: Network::default(),
             names: Names::default(),
@@ -194,7 +240,8 @@ impl World {
 
     /// Time passes while whoever calls this works: nothing else happens meanwhile.
     pub(super) fn pass(&self, by: Duration) {
-        self.elapsed.fetch_add(nanos(by), Ordering::Relaxed);
+        let now = self.elapsed.load(Ordering::Relaxed);
+        self.elapsed.store(now.saturating_add(nanos(by)), Ordering::Relaxed);
     }
 
     pub(super) fn spawn(self: &Arc<Self>, task: BoxFuture<'static, ()>, from: &'static Location<'static>) {
@@ -211,11 +258,12 @@ impl World {
     pub(super) fn block_on<F: Future>(self: &Arc<Self>, main: F) -> F::Output {
         let mut main = std::pin::pin!(main);
         let waker = Waker::from(Arc::new(TaskWaker::new(self, MAIN, 0)));
+        let _running = Running::begin(self);
         {
             let mut state = self.lock();
-            assert!(state.current.is_none(), "block_on within a task of the same simulation");
             state.main_queued = true;
-            state.ready.push_back(MAIN);
+            state.main_polls = 0;
+            state.ready.push_back((MAIN, 0));
         }
         loop {
             let step = self.lock().next_step(&self.config);
@@ -226,26 +274,26 @@ impl World {
                     drop(polling);
                     if let Poll::Ready(out) = polled {
                         let mut state = self.lock();
-                        state.ready.retain(|id| *id != MAIN);
+                        state.ready.retain(|(id, _)| *id != MAIN);
                         state.main_queued = false;
                         return out;
                     }
                 }
                 Step::Poll(id) => self.poll_task(id),
                 Step::Again => self.turn(),
-                Step::Deadlock | Step::TimeOver | Step::Livelock => self.give_up(&step),
+                Step::GiveUp(reason) => self.give_up(&reason),
             }
         }
     }
 
-    /// Runs what is due until the clock shows `until`.
     pub(super) fn run_for(self: &Arc<Self>, time: Duration) {
-        let sleep = super::timer::SimSleep::new(self, self.now() + time);
+        let sleep = super::timer::SimSleep::after(self, time);
         self.block_on(sleep);
     }
 
     /// Polls so many tasks, with all that happens in between; `false` where nothing is left to happen before.
     pub(super) fn run_polls(self: &Arc<Self>, polls: u64) -> bool {
+        let _running = Running::begin(self);
         let mut left = polls;
         while left > 0 {
             let step = self.lock().next_step(&self.config);
@@ -257,8 +305,8 @@ impl World {
                     left -= 1;
                 }
                 Step::Again => self.turn(),
-                Step::Deadlock => return false,
-                Step::TimeOver | Step::Livelock => self.give_up(&step),
+                Step::GiveUp(Reason::Deadlock) => return false,
+                Step::GiveUp(reason) => self.give_up(&reason),
             }
         }
         true
@@ -294,11 +342,9 @@ impl World {
         };
         if ended {
             // What a task owns is dropped before it counts as gone, and without the lock.
-            let dropped = catch_unwind(AssertUnwindSafe(move || drop(future)));
+            let dropped = catch_unwind(AssertUnwindSafe(move || drop(future))).map_err(panic_message);
             let mut state = self.lock();
-            if let Err(panic) = dropped {
-                state.panics.push(panic_message(panic));
-            }
+            state.panics.extend(dropped.err());
             let task = state.tasks.try_remove(id as usize);
             drop(state);
             drop(task);
@@ -315,21 +361,23 @@ impl World {
 
     /// Lets everything happen that is due, and then wakes those that gave way.
     fn turn(self: &Arc<Self>) {
-        let mut wakers = Vec::new();
+        let mut after = After::default();
         loop {
             let mut state = self.lock();
             let now = state.now();
-            let Some(event) = state.pop_due(now) else {
+            // Looked at again by the step that follows.
+            let due = if state.is_restless(&self.config) { None } else { state.pop_due(now) };
+            let Some(event) = due else {
                 state.turns += 1;
-                wakers.append(&mut state.yielded);
+                after.wakers.append(&mut state.yielded);
                 break;
             };
             match event {
                 Event::Sleep { slot } => {
                     let ended = state.sleeps.get(slot).filter(|sleep| sleep.at <= now).map(|sleep| sleep.waker.clone());
-                    wakers.extend(ended);
+                    after.wakers.extend(ended);
                 }
-                Event::Arrive { conn, side } => state.net.arrive(conn, side, now, &mut wakers),
+                Event::Arrive { conn, side } => state.net.arrive(conn, side, now, &mut after.wakers),
                 Event::StartJob => {
                     drop(state);
                     super::offload::start_job(self);
@@ -338,19 +386,25 @@ impl World {
                     drop(state);
                     super::offload::resume(self, worker);
                 }
-                Event::Do(act) => act(self, &mut state, &mut wakers),
+                Event::Do(act) => act(self, &mut state, &mut after),
             }
+            after.garbage.clear();
         }
-        wakers.into_iter().for_each(Waker::wake);
+        after.wakers.into_iter().for_each(Waker::wake);
     }
 
     #[track_caller]
-    fn give_up(&self, at: &Step) -> ! {
-        let why = match at {
-            Step::TimeOver => format!("more than {:?} of the simulation's time have passed", self.config.max_time),
-            Step::Livelock => format!("livelock: {LIVELOCK} polls, and the clock stands still"),
-            Step::Deadlock | Step::Poll(_) | Step::Again => {
-                "deadlock: nothing is ready, and nothing will ever happen".to_owned()
+    fn give_up(&self, reason: &Reason) -> ! {
+        let limit = self.config.max_time;
+        let why = match reason {
+            Reason::Deadlock => "deadlock: nothing is ready, and nothing will ever happen".to_owned(),
+            Reason::TimePassed => format!("more than {limit:?} of the simulation's time have passed"),
+            Reason::TimeAhead(at) => {
+                let at = Duration::from_nanos(*at);
+                format!("nothing happens before {at:?}, and the simulation's time is limited to {limit:?}")
+            }
+            Reason::Restless => {
+                format!("livelock: {} polls and events, and the clock stands still", self.config.max_polls_at_once)
             }
         };
         let report = self.lock().describe();
@@ -359,29 +413,33 @@ impl World {
 
     /// Drops every task and what they left; nothing runs afterwards.
     pub(super) fn end(self: &Arc<Self>) {
-        self.lock().ended = true;
+        let garbage = {
+            let mut state = self.lock();
+            state.ended = true;
+            let (names, faults) = (std::mem::take(&mut state.names), std::mem::take(&mut state.faults));
+            (state.net.close(), names, faults)
+        };
+        drop(garbage);
         super::offload::end(self);
         loop {
             let mut state = self.lock();
             let tasks: Vec<_> = state.tasks.drain().collect();
             let events = std::mem::take(&mut state.events);
+            state.others = 0;
             let yielded = std::mem::take(&mut state.yielded);
             let sleeps: Vec<_> = state.sleeps.drain().collect();
             drop(state);
             let were_none = tasks.is_empty();
             // Destructors may spawn, which drops what they spawn, and may panic.
             for task in tasks {
-                if let Err(panic) = catch_unwind(AssertUnwindSafe(move || drop(task))) {
-                    self.lock().panics.push(panic_message(panic));
-                }
+                let dropped = catch_unwind(AssertUnwindSafe(move || drop(task))).map_err(panic_message);
+                self.lock().panics.extend(dropped.err());
             }
             drop((events, yielded, sleeps));
             if were_none {
                 break;
             }
         }
-        let net = std::mem::take(&mut self.lock().net);
-        drop(net);
     }
 }
 
@@ -403,7 +461,7 @@ impl State {
         let waker = Waker::from(Arc::new(TaskWaker::new(world, id, self.generation)));
         let (generation, waits) = (self.generation, Vec::new());
         entry.insert(Task { future: Some(future), waker, generation, queued: true, from, waits, is_peer, polls: 0 });
-        self.ready.push_back(id);
+        self.ready.push_back((id, generation));
     }
 
     /// Puts a task into the queue, where it lives and is not there.
@@ -414,12 +472,18 @@ impl State {
             _ => return,
         };
         if !std::mem::replace(queued, true) {
-            self.ready.push_back(id);
+            self.ready.push_back((id, generation));
         }
     }
 
     pub(super) fn schedule(&mut self, at: u64, what: Event) {
         self.seq += 1;
+        self.others += usize::from(!matches!(what, Event::Sleep { .. }));
+        // Sleeps that were dropped or set anew stay until their time, which may be far away.
+        if self.events.len() > FEW_EVENTS.max(2 * (self.sleeps.len() + self.others)) {
+            let events = std::mem::take(&mut self.events);
+            self.events = events.into_iter().filter(|Reverse(event)| !self.is_stale(event)).collect();
+        }
         self.events.push(Reverse(Scheduled { at, seq: self.seq, what }));
     }
 
@@ -448,8 +512,24 @@ impl State {
         self.trace.finish()
     }
 
+    /// Whether more happens at this instant than can be meant.
+    fn is_restless(&self, config: &SimBuilder) -> bool {
+        self.instant.0 == self.now() && self.instant.1 > config.max_polls_at_once
+    }
+
+    fn count(&mut self, now: u64) {
+        self.instant = if self.instant.0 == now { (now, self.instant.1 + 1) } else { (now, 1) };
+    }
+
     fn next_step(&mut self, config: &SimBuilder) -> Step {
         let now = self.now();
+        let is_beyond = |at: u64| u128::from(at) > config.max_time.as_nanos();
+        if is_beyond(now) {
+            return Step::GiveUp(Reason::TimePassed);
+        }
+        if self.is_restless(config) {
+            return Step::GiveUp(Reason::Restless);
+        }
         let turn = match self.scheduling {
             Scheduling::Random => self.since_turn > 0 && self.rng.u8(..8) == 0,
             Scheduling::Fifo | Scheduling::Lifo => self.since_turn >= TURN,
@@ -460,17 +540,21 @@ impl State {
                 return Step::Again;
             }
         }
-        if let Some(id) = self.next_ready() {
-            self.since_turn += 1;
-            return self.begin_poll(id, now);
+        while let Some((id, generation)) = self.next_ready() {
+            // One that ended while it was queued has no turn, and its index may be another's.
+            if id == MAIN || self.tasks.get(id as usize).is_some_and(|task| task.generation == generation) {
+                self.since_turn += 1;
+                self.begin_poll(id, now);
+                return Step::Poll(id);
+            }
         }
         self.since_turn = 0;
         if !self.yielded.is_empty() {
             return Step::Again;
         }
-        let Some(at) = self.next_event() else { return Step::Deadlock };
-        if u128::from(at) > config.max_time.as_nanos() {
-            return Step::TimeOver;
+        let Some(at) = self.next_event() else { return Step::GiveUp(Reason::Deadlock) };
+        if is_beyond(at) {
+            return Step::GiveUp(Reason::TimeAhead(at));
         }
         if at > now {
             self.elapsed.store(at, Ordering::Relaxed);
@@ -478,26 +562,23 @@ impl State {
         Step::Again
     }
 
-    fn begin_poll(&mut self, id: TaskId, now: u64) -> Step {
+    fn begin_poll(&mut self, id: TaskId, now: u64) {
         self.polls += 1;
-        self.instant = if self.instant.0 == now { (now, self.instant.1 + 1) } else { (now, 1) };
-        if self.instant.1 > LIVELOCK {
-            return Step::Livelock;
-        }
+        self.count(now);
         self.trace(now);
         self.trace(u64::from(id));
         if id == MAIN {
             self.main_queued = false;
+            self.main_polls += 1;
             self.main_waits.clear();
         } else if let Some(task) = self.tasks.get_mut(id as usize) {
             task.queued = false;
             task.polls += 1;
             task.waits.clear();
         }
-        Step::Poll(id)
     }
 
-    fn next_ready(&mut self) -> Option<TaskId> {
+    fn next_ready(&mut self) -> Option<(TaskId, u32)> {
         match self.scheduling {
             Scheduling::Fifo => self.ready.pop_front(),
             // A task that wakes itself would keep all others from running.
@@ -511,14 +592,18 @@ impl State {
         }
     }
 
-    /// When the next event is; sleeps that were dropped or set anew are no events.
+    /// A sleep that was dropped or set anew is no event.
+    fn is_stale(&self, event: &Scheduled) -> bool {
+        match event.what {
+            Event::Sleep { slot } => self.sleeps.get(slot).is_none_or(|sleep| sleep.at != event.at),
+            _ => false,
+        }
+    }
+
+    /// When the next event is.
     fn next_event(&mut self) -> Option<u64> {
         while let Some(Reverse(next)) = self.events.peek() {
-            let is_stale = match next.what {
-                Event::Sleep { slot } => self.sleeps.get(slot).is_none_or(|sleep| sleep.at != next.at),
-                _ => false,
-            };
-            if !is_stale {
+            if !self.is_stale(next) {
                 return Some(next.at);
             }
             self.events.pop();
@@ -531,25 +616,40 @@ impl State {
             return None;
         }
         let Reverse(next) = self.events.pop()?;
+        self.others -= usize::from(!matches!(next.what, Event::Sleep { .. }));
+        self.count(now);
         self.trace(next.at);
         Some(next.what)
     }
 
+    /// Who waits where and for what; those that are alike in one line.
     fn describe(&self) -> String {
         use std::fmt::Write as _;
-        let mut text = String::new();
-        let mut line = |what: &str, waits: &[Wait], polls: u64| {
-            let waits = if waits.is_empty() {
-                "a wake-up by something outside the simulation, or one that was lost".to_owned()
-            } else {
-                waits.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
-            };
-            let _ = writeln!(text, "  {what}, polled {polls} times, waits for {waits}");
+        let waits = |waits: &[Wait]| match waits {
+            // A wake-up that is still to come was asked for in a poll before, or by nothing that is simulated.
+            [] => "nothing that its last poll asked this simulation for".to_owned(),
+            waits => waits.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "),
         };
-        line("block_on", &self.main_waits, 0);
-        for (id, task) in &self.tasks {
+        let mut text = String::new();
+        let _ = writeln!(text, "  block_on, polled {} times, waits for {}", self.main_polls, waits(&self.main_waits));
+        let mut lines: Vec<(String, u64, u64)> = Vec::new();
+        let mut places: HashMap<String, usize, KeyedState> = HashMap::with_hasher(KeyedState::new(0));
+        for (_, task) in &self.tasks {
             let kind = if task.is_peer { "peer" } else { "task" };
-            line(&format!("{kind} {id}, spawned at {}", task.from), &task.waits, task.polls);
+            let line = format!("{kind} spawned at {}, waits for {}", task.from, waits(&task.waits));
+            let place = *places.entry(line.clone()).or_insert_with(|| {
+                lines.push((line, 0, 0));
+                lines.len() - 1
+            });
+            lines[place].1 += 1;
+            lines[place].2 += task.polls;
+        }
+        let more = lines.len().saturating_sub(REPORTED);
+        for (line, tasks, polls) in lines.into_iter().take(REPORTED) {
+            let _ = writeln!(text, "  {tasks} x {line}; polled {polls} times");
+        }
+        if more > 0 {
+            let _ = writeln!(text, "  and {more} other places or waits");
         }
         for job in self.pool.describe() {
             let _ = writeln!(text, "  {job}");

@@ -86,7 +86,7 @@ pub(crate) fn site(sim: &Sim) {
         "/" | "/landed" => Reply::ok("hello"),
         _ => Reply::status(404),
     });
-    let small = Link { window: 16 << 10, chunk: 2 << 10..=2 << 10, ..Link::default() };
+    let small = Link::new().window(16 << 10).chunk(2 << 10..=2 << 10);
     sim.net().host(Sim::address_of("a.test"), a.with_link(small));
     sim.net().host(Sim::address_of("b.test"), b);
 }

@@ -1,7 +1,7 @@
 //! A world that is drawn from a seed, and what the crawl is told of it.
 
 use std::net::IpAddr;
-use std::num::NonZeroU32;
+use std::num::{NonZeroU32, NonZeroU64};
 use std::panic::resume_unwind;
 use std::sync::Mutex;
 use std::time::Duration;
@@ -215,7 +215,7 @@ impl World {
             return match rng.u64(..300) < site.evil {
                 false => rules,
                 true if rng.bool() => Reply::status(503),
-                true => rules.cut(-2).then_reset(),
+                true => rules.cut_last(2).then_reset(),
             };
         }
         if self.robots && site.rules == Rules::Disallow && asked.path.starts_with("/private") {
@@ -231,8 +231,8 @@ impl World {
         }
         let other = &self.hosts[rng.usize(..self.hosts.len())].name;
         match rng.u8(..19) {
-            0 => page.cut(-1),
-            1 => page.cut(rng.u16(0..200) as isize).then_reset(),
+            0 => page.cut_last(1),
+            1 => page.cut_after(rng.usize(0..200)).then_reset(),
             2 => Reply::silence(),
             3 => Reply::raw("SSH-2.0-OpenSSH_9.2\r\n").then_close(),
             4 => Reply::status(429).header("retry-after", rng.u8(1..6).to_string()),
@@ -249,7 +249,7 @@ impl World {
             13 => Reply::redirect(301, asked.path.clone()),
             14 => page.after(MS * rng.u32(1..4000)),
             15 => page.chunked(7),
-            16 => page.chunked(7).cut(-3),
+            16 => page.chunked(7).cut_last(3),
             _ => Reply::status(410),
         }
     }
@@ -331,13 +331,13 @@ impl Site {
         use Kind::{BlackHole, Http, NameFails, NameLate, NameNever, NoName, Refuses, Unreachable};
         let others = [Refuses, BlackHole, Unreachable, NoName, NameFails, NameNever, NameLate];
         let kind = if n == 0 || rng.u8(..5) > 0 { Http } else { others[rng.usize(..others.len())] };
-        let link = Link {
-            latency: MS * rng.u32(0..80),
-            jitter: MS * rng.u32(0..2) * rng.u32(0..40),
-            bandwidth: if rng.u8(..4) == 0 { Some(rng.u64(200..20_000)) } else { None },
-            chunk: [1..=1, 1..=40, 16 << 10..=16 << 10][rng.usize(..3)].clone(),
-            window: [64 << 10, 100][rng.usize(..2)],
-        };
+        let link = Link::new()
+            .latency(MS * rng.u32(0..80))
+            .jitter(MS * rng.u32(0..2) * rng.u32(0..40))
+            .chunk([1..=1, 1..=40, 16 << 10..=16 << 10][rng.usize(..3)].clone())
+            .window([64 << 10, 100][rng.usize(..2)]);
+        let narrow = NonZeroU64::new(rng.u64(200..20_000)).filter(|_| rng.u8(..4) == 0);
+        let link = narrow.map_or_else(|| link.clone(), |bytes| link.clone().bandwidth(bytes));
         let rules = [Rules::None, Rules::Disallow, Rules::Delay(rng.u64(1..4)), Rules::Broken];
         Self {
             name: format!("h{n}.test"),

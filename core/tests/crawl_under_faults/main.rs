@@ -94,7 +94,7 @@ fn a_crawl_keeps_its_promises_whatever_the_world_does() {
 #[test]
 fn the_same_seed_gives_the_same_crawl() {
     for seed in 0..10 {
-        for scheduling in Scheduling::ALL {
+        for &scheduling in Scheduling::ALL {
             let run = || {
                 let sim = Sim::builder().seed(seed).scheduling(scheduling).max_time(LONGEST).build();
                 let out = sim.block_on(crawl(sim.clone()));

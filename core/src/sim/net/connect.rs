@@ -13,7 +13,8 @@ use super::{SimStream, peer, service_at};
 use crate::rt::{BoxFuture, TcpConn, TcpConnect, TcpOptions};
 use crate::sim::Op;
 use crate::sim::task::Wait;
-use crate::sim::world::{Event, State, World, nanos};
+use crate::sim::world::{After, Event, State, World, nanos};
+use crate::sync::keep_waker;
 
 /// The connector of a world.
 pub(in crate::sim) struct SimConnect(pub(in crate::sim) Arc<World>);
@@ -66,9 +67,13 @@ impl Connecting {
         let (link, most, answers) = service_at(world, to);
         world.pass(world.config.io_cost);
         let attempt = Arc::new(Mutex::new(Attempt::default()));
-        let mut state = world.lock();
-        if let Some(failure) = state.faults.strikes(Op::Connect) {
+        let struck = world.lock().faults.strikes(Op::Connect);
+        if let Some(failure) = struck {
             return Err(failure());
+        }
+        let mut state = world.lock();
+        if state.ended {
+            return Err(io::Error::new(io::ErrorKind::NetworkDown, "the simulation has ended"));
         }
         let net = &mut state.net;
         if net.descriptors.is_some_and(|most| net.open >= most) {
@@ -81,10 +86,12 @@ impl Connecting {
         let own = own.unwrap_or_else(|| if to.is_ipv4() { crate::sim::OWN_V4 } else { crate::sim::OWN_V6 });
         let addrs = [SocketAddr::new(own, port), to];
         if !matches!(answers, Answers::Nothing) {
-            let at = state.now() + nanos(link.latency);
+            let at = state.now().saturating_add(nanos(link.latency));
             let question = Question { addrs, link, most, answers, attempt: Arc::clone(&attempt) };
-            let arrives = move |world: &Arc<World>, state: &mut State, wakers: &mut Vec<Waker>| {
-                question.arrives(world, state, wakers);
+            let arrives = move |world: &Arc<World>, state: &mut State, after: &mut After| {
+                question.arrives(world, state, &mut after.wakers);
+                // What answers is the user's.
+                after.garbage.push(Box::new(question));
             };
             state.schedule(at, Event::Do(Box::new(arrives)));
         }
@@ -105,23 +112,23 @@ struct Question {
 
 impl Question {
     /// The host accepts or refuses, and the answer goes back.
-    fn arrives(self, world: &Arc<World>, state: &mut State, wakers: &mut Vec<Waker>) {
+    fn arrives(&self, world: &Arc<World>, state: &mut State, wakers: &mut Vec<Waker>) {
         if lock(&self.attempt).dropped {
             return;
         }
-        let at = state.now() + nanos(self.link.latency);
+        let at = state.now().saturating_add(nanos(self.link.latency));
         let ended = match self.answers {
             Answers::Unreachable => Err(io::ErrorKind::HostUnreachable.into()),
             Answers::Refuses | Answers::Nothing => Err(io::ErrorKind::ConnectionRefused.into()),
             Answers::Listener | Answers::Http(_) => self.accept(world, state, wakers),
         };
         // The attempt has it from now on, so that a stream that nobody waits for is dropped with it, and not in here.
-        let attempt = self.attempt;
+        let attempt = Arc::clone(&self.attempt);
         lock(&attempt).ended = Some(ended);
-        let back = move |_: &Arc<World>, _: &mut State, wakers: &mut Vec<Waker>| {
+        let back = move |_: &Arc<World>, _: &mut State, after: &mut After| {
             let mut attempt = lock(&attempt);
             attempt.answered = true;
-            wakers.extend(attempt.waker.take());
+            after.wakers.extend(attempt.waker.take());
         };
         state.schedule(at, Event::Do(Box::new(back)));
     }
@@ -159,8 +166,9 @@ impl Future for Connecting {
         let mut attempt = lock(&self.attempt);
         let ended = if attempt.answered { attempt.ended.take() } else { None };
         let Some(ended) = ended else {
-            attempt.waker = Some(cx.waker().clone());
+            let replaced = keep_waker(&mut attempt.waker, cx.waker());
             drop(attempt);
+            drop(replaced);
             self.world.lock().waits_for(Wait::Connect(self.addrs[1]));
             return Poll::Pending;
         };

@@ -7,6 +7,7 @@ use std::task::Poll;
 use super::SimStream;
 use crate::sim::task::Wait;
 use crate::sim::world::World;
+use crate::sync::keep_waker;
 
 /// Accepts connections at one address. Dropping it ends that; what it accepted goes on.
 pub struct SimListener {
@@ -36,8 +37,10 @@ impl SimListener {
             if let Some(stream) = backlog.waiting.pop_front() {
                 return Poll::Ready(stream);
             }
-            backlog.waker = Some(cx.waker().clone());
+            let replaced = keep_waker(&mut backlog.waker, cx.waker());
             state.waits_for(Wait::Accept(self.addr));
+            drop(state);
+            drop(replaced);
             Poll::Pending
         })
         .await

@@ -84,7 +84,7 @@ impl Network {
     /// A segment or an end has come to end `side` of a connection: it may be read now.
     pub(super) fn arrive(&mut self, conn: usize, side: usize, now: u64, wakers: &mut Vec<Waker>) {
         if let Some(conn) = self.conns.get_mut(conn) {
-            wakers.extend(conn.pipes[1 - side].arrive(now));
+            wakers.extend(conn.pipes[1 - side].reader.take());
             // Who waits for room learns of a reset too.
             if conn.pipes[1 - side].is_reset(now) {
                 wakers.extend(conn.pipes[side].writer.take());
@@ -101,6 +101,24 @@ impl Network {
         *taken += 1;
         self.next_port = self.next_port.wrapping_add(1);
         Some(32_768 | self.next_port)
+    }
+
+    /// The end of the simulation: what the user put here, to be dropped without the lock. Connections are counted on until
+    /// their ends are dropped.
+    pub(super) fn close(&mut self) -> impl Sized + use<> {
+        let hosts = std::mem::replace(&mut self.hosts, HashMap::with_hasher(KeyedState::new(0)));
+        let listeners = std::mem::replace(&mut self.listeners, HashMap::with_hasher(KeyedState::new(0)));
+        (hosts, listeners, self.rule.take())
+    }
+
+    /// A connection of an address that has a limit of them is gone.
+    fn release(&mut self, at: IpAddr) {
+        if let Some(accepted) = self.accepted.get_mut(&at) {
+            *accepted -= 1;
+            if *accepted == 0 {
+                self.accepted.remove(&at);
+            }
+        }
     }
 
     fn give_port(&mut self, to: SocketAddr) {
@@ -148,7 +166,9 @@ impl Net {
     /// sim.net().hosts_by(|addr| addr.is_ipv4().then(|| Host::http(|_| Reply::ok("hello"))));
     /// ```
     pub fn hosts_by(&self, rule: impl Fn(IpAddr) -> Option<Host> + Send + Sync + 'static) {
-        self.with(|_, net| net.rule = Some(Arc::new(rule)));
+        // Dropped without the lock.
+        let replaced = self.with(|_, net| net.rule.replace(Arc::new(rule)));
+        drop(replaced);
     }
 
     /// Accepts connections at an address by hand. The path to it is that of the [`Host`] at the address, where there is
@@ -170,8 +190,14 @@ impl Net {
     /// ```
     pub fn listen(&self, at: impl Into<SocketAddr>) -> SimListener {
         let at = at.into();
-        let taken = self.with(|_, net| net.listeners.insert(at, Backlog::default()).is_some());
-        assert!(taken != Some(true), "somebody listens at {at} already");
+        let is_free = self.with(|_, net| {
+            let is_free = !net.listeners.contains_key(&at);
+            if is_free {
+                net.listeners.insert(at, Backlog::default());
+            }
+            is_free
+        });
+        assert!(is_free != Some(false), "somebody listens at {at} already");
         SimListener::new(self.0.clone(), at)
     }
 

@@ -39,9 +39,9 @@ pub struct PeerRequest {
 }
 
 impl PeerRequest {
-    /// The first field of this name, in lower case.
+    /// The first field of this name.
     pub fn header(&self, name: &str) -> Option<&str> {
-        self.headers.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
+        field(&self.headers, name)
     }
 
     /// The host that is asked for.
@@ -50,7 +50,18 @@ impl PeerRequest {
     }
 }
 
-/// What a peer answers: bytes, pauses, and how it ends.
+fn field<'a>(headers: &'a [(String, String)], name: &str) -> Option<&'a str> {
+    headers.iter().find(|(known, _)| known.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str())
+}
+
+/// Whether a `Connection` field among these asks for the end of the connection (RFC 9112, 9.6).
+fn closes(headers: &[(String, String)]) -> bool {
+    let options = field(headers, "connection").into_iter().flat_map(|value| value.split(','));
+    options.into_iter().any(|option| option.trim().eq_ignore_ascii_case("close"))
+}
+
+/// What a peer answers: bytes, pauses, and how it ends. A status of 1xx is an answer like any other; for one before the answer
+/// proper, send both as [`raw`](Self::raw) bytes.
 ///
 /// ```
 /// use std::time::Duration;
@@ -59,7 +70,7 @@ impl PeerRequest {
 /// let page = Reply::ok("<title>hello</title>").header("content-type", "text/html");
 /// let busy = Reply::status(503).header("retry-after", "7");
 /// let moved = Reply::redirect(301, "http://b.test/");
-/// let cut = Reply::ok("hello, world").cut(-5);
+/// let cut = Reply::ok("hello, world").cut_last(5);
 /// let drip = Reply::ok("hello, world").drip(1, Duration::from_secs(1));
 /// let garbage = Reply::raw("SSH-2.0-OpenSSH_9.2\r\n");
 /// # let _ = (page, busy, moved, cut, drip, garbage);
@@ -74,8 +85,14 @@ pub struct Reply {
     chunked: Option<usize>,
     after: Duration,
     drip: Option<(usize, Duration)>,
-    cut: Option<isize>,
+    cut: Option<Cut>,
     then: Then,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Cut {
+    After(usize),
+    Last(usize),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -117,7 +134,7 @@ impl Reply {
         Self::status(status).header("location", to)
     }
 
-    /// These bytes instead of an answer.
+    /// These bytes instead of an answer; headers, body and chunks say nothing then.
     pub fn raw(bytes: impl Into<Vec<u8>>) -> Self {
         Self { raw: Some(bytes.into()), ..Self::new(0, Vec::new()) }
     }
@@ -162,10 +179,20 @@ impl Reply {
         self
     }
 
-    /// Sends only the first bytes of the whole answer, or all but the last where it is negative, and then closes.
+    /// Sends only the first bytes of the whole answer, its head included, and then closes.
     #[must_use]
-    pub fn cut(mut self, bytes: isize) -> Self {
-        self.cut = Some(bytes);
+    pub fn cut_after(self, bytes: usize) -> Self {
+        self.cut(Cut::After(bytes))
+    }
+
+    /// Sends all but the last bytes of the whole answer, and then closes.
+    #[must_use]
+    pub fn cut_last(self, bytes: usize) -> Self {
+        self.cut(Cut::Last(bytes))
+    }
+
+    fn cut(mut self, cut: Cut) -> Self {
+        self.cut = Some(cut);
         if self.then == Then::KeepOpen {
             self.then = Then::CloseAfter(Duration::ZERO);
         }
@@ -243,36 +270,42 @@ impl Reply {
     fn bytes(&self, method: &str) -> Vec<u8> {
         let mut bytes = self.render(method);
         if let Some(cut) = self.cut {
-            let keep = if cut < 0 { bytes.len().saturating_add_signed(cut) } else { cut.unsigned_abs() };
-            bytes.truncate(keep);
+            bytes.truncate(match cut {
+                Cut::After(first) => first,
+                Cut::Last(last) => bytes.len().saturating_sub(last),
+            });
         }
         bytes
     }
 }
 
-type Answer = dyn Fn(&PeerRequest) -> Reply + Send + Sync;
+/// How a host answers.
+pub(super) type Answer = dyn Fn(&PeerRequest) -> Reply + Send + Sync;
 
 /// Answers what comes over one connection, until one of both ends it.
 pub(super) async fn serve(world: Weak<World>, mut stream: SimStream, answer: Arc<Answer>, connection: u64) {
     let mut input = VecDeque::new();
     for nth in 0.. {
-        let Some(mut request) = read_request(&mut stream, &mut input).await else { return };
+        let Some(mut request) = read_request(&world, &mut stream, &mut input).await else { return };
         let Some(world) = world.upgrade() else { return };
         request.connection = connection;
         request.nth = nth;
-        request.at = world.elapsed();
         request.random = world.lock().rng.u64(..);
         let reply = answer(&request);
-        let then = reply.then;
+        let then = if reply.then == Then::KeepOpen && (closes(&request.headers) || closes(&reply.headers)) {
+            Then::CloseAfter(Duration::ZERO)
+        } else {
+            reply.then
+        };
         if play(&world, &mut stream, reply, &request.method).await.is_err() {
             return;
         }
         match then {
             Then::KeepOpen => {}
             Then::CloseAfter(time) => {
-                if !time.is_zero() {
-                    SimSleep::new(&world, world.now() + time).await;
-                }
+                let sleep = std::pin::pin!(SimSleep::after(&world, time));
+                let gone = std::pin::pin!(std::future::poll_fn(|cx| stream.poll_gone(cx)));
+                futures::future::select(sleep, gone).await;
                 return;
             }
             Then::Reset => return stream.reset(),
@@ -288,9 +321,6 @@ pub(super) async fn serve(world: Weak<World>, mut stream: SimStream, answer: Arc
                 return;
             }
         }
-        if request.header("connection").is_some_and(|value| value.eq_ignore_ascii_case("close")) {
-            return;
-        }
     }
 }
 
@@ -300,7 +330,7 @@ async fn drain(stream: &mut SimStream) {
 
 async fn play(world: &Arc<World>, stream: &mut SimStream, reply: Reply, method: &str) -> std::io::Result<()> {
     if !reply.after.is_zero() {
-        SimSleep::new(world, world.now() + reply.after).await;
+        SimSleep::after(world, reply.after).await;
     }
     let bytes = reply.bytes(method);
     match reply.drip {
@@ -308,7 +338,7 @@ async fn play(world: &Arc<World>, stream: &mut SimStream, reply: Reply, method: 
         Some((size, pause)) => {
             for part in bytes.chunks(size) {
                 stream.write_all(part).await?;
-                SimSleep::new(world, world.now() + pause).await;
+                SimSleep::after(world, pause).await;
             }
             Ok(())
         }
@@ -316,7 +346,7 @@ async fn play(world: &Arc<World>, stream: &mut SimStream, reply: Reply, method: 
 }
 
 /// The next request; `None` at the end of the connection, or where it is none that a peer understands.
-async fn read_request(stream: &mut SimStream, input: &mut VecDeque<u8>) -> Option<PeerRequest> {
+async fn read_request(world: &Weak<World>, stream: &mut SimStream, input: &mut VecDeque<u8>) -> Option<PeerRequest> {
     let head = loop {
         let bytes = input.make_contiguous();
         if let Some(end) = bytes.windows(4).position(|window| window == b"\r\n\r\n") {
@@ -327,23 +357,27 @@ async fn read_request(stream: &mut SimStream, input: &mut VecDeque<u8>) -> Optio
         }
         more(stream, input).await?;
     };
+    let at = world.upgrade()?.elapsed();
     let text = String::from_utf8_lossy(&input.drain(..head).collect::<Vec<_>>()).into_owned();
     let mut lines = text.split("\r\n");
     let mut words = lines.next()?.split(' ');
     let (method, path) = (words.next()?.to_owned(), words.next()?.to_owned());
-    let field = |line: &str| {
+    let header = |line: &str| {
         let (name, value) = line.split_once(':')?;
         Some((name.to_ascii_lowercase(), value.trim().to_owned()))
     };
-    let headers: Vec<_> = lines.filter_map(field).collect();
-    let length = headers.iter().find(|(name, _)| name == "content-length");
-    let length = length.map_or(Some(0), |(_, value)| value.parse().ok())?;
+    let headers: Vec<_> = lines.filter_map(header).collect();
+    // No client here sends chunks, and bytes that were taken for the next request would be worse than an end.
+    if field(&headers, "transfer-encoding").is_some() {
+        return None;
+    }
+    let length = field(&headers, "content-length").map_or(Some(0), |value| value.parse().ok())?;
     while input.len() < length {
         more(stream, input).await?;
     }
     let body = input.drain(..length).collect();
     let (from, to) = (stream.peer(), stream.local());
-    Some(PeerRequest { method, path, headers, body, at: Duration::ZERO, connection: 0, nth: 0, from, to, random: 0 })
+    Some(PeerRequest { method, path, headers, body, at, connection: 0, nth: 0, from, to, random: 0 })
 }
 
 async fn more(stream: &mut SimStream, input: &mut VecDeque<u8>) -> Option<()> {

@@ -72,9 +72,9 @@ impl Pipe {
             (low, high) if low < high => rng.usize(low..=high),
             (low, _) => low,
         };
-        let len = bytes.len().min(self.room()).min(chunk.max(1));
-        let on_the_line = self.link.bandwidth.map_or(0, |rate| len as u64 * 1_000_000_000 / rate.max(1));
-        self.free_at = self.free_at.max(now) + on_the_line;
+        let len = bytes.len().min(self.room()).min(chunk);
+        let on_the_line = self.link.bandwidth.map_or(0, |rate| len as u64 * 1_000_000_000 / rate.get());
+        self.free_at = self.free_at.max(now).saturating_add(on_the_line);
         let at = self.arrival(self.free_at, rng);
         self.segments.push_back((at, Bytes::copy_from_slice(&bytes[..len])));
         self.held += len;
@@ -92,20 +92,13 @@ impl Pipe {
         at
     }
 
-    fn arrival(&mut self, sent: u64, rng: &mut fastrand::Rng) -> u64 {
+    /// When what is sent then arrives.
+    pub(super) fn arrival(&mut self, sent: u64, rng: &mut fastrand::Rng) -> u64 {
         let jitter = nanos(self.link.jitter);
         let jitter = if jitter == 0 { 0 } else { rng.u64(..=jitter) };
-        self.last_at = self.last_at.max(sent + nanos(self.link.latency) + jitter);
+        let at = sent.saturating_add(nanos(self.link.latency)).saturating_add(jitter);
+        self.last_at = self.last_at.max(at);
         self.last_at
-    }
-
-    /// Something has arrived: who is to be woken.
-    pub(super) fn arrive(&mut self, now: u64) -> Option<Waker> {
-        if self.is_reset(now) {
-            self.segments.clear();
-            self.held = 0;
-        }
-        self.reader.take()
     }
 
     pub(super) fn is_reset(&self, now: u64) -> bool {
@@ -118,9 +111,7 @@ impl Pipe {
 
     /// Takes what has arrived, at most `most` bytes of one segment.
     pub(super) fn take(&mut self, now: u64, most: usize) -> Found {
-        if self.is_reset(now) {
-            return Found::End(End::Reset);
-        }
+        // What came before a reset is read before it, as on Linux.
         if let Some((at, bytes)) = self.segments.front_mut().filter(|_| most > 0)
             && *at <= now
         {
@@ -131,12 +122,20 @@ impl Pipe {
             self.held -= part.len();
             return Found::Bytes(part);
         }
+        if self.is_reset(now) {
+            return Found::End(End::Reset);
+        }
         let is_ended = self.segments.is_empty() && self.fin.is_some_and(|at| at <= now);
         if is_ended { Found::End(End::Fin) } else { Found::Nothing }
     }
 
-    /// Whether bytes came that nobody has read.
-    pub(super) fn has_unread(&self, now: u64) -> bool {
-        self.segments.front().is_some_and(|(at, _)| *at <= now)
+    /// When the first byte that nobody has read came, or will come.
+    pub(super) fn unread_at(&self) -> Option<u64> {
+        self.segments.front().map(|(at, _)| *at)
+    }
+
+    /// Whether the reader knows that nothing more comes.
+    pub(super) fn has_ended(&self, now: u64) -> bool {
+        self.is_reset(now) || self.fin.is_some_and(|at| at <= now)
     }
 }

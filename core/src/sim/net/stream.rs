@@ -8,12 +8,12 @@ use std::task::{Context, Poll, Waker};
 
 use hyper::rt::{Read, ReadBufCursor, Write};
 
-use super::pipe::{End, Found};
+use super::pipe::{End, Found, Pipe};
 use super::{Conn, Link, Network};
 use crate::sim::Op;
-use crate::sim::net::pipe::Pipe;
 use crate::sim::task::Wait;
 use crate::sim::world::{Event, State, World};
+use crate::sync::keep_waker;
 
 /// A stream of bytes over the simulated network. Dropping it closes it; where bytes came that were not read, the other end
 /// sees a reset, as with a real socket.
@@ -67,17 +67,18 @@ impl SimStream {
     fn begin(&self, world: &World, op: Op) -> io::Result<()> {
         if self.is_ours {
             world.pass(world.config.io_cost);
-            if let Some(failure) = world.lock().faults.strikes(op) {
+            let struck = world.lock().faults.strikes(op);
+            if let Some(failure) = struck {
                 return Err(failure());
             }
         }
         Ok(())
     }
 
-    fn end(&self, state: &mut State, end: End) {
-        let now = state.now();
+    /// Ends the direction in which this end writes, from that moment on.
+    fn end(&self, state: &mut State, from: u64, end: End) {
         let Some(conn) = state.net.conns.get_mut(self.conn) else { return };
-        let at = conn.pipes[self.side].finish(now, end, &mut state.rng);
+        let at = conn.pipes[self.side].finish(from, end, &mut state.rng);
         state.schedule(at, Event::Arrive { conn: self.conn, side: 1 - self.side });
     }
 
@@ -92,7 +93,9 @@ impl SimStream {
         match pipe.take(now, most) {
             Found::Bytes(bytes) => {
                 let writer = pipe.writer.take();
-                state.trace(now ^ bytes.len() as u64);
+                state.trace(now);
+                state.trace(self.conn as u64);
+                state.trace(xxhash_rust::xxh3::xxh3_64(&bytes));
                 drop(state);
                 writer.into_iter().for_each(Waker::wake);
                 Poll::Ready(Ok(bytes))
@@ -100,8 +103,10 @@ impl SimStream {
             Found::End(End::Fin) => Poll::Ready(Ok(bytes::Bytes::new())),
             Found::End(End::Reset) => reset(),
             Found::Nothing => {
-                pipe.reader = Some(waker.clone());
+                let replaced = keep_waker(&mut pipe.reader, waker);
                 state.waits_for(Wait::Read(self.peer()));
+                drop(state);
+                drop(replaced);
                 Poll::Pending
             }
         }
@@ -133,13 +138,30 @@ impl SimStream {
         Ok(())
     }
 
+    /// Ready once the other end was closed or reset and that has come here; reads nothing.
+    pub(super) fn poll_gone(&self, cx: &mut Context<'_>) -> Poll<()> {
+        let Some(world) = self.world.upgrade() else { return Poll::Ready(()) };
+        let mut state = world.lock();
+        let now = state.now();
+        let Some(conn) = state.net.conns.get_mut(self.conn) else { return Poll::Ready(()) };
+        let pipe = &mut conn.pipes[1 - self.side];
+        if pipe.has_ended(now) {
+            return Poll::Ready(());
+        }
+        let replaced = keep_waker(&mut pipe.reader, cx.waker());
+        drop(state);
+        drop(replaced);
+        Poll::Pending
+    }
+
     /// Ends the direction in which this end writes.
     pub fn shutdown(&mut self) {
         if let Some(world) = self.world.upgrade() {
             let mut state = world.lock();
             let ended = state.net.conns.get(self.conn).is_none_or(|conn| conn.pipes[self.side].is_ended());
             if !ended {
-                self.end(&mut state, End::Fin);
+                let now = state.now();
+                self.end(&mut state, now, End::Fin);
             }
         }
     }
@@ -182,11 +204,12 @@ impl Write for SimStream {
             return Poll::Ready(Ok(0));
         }
         if conn.pipes[self.side].unread {
-            // It is taken and lost; the other end's system answers with a reset.
-            let (there, back) = (self.side, 1 - self.side);
-            let arrives = conn.pipes[there].finish(now, End::Reset, rng);
-            let at = conn.pipes[back].finish(arrives, End::Reset, rng);
-            state.schedule(at, Event::Arrive { conn: self.conn, side: self.side });
+            // It is taken and lost, and so is all that follows until the reset is here with which the other system answers.
+            if !conn.pipes[1 - self.side].will_be_reset() {
+                let arrives = conn.pipes[self.side].arrival(now, rng);
+                let at = conn.pipes[1 - self.side].finish(arrives, End::Reset, rng);
+                state.schedule(at, Event::Arrive { conn: self.conn, side: self.side });
+            }
             return Poll::Ready(Ok(bufs.iter().map(|buf| buf.len()).sum()));
         }
         let mut written = 0;
@@ -202,8 +225,10 @@ impl Write for SimStream {
             }
         }
         if written == 0 {
-            pipe.writer = Some(cx.waker().clone());
+            let replaced = keep_waker(&mut pipe.writer, cx.waker());
             state.waits_for(Wait::Write(self.peer()));
+            drop(state);
+            drop(replaced);
             return Poll::Pending;
         }
         for at in arrivals {
@@ -234,11 +259,18 @@ impl Drop for SimStream {
         let Some(conn) = state.net.conns.get_mut(self.conn) else { return };
         conn.open[self.side] = false;
         conn.pipes[1 - self.side].unread = true;
-        let resets = self.resets || conn.pipes[1 - self.side].has_unread(now);
-        let ended = conn.pipes[self.side].is_ended();
+        let unread = conn.pipes[1 - self.side].unread_at();
+        let resets = self.resets || unread.is_some_and(|at| at <= now);
+        let (is_ended, is_reset) = (conn.pipes[self.side].is_ended(), conn.pipes[self.side].will_be_reset());
         let writer = conn.pipes[1 - self.side].writer.take();
-        if !ended || (resets && !conn.pipes[self.side].will_be_reset()) {
-            self.end(&mut state, if resets { End::Reset } else { End::Fin });
+        if resets && !is_reset {
+            self.end(&mut state, now, End::Reset);
+        } else if !is_ended {
+            self.end(&mut state, now, End::Fin);
+        }
+        // Bytes that come to a closed end are answered by a reset.
+        if let Some(at) = unread.filter(|_| !resets && !is_reset) {
+            self.end(&mut state, at, End::Reset);
         }
         let net = &mut state.net;
         if self.is_ours {
@@ -246,13 +278,12 @@ impl Drop for SimStream {
             net.give_port(self.addrs[1]);
         }
         let conn = &net.conns[self.conn];
+        let is_gone = conn.open == [false; 2];
         if self.side == 1
             && let Some(at) = conn.counted
-            && let Some(accepted) = net.accepted.get_mut(&at)
         {
-            *accepted -= 1;
+            net.release(at);
         }
-        let is_gone = conn.open == [false; 2];
         let gone = is_gone.then(|| net.conns.remove(self.conn));
         drop(state);
         // A writer that waits for room learns that nobody reads.
