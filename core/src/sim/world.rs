@@ -386,9 +386,12 @@ impl World {
                     drop(state);
                     super::offload::resume(self, worker);
                 }
-                Event::Do(act) => act(self, &mut state, &mut after),
+                Event::Do(act) => {
+                    act(self, &mut state, &mut after);
+                    drop(state);
+                    after.garbage.clear();
+                }
             }
-            after.garbage.clear();
         }
         after.wakers.into_iter().for_each(Waker::wake);
     }
