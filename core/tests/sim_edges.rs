@@ -98,7 +98,8 @@ fn the_end_may_come_from_anywhere_and_is_whole() {
     let sim = Sim::new(1);
     let ender = sim.clone();
     sim.runtime().offload().submit(Box::new(move || ender.end())).map_err(drop).expect("a worker is free");
-    sim.run_for(MS);
+    let text = panic_of(|| sim.run_for(MS));
+    assert!(text.starts_with("the simulation was ended"), "{text}");
     sim.end();
 
     // Nothing is taken afterwards, and nothing is confused.
@@ -131,7 +132,6 @@ fn the_end_may_come_from_anywhere_and_is_whole() {
     assert_eq!(sim.net().open_sockets(), 2);
     drop((open, half));
     assert_eq!(sim.net().open_sockets(), 0);
-    sim.run_for(MS);
 }
 
 #[test]
@@ -244,7 +244,7 @@ fn one_world_is_run_by_one() {
     let (own, polls) = (sim.clone(), sim.clone());
     let text = panic_of(|| sim.block_on(async move { own.run_for(MS) }));
     assert!(text.contains("from within itself"), "{text}");
-    let text = panic_of(|| sim.block_on(async move { drop(polls.run_polls(1)) }));
+    let text = panic_of(|| sim.block_on(async move { _ = polls.run_polls(1) }));
     assert!(text.contains("from within itself"), "{text}");
     sim.run_for(MS);
 }

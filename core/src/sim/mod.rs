@@ -351,7 +351,8 @@ impl Sim {
         self.world.lock().trace_hash()
     }
 
-    /// Ends this world: every task is dropped, and what is spawned later is dropped at once.
+    /// Ends this world: every task is dropped, and what is spawned later is dropped at once. Connections and jobs are refused, and
+    /// whoever still runs it panics where it would wait.
     pub fn end(&self) {
         self.world.end();
     }

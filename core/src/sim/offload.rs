@@ -212,13 +212,25 @@ fn run_worker(world: &Arc<World>, index: usize, baton: &Baton, turn: Turn) {
     }
 }
 
+/// A worker that has ended its own simulation lets the world go on, which waits for it.
+pub(super) fn let_go(world: &Arc<World>) {
+    SELF.with_borrow(|own| {
+        if let Some((_, baton, _)) = own.as_ref().filter(|(own, ..)| Arc::ptr_eq(own, world)) {
+            *baton.lock() = Turn::Ended;
+            baton.changed.notify_all();
+        }
+    });
+}
+
 fn end_worker(worker: Worker) {
+    // See `let_go`.
+    if worker.thread.thread().id() == thread::current().id() {
+        return;
+    }
     *worker.baton.lock() = Turn::Ended;
     worker.baton.changed.notify_all();
-    // A worker may drop the last handle to its own simulation. What it panics with was contained.
-    if worker.thread.thread().id() != thread::current().id() {
-        let _ = worker.thread.join();
-    }
+    // What it panicked with was contained.
+    let _ = worker.thread.join();
 }
 
 /// Ends all threads; a job in the middle of its work unwinds.

@@ -158,6 +158,8 @@ enum Step {
 enum Reason {
     /// Nothing will ever happen.
     Deadlock,
+    /// The same, because the simulation was ended.
+    Ended,
     /// The clock has passed the limit.
     TimePassed,
     /// The next event is beyond it, after so many nanoseconds.
@@ -305,7 +307,7 @@ impl World {
                     left -= 1;
                 }
                 Step::Again => self.turn(),
-                Step::GiveUp(Reason::Deadlock) => return false,
+                Step::GiveUp(Reason::Deadlock | Reason::Ended) => return false,
                 Step::GiveUp(reason) => self.give_up(&reason),
             }
         }
@@ -401,6 +403,7 @@ impl World {
         let limit = self.config.max_time;
         let why = match reason {
             Reason::Deadlock => "deadlock: nothing is ready, and nothing will ever happen".to_owned(),
+            Reason::Ended => "the simulation was ended: nothing will ever happen in it".to_owned(),
             Reason::TimePassed => format!("more than {limit:?} of the simulation's time have passed"),
             Reason::TimeAhead(at) => {
                 let at = Duration::from_nanos(*at);
@@ -443,6 +446,7 @@ impl World {
                 break;
             }
         }
+        super::offload::let_go(self);
     }
 }
 
@@ -555,7 +559,9 @@ impl State {
         if !self.yielded.is_empty() {
             return Step::Again;
         }
-        let Some(at) = self.next_event() else { return Step::GiveUp(Reason::Deadlock) };
+        let Some(at) = self.next_event() else {
+            return Step::GiveUp(if self.ended { Reason::Ended } else { Reason::Deadlock });
+        };
         if is_beyond(at) {
             return Step::GiveUp(Reason::TimeAhead(at));
         }
