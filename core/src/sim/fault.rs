@@ -4,6 +4,15 @@ use std::io;
 use std::sync::Arc;
 
 /// An operation of the machine that runs the crawl, as the seam sees it.
+///
+/// ```
+/// use tidegate::sim::{Op, Sim};
+/// let sim = Sim::new(1);
+/// sim.fail(Op::Spawn, 0);
+/// sim.spawn(async { unreachable!("it is dropped unpolled") });
+/// assert_eq!(sim.count(Op::Spawn), 1);
+/// assert!(Op::ALL.contains(&Op::Spawn));
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Op {

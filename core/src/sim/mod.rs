@@ -96,6 +96,23 @@ const OWN_V6: IpAddr = IpAddr::V6(Ipv6Addr::new(0x2600, 0, 0, 0, 0, 0, 0, 1));
 ///
 /// It ends with [`end`](Self::end) or with its last clone, and everything in it is dropped then. A task that keeps a clone
 /// keeps it alive, so call `end` where there is one; [`check`](Self::check) does.
+///
+/// ```
+/// use std::time::Duration;
+/// use tidegate::sim::{Scheduling, Sim};
+///
+/// let sim = Sim::builder().seed(3).scheduling(Scheduling::Fifo).build();
+/// let (began, clock) = (sim.now(), sim.clone());
+/// sim.spawn(async move { clock.sleep(Duration::from_secs(3600)).await });
+/// assert_eq!((sim.seed(), sim.tasks()), (3, 1));
+/// sim.run_for(Duration::from_secs(7200));
+/// assert_eq!((sim.elapsed(), sim.tasks()), (sim.now() - began, 0));
+/// assert!(sim.panics().is_empty() && sim.polls() > 0);
+/// let now = sim.block_on(async { sim.runtime().now() });
+/// assert_eq!(now, sim.now());
+/// println!("{} was drawn, {:x} is what happened", sim.random(), sim.trace_hash());
+/// sim.end();
+/// ```
 #[derive(Clone)]
 pub struct Sim {
     world: Arc<World>,

@@ -9,7 +9,20 @@ use crate::sim::task::Wait;
 use crate::sim::world::World;
 use crate::sync::keep_waker;
 
-/// Accepts connections at one address. Dropping it ends that; what it accepted goes on.
+/// Accepts connections at one address. Dropping it ends that; what it accepted goes on. Made by [`Net::listen`](super::Net::listen).
+///
+/// ```
+/// use tidegate::sim::Sim;
+/// let sim = Sim::new(1);
+/// let mut listener = sim.net().listen(([192, 0, 2, 1], 80));
+/// sim.spawn(async move {
+///     loop {
+///         let mut stream = listener.accept().await;
+///         let asked = stream.read().await.expect("open");
+///         stream.write_all(&asked).await.expect("open");
+///     }
+/// });
+/// ```
 pub struct SimListener {
     world: Weak<World>,
     addr: SocketAddr,

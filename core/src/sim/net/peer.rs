@@ -13,6 +13,15 @@ use crate::sim::world::World;
 const MAX_HEAD: usize = 1 << 20;
 
 /// A request as it came to a peer of the simulated network.
+///
+/// ```
+/// use tidegate::sim::{Host, Reply};
+/// let picky = Host::http(|asked| match asked.header("Accept") {
+///     Some(types) if types.contains("text/html") => Reply::ok(format!("{} of {}", asked.path, asked.host())),
+///     _ => Reply::status(406),
+/// });
+/// # let _ = picky;
+/// ```
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct PeerRequest {

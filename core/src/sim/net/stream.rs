@@ -17,6 +17,23 @@ use crate::sync::keep_waker;
 
 /// A stream of bytes over the simulated network. Dropping it closes it; where bytes came that were not read, the other end
 /// sees a reset, as with a real socket.
+///
+/// ```
+/// use tidegate::sim::Sim;
+/// let sim = Sim::new(1);
+/// let mut listener = sim.net().listen(([192, 0, 2, 1], 80));
+/// let runtime = sim.runtime();
+/// sim.block_on(async {
+///     let connecting = runtime.tcp().connect(listener.addr(), &Default::default());
+///     let (client, mut server) = futures::future::join(connecting, listener.accept()).await;
+///     let client = client.expect("it is accepted");
+///     assert_eq!((server.local(), server.peer()), (client.peer, client.local));
+///     server.write_all(b"hello").await.expect("open");
+///     server.shutdown();
+///     drop(client);
+///     assert_eq!(server.read().await.expect("a clean end"), "");
+/// });
+/// ```
 pub struct SimStream {
     world: Weak<World>,
     conn: usize,
