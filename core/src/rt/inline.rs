@@ -21,6 +21,9 @@ use crate::sync::keep_waker;
 /// `runtime`, or that executor must be driven too: those of `tidegate_smol` need only async-io's reactor, but its
 /// asynchronous resolver has tasks on the executor; those of `tidegate_tokio` need the Tokio runtime to be driven.
 ///
+/// No task reaches the way in which `runtime` starts tasks, so its [`Spawn::spawn_from`] hears of none: a runtime that shows
+/// its tasks, as the simulated one does, shows the one that polls [`InlineTasks::run`] in place of them all.
+///
 /// ```
 /// use tidegate::rt;
 ///
@@ -40,6 +43,18 @@ pub fn inline(runtime: Runtime) -> (Runtime, InlineTasks) {
 /// The tasks of an [`inline`] runtime.
 ///
 /// Dropping it ends them: each is dropped where it stands, and so is what is spawned later.
+///
+/// ```
+/// use tidegate::rt;
+///
+/// fn ends_its_tasks(runtime: rt::Runtime) {
+///     let (runtime, tasks) = rt::inline(runtime);
+///     let (sender, receiver) = futures::channel::oneshot::channel::<()>();
+///     runtime.spawn(async move { drop(sender) });
+///     drop(tasks);
+///     assert!(futures::executor::block_on(receiver).is_err());
+/// }
+/// ```
 #[derive(Debug)]
 pub struct InlineTasks {
     shared: Arc<Shared>,
@@ -54,6 +69,17 @@ impl InlineTasks {
     ///
     /// # Cancel safety
     /// Tasks stay where they are; `future` is dropped.
+    ///
+    /// ```
+    /// # async fn example(runtime: tidegate::rt::Runtime, mut tasks: tidegate::rt::InlineTasks) {
+    /// let (sender, receiver) = futures::channel::oneshot::channel();
+    /// runtime.spawn(async move { drop(sender.send(1)) });
+    /// // The task is polled in here, before or while the receiver waits for it.
+    /// assert_eq!(tasks.run(receiver).await, Ok(1));
+    /// // It has ended; one that has not goes on in the next call.
+    /// tasks.run(async {}).await;
+    /// # }
+    /// ```
     pub async fn run<F: Future>(&mut self, future: F) -> F::Output {
         let mut future = pin!(future);
         let first =
