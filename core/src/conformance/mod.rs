@@ -12,6 +12,8 @@
 
 #[cfg(feature = "tls")]
 mod certificate;
+#[cfg(target_os = "linux")]
+mod descriptor;
 pub mod dns;
 mod harness;
 #[cfg(feature = "http")]
