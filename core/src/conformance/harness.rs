@@ -87,6 +87,10 @@ pub trait Harness: Send + Sync + 'static {
 
 /// What a runtime can be asked for. All that a case does not need is asked of every runtime.
 ///
+/// A minor version may add cases, and a capability with them: it is `true` in [`all`](Self::all), so that the new cases are
+/// asked of every runtime that does not take it away. Neither is a breaking change, though the tests of an adapter may fail
+/// then: they found something.
+///
 /// ```
 /// use tidegate::conformance::Capabilities;
 /// let mut capabilities = Capabilities::all();
