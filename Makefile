@@ -1,14 +1,14 @@
-# `make verify` reads only, and is what a change must pass; `make fix` writes. Nothing but cargo and sh is asked for.
+# `make verify` reads only, and is what a change must pass; `make fix` writes. Nothing but cargo, git and sh is asked for.
 
 CARGO ?= cargo
 DENY_WARNINGS = -D warnings -D clippy::incompatible_msrv
 
-.PHONY: verify check fmt clippy test test-no-default loom features doc purity licences fix bench
+.PHONY: verify check fmt clippy test test-no-default loom features doc purity licences mutants-apply fix bench
 
 verify: test check
 
 # All but the tests that README names, which CI runs from README.
-check: fmt clippy test-no-default loom features doc purity licences
+check: fmt mutants-apply clippy test-no-default loom features doc purity licences
 
 fmt:
 	$(CARGO) fmt --all --check
@@ -46,6 +46,10 @@ purity:
 licences:
 	@if $(CARGO) deny --version >/dev/null 2>&1; then $(CARGO) deny --locked check licenses bans sources; \
 	else echo "skipped: cargo-deny is not installed (cargo install cargo-deny --locked)"; fi
+
+# That the faults still fit the code; whether the suites find them is for .ci/mutants.sh, which takes its time.
+mutants-apply:
+	for fault in .ci/mutants/*.patch; do git apply --check $$fault || exit 1; done
 
 fix:
 	$(CARGO) clippy --workspace --all-targets --fix --allow-dirty --allow-staged

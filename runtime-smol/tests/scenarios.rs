@@ -4,19 +4,5 @@
 #[path = "../../core/tests/scenarios/mod.rs"]
 mod arms;
 
-macro_rules! on {
-    ($module:ident, $runtime:expr) => {
-        mod $module {
-            fn run(name: &str) {
-                crate::arms::on_a_real_runtime(name, $runtime.expect("threads and descriptors"));
-            }
-
-            scenarios_of_all_arms!(scenario_tests, run);
-        }
-    };
-}
-
-const TWO: std::num::NonZeroUsize = std::num::NonZeroUsize::MIN.saturating_add(1);
-
-on!(one_thread, tidegate_smol::dedicated());
-on!(two_threads, tidegate_smol::runtime(crate::TWO));
+scenarios_on!(one_thread, tidegate_smol::dedicated());
+scenarios_on!(two_threads, tidegate_smol::runtime(crate::arms::TWO));

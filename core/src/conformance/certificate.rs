@@ -5,8 +5,15 @@ use std::sync::{Arc, OnceLock};
 use rustls::ServerConfig;
 use rustls_pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 
-/// A TLS server for the name [`Certified::NAME`], whose certificate is made once a process. It is valid from 1975 to 4096,
-/// so that a clock which is simulated may stand where it likes.
+/// A TLS server for the name [`Certified::NAME`], whose certificate is made once a process. It is valid from 1975 to 4096.
+/// Clients judge that by the clock of the system, also those in a simulated world: rustls reads no other.
+///
+/// ```
+/// use tidegate::conformance::{Certified, Script, Step};
+/// let server = Certified::new();
+/// assert!(server.root_pem().starts_with("-----BEGIN CERTIFICATE-----"));
+/// let script = Script::new([Step::Secure(server), Step::ReadHead, Step::write("HTTP/1.1 204 No Content\r\n\r\n")]);
+/// ```
 #[derive(Clone)]
 pub struct Certified(Arc<Made>);
 

@@ -8,7 +8,7 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::thread::{self, Thread};
 use std::time::Duration;
 
-use super::{Script, Served, server};
+use super::{Script, Served, cases, server};
 use crate::rt::Runtime;
 
 /// Brings a runtime to the cases.
@@ -87,6 +87,10 @@ pub trait Harness: Send + Sync + 'static {
 
 /// What a runtime can be asked for. All that a case does not need is asked of every runtime.
 ///
+/// A minor version may add cases, and a capability with them: it is `true` in [`all`](Self::all), so that the new cases are
+/// asked of every runtime that does not take it away. Neither is a breaking change, though the tests of an adapter may fail
+/// then: they found something.
+///
 /// ```
 /// use tidegate::conformance::Capabilities;
 /// let mut capabilities = Capabilities::all();
@@ -117,6 +121,20 @@ impl Capabilities {
     /// All of them.
     pub fn all() -> Self {
         Self { threads: true, one_thread: true, sockets: true, vectored: true, offload: true, ends: true, owned: true }
+    }
+
+    /// The names of the cases that a runtime of these is not asked for, in their order: for a test that names them, so that
+    /// nothing stops being asked unseen.
+    ///
+    /// ```
+    /// use tidegate::conformance::Capabilities;
+    /// let mut capabilities = Capabilities::all();
+    /// assert_eq!(capabilities.left_out(), [""; 0]);
+    /// capabilities.owned = false;
+    /// assert_eq!(capabilities.left_out(), ["the_last_clone_may_be_dropped_in_a_task"]);
+    /// ```
+    pub fn left_out(&self) -> Vec<&'static str> {
+        cases().filter(|case| !case.applies_to(self)).map(|case| case.name).collect()
     }
 }
 

@@ -7,11 +7,15 @@
 //!
 //! The feature `http` adds the groups that need the fetcher, `tls` those over TLS.
 //!
+//! The cases are public functions because the macro calls them by name; nothing else has to.
+//!
 //! # Panics
 //! The cases panic: that is how a test fails. They are for tests, and for nothing else.
 
 #[cfg(feature = "tls")]
 mod certificate;
+#[cfg(target_os = "linux")]
+mod descriptor;
 pub mod dns;
 mod harness;
 #[cfg(feature = "http")]
@@ -49,6 +53,12 @@ pub fn cases() -> impl Iterator<Item = &'static Case> {
 }
 
 /// A case of the suite.
+///
+/// ```
+/// use tidegate::conformance::cases;
+/// let refused = cases().find(|case| case.group == "net" && case.name == "refused").expect("it is one");
+/// assert_eq!(refused.needs, None);
+/// ```
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct Case {

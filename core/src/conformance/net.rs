@@ -6,12 +6,15 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Wake, Waker};
+use std::time::Duration;
 
 use hyper::rt::Write;
 
+#[cfg(target_os = "linux")]
+use super::descriptor::Descriptor;
 use super::support::{connect, echo, on, poll_once, poll_read, read, read_exact, try_read, write_all};
 use super::{Harness, Script, Signal, Step};
-use crate::rt::{TcpOptions, start_connect};
+use crate::rt::TcpOptions;
 
 /// Bytes go there and come back, and both ends know each other.
 pub fn round_trip<H: Harness>(harness: &Arc<H>) {
@@ -255,13 +258,47 @@ pub fn shutdown_ends_one_direction<H: Harness>(harness: &Arc<H>) {
     assert_eq!(harness.block_on(served.outcome()).received, b"abc");
 }
 
-/// The options are set before the connection is made. Needs `sockets`.
+/// A connection has the options that it was asked for. Needs `sockets`; on Linux, where a process can look at its own.
 pub fn options_are_set<H: Harness>(harness: &Arc<H>) {
-    for nodelay in [true, false] {
-        let options = TcpOptions { nodelay, ..TcpOptions::default() };
-        let stream = start_connect(echo(harness).addr, &options).expect("a socket");
-        assert_eq!(stream.nodelay().expect("known"), nodelay);
+    let all = TcpOptions {
+        local_address: None,
+        nodelay: false,
+        keepalive: Some(Duration::from_secs(3600)),
+        user_timeout: Some(Duration::from_secs(60)),
+        // Neither is what the system gives by itself.
+        recv_buffer: Some(48 << 10),
+        send_buffer: Some(48 << 10),
+    };
+    for options in [TcpOptions::default(), all] {
+        let (runtime, addr) = (harness.runtime(), echo(harness).addr);
+        on(&**harness, async move {
+            let mut conn = runtime.tcp().connect(addr, &options).await.expect("connects");
+            #[cfg(target_os = "linux")]
+            if let Some(socket) = Descriptor::of(&conn).and_then(|descriptor| descriptor.duplicate()) {
+                has_options(&socket, &options).expect("a socket tells its options");
+            }
+            write_all(&mut conn, b"abc").await;
+            assert_eq!(read_exact(&mut conn, 3).await, b"abc");
+        });
     }
+}
+
+#[cfg(target_os = "linux")]
+fn has_options(socket: &socket2::Socket, options: &TcpOptions) -> io::Result<()> {
+    let TcpOptions { local_address: _, nodelay, keepalive, user_timeout, recv_buffer, send_buffer } = *options;
+    assert_eq!(socket.tcp_nodelay()?, nodelay, "TCP_NODELAY");
+    assert_eq!(socket.keepalive()?, keepalive.is_some(), "SO_KEEPALIVE");
+    if let Some(idle) = keepalive {
+        assert_eq!(socket.tcp_keepalive_time()?, idle, "TCP_KEEPIDLE");
+    }
+    assert_eq!(socket.tcp_user_timeout()?, user_timeout, "TCP_USER_TIMEOUT");
+    let buffers = [(recv_buffer, socket.recv_buffer_size()?), (send_buffer, socket.send_buffer_size()?)];
+    for (asked, has) in buffers {
+        // Linux doubles them, for what it needs itself.
+        let fits = asked.is_none_or(|asked| (asked as usize..=2 * asked as usize).contains(&has));
+        assert!(fits, "a buffer of {has} bytes for {asked:?}");
+    }
+    Ok(())
 }
 
 /// A connection comes from the source address that was asked for. Needs `sockets`; on Linux, where the whole of 127/8 is
@@ -284,27 +321,19 @@ pub fn source_address<H: Harness>(harness: &Arc<H>) {
 pub fn descriptors_close_on_exec<H: Harness>(harness: &Arc<H>) {
     let (runtime, addr) = (harness.runtime(), echo(harness).addr);
     on(&**harness, async move {
-        let before = descriptors();
+        #[cfg(target_os = "linux")]
+        let before = Descriptor::all();
         let mut conn = connect(&runtime, addr).await;
         write_all(&mut conn, b"abc").await;
         assert_eq!(read_exact(&mut conn, 3).await, b"abc");
-        for (number, flags) in descriptors() {
-            // Those of other tests are in here too, which does no harm.
-            let inherited = before.contains(&(number, flags));
-            assert!(inherited || flags & O_CLOEXEC != 0, "descriptor {number}: {flags:o}");
+        #[cfg(target_os = "linux")]
+        {
+            if let Some(own) = Descriptor::of(&conn) {
+                assert!(!before.contains(&own) && own.closes_on_exec(), "{own:?}");
+            }
+            // Also what the runtime opened beside. Those of other tests are in here too, which does no harm.
+            let open = Descriptor::all().into_iter().find(|one| !before.contains(one) && !one.closes_on_exec());
+            assert_eq!(open, None);
         }
     });
-}
-
-const O_CLOEXEC: u32 = 0o2_000_000;
-
-/// Numbers and flags of the open ones, where the system tells.
-fn descriptors() -> Vec<(u32, u32)> {
-    let flags = |entry: io::Result<std::fs::DirEntry>| {
-        let entry = entry.ok()?;
-        let info = std::fs::read_to_string(entry.path()).ok()?;
-        let flags = info.lines().find_map(|line| line.strip_prefix("flags:"))?;
-        Some((entry.file_name().to_str()?.parse().ok()?, u32::from_str_radix(flags.trim(), 8).ok()?))
-    };
-    std::fs::read_dir("/proc/self/fdinfo").into_iter().flatten().filter_map(flags).collect()
 }

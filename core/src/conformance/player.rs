@@ -13,6 +13,33 @@ use super::{Outcome, Signal, Step};
 use crate::rt::Io;
 
 /// What is to be done next on a connection.
+///
+/// ```
+/// use std::io::{self, Read, Write};
+///
+/// use tidegate::conformance::{Op, Player};
+///
+/// /// Does one, without waiting for signals.
+/// fn done(op: Op, player: &mut Player, socket: &mut (impl Read + Write)) -> io::Result<()> {
+///     match op {
+///         Op::Read(most) => {
+///             let mut bytes = vec![0; most];
+///             let read = socket.read(&mut bytes)?;
+///             player.received(&bytes[..read]);
+///         }
+///         Op::Write(bytes) => socket.write_all(&bytes)?,
+///         _ => {}
+///     }
+///     Ok(())
+/// }
+///
+/// let mut player = Player::new(vec![tidegate::conformance::Step::write("hello")]);
+/// let mut sent = io::Cursor::new(Vec::new());
+/// let op = player.poll();
+/// done(op, &mut player, &mut sent)?;
+/// assert_eq!(sent.into_inner(), b"hello");
+/// # Ok::<(), io::Error>(())
+/// ```
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Op {

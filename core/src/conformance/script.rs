@@ -44,6 +44,16 @@ impl Script {
 ///
 /// A step that waits for bytes ends the script where the client ends the connection; what stands after it and needs no
 /// bytes (`Raise`) is not done then.
+///
+/// ```
+/// use tidegate::conformance::{Script, Signal, Step};
+/// // Answers each request of a connection with an empty page, the first one when it is told to.
+/// let go_on = Signal::new();
+/// let answer = [Step::ReadHead, Step::write("HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")];
+/// let script = Script::new([Step::Wait(go_on.clone()), Step::Repeat(answer.into())]);
+/// go_on.raise();
+/// # drop(script);
+/// ```
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum Step {
@@ -138,6 +148,17 @@ impl Signal {
 }
 
 /// What a server has seen of one connection.
+///
+/// ```
+/// use tidegate::conformance::{Player, Step};
+/// let mut player = Player::new(vec![Step::Read(1)]);
+/// player.poll();
+/// player.failed(std::io::ErrorKind::ConnectionReset.into());
+/// player.poll();
+/// let outcome = player.outcome(0, ([127, 0, 0, 1], 1024).into());
+/// assert!(outcome.received.is_empty());
+/// assert_eq!(outcome.error.expect("it was reset").kind(), std::io::ErrorKind::ConnectionReset);
+/// ```
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Outcome {
@@ -152,6 +173,17 @@ pub struct Outcome {
 }
 
 /// A server that plays its script.
+///
+/// ```
+/// use tidegate::conformance::{Harness, Script, Step};
+///
+/// fn receives_all<H: Harness>(harness: &H) {
+///     let served = harness.serve(Script::new([Step::ReadToEnd]));
+///     // .. what connects to `served.addr` ..
+///     let outcome = harness.block_on(served.outcome());
+///     assert_eq!(outcome.received, b"all");
+/// }
+/// ```
 #[derive(Debug)]
 pub struct Served {
     /// Where it listens.
@@ -176,6 +208,16 @@ impl Served {
 }
 
 /// Tells what came of each connection; for who plays scripts.
+///
+/// ```
+/// use tidegate::conformance::{Player, Script, Served, Step};
+/// let script = Script::new([Step::Close]);
+/// let (served, reporter) = Served::new(([127, 0, 0, 1], 80).into(), &script);
+/// // A connection of a client at port 1024 came, and its steps were done.
+/// let player = Player::new(Vec::new());
+/// reporter.report(player.outcome(0, ([127, 0, 0, 1], 1024).into()));
+/// assert_eq!(futures::executor::block_on(served.outcome()).client.port(), 1024);
+/// ```
 #[derive(Clone, Debug)]
 pub struct Reporter(Sender<Outcome>);
 

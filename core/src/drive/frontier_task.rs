@@ -127,7 +127,9 @@ impl Task {
             if state.abandoned {
                 return Poll::Ready(());
             }
-            state.ender = Some(cx.waker().clone());
+            let replaced = keep_waker(&mut state.ender, cx.waker());
+            drop(state);
+            drop(replaced);
             Poll::Pending
         })
         .await;
@@ -241,3 +243,52 @@ impl Drop for Task {
 
 #[cfg(all(test, tidegate_loom))]
 mod loom_tests;
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::task::{Context, Wake};
+
+    use super::*;
+    use crate::frontier::MemoryFrontier;
+    use crate::rt::manual::Manual;
+
+    /// Counts where it is dropped: all, and those under the lock.
+    struct Witness {
+        shared: Arc<Mutex<State>>,
+        drops: Arc<AtomicUsize>,
+        locked: Arc<AtomicUsize>,
+    }
+
+    impl Wake for Witness {
+        fn wake(self: Arc<Self>) {}
+    }
+
+    impl Drop for Witness {
+        fn drop(&mut self) {
+            self.drops.fetch_add(1, Ordering::Relaxed);
+            self.locked.fetch_add(usize::from(self.shared.try_lock().is_err()), Ordering::Relaxed);
+        }
+    }
+
+    #[test]
+    fn a_waker_that_another_replaces_is_not_dropped_under_the_lock() {
+        let (shared, drops, locked) = (Arc::new(Mutex::new(State::default())), Arc::default(), Arc::default());
+        let task = Task {
+            shared: Arc::clone(&shared),
+            runtime: Manual::new().runtime(),
+            inbox: Arc::new(Inbox::default()),
+            frontier: Box::new(MemoryFrontier::new(1, 0)),
+            ended: false,
+        };
+        let mut running = pin!(task.run());
+        for polls in 0..3 {
+            let (shared, drops, locked) = (Arc::clone(&shared), Arc::clone(&drops), Arc::clone(&locked));
+            let witness =
+                Waker::from(Arc::new(Witness { shared, drops: Arc::clone(&drops), locked: Arc::clone(&locked) }));
+            assert!(running.as_mut().poll(&mut Context::from_waker(&witness)).is_pending());
+            drop(witness);
+            assert_eq!((drops.load(Ordering::Relaxed), locked.load(Ordering::Relaxed)), (polls, 0));
+        }
+    }
+}

@@ -12,6 +12,7 @@ use slab::Slab;
 
 use super::offload::drop_contained;
 use super::{BoxFuture, Runtime, Spawn};
+use crate::sync::keep_waker;
 
 /// A runtime whose tasks run wherever [`InlineTasks::run`] is polled, and the door to them. Everything else stays
 /// `runtime`'s: clock, connections, resolver, offload, and `yield_now`.
@@ -19,6 +20,9 @@ use super::{BoxFuture, Runtime, Spawn};
 /// For embedders that have a `block_on` and no executor. Connections, sleeps and lookups must work without the executor of
 /// `runtime`, or that executor must be driven too: those of `tidegate_smol` need only async-io's reactor, but its
 /// asynchronous resolver has tasks on the executor; those of `tidegate_tokio` need the Tokio runtime to be driven.
+///
+/// No task reaches the way in which `runtime` starts tasks, so its [`Spawn::spawn_from`] hears of none: a runtime that shows
+/// its tasks, as the simulated one does, shows the one that polls [`InlineTasks::run`] in place of them all.
 ///
 /// ```
 /// use tidegate::rt;
@@ -39,6 +43,18 @@ pub fn inline(runtime: Runtime) -> (Runtime, InlineTasks) {
 /// The tasks of an [`inline`] runtime.
 ///
 /// Dropping it ends them: each is dropped where it stands, and so is what is spawned later.
+///
+/// ```
+/// use tidegate::rt;
+///
+/// fn ends_its_tasks(runtime: rt::Runtime) {
+///     let (runtime, tasks) = rt::inline(runtime);
+///     let (sender, receiver) = futures::channel::oneshot::channel::<()>();
+///     runtime.spawn(async move { drop(sender) });
+///     drop(tasks);
+///     assert!(futures::executor::block_on(receiver).is_err());
+/// }
+/// ```
 #[derive(Debug)]
 pub struct InlineTasks {
     shared: Arc<Shared>,
@@ -53,12 +69,24 @@ impl InlineTasks {
     ///
     /// # Cancel safety
     /// Tasks stay where they are; `future` is dropped.
+    ///
+    /// ```
+    /// # async fn example(runtime: tidegate::rt::Runtime, mut tasks: tidegate::rt::InlineTasks) {
+    /// let (sender, receiver) = futures::channel::oneshot::channel();
+    /// runtime.spawn(async move { drop(sender.send(1)) });
+    /// // The task is polled in here, before or while the receiver waits for it.
+    /// assert_eq!(tasks.run(receiver).await, Ok(1));
+    /// // It has ended; one that has not goes on in the next call.
+    /// tasks.run(async {}).await;
+    /// # }
+    /// ```
     pub async fn run<F: Future>(&mut self, future: F) -> F::Output {
         let mut future = pin!(future);
         let first =
             Arc::new(SlotWaker { slot: None, queued: AtomicBool::new(false), shared: Arc::clone(&self.shared) });
         let waker = Waker::from(Arc::clone(&first));
         waker.wake_by_ref();
+        let _running = Running(&self.shared);
         poll_fn(|cx| {
             // Before anything is polled, so that a wake from there on is not lost.
             let turns = self.shared.begin(cx.waker());
@@ -89,12 +117,25 @@ impl Drop for InlineTasks {
         state.ended = true;
         let tasks = std::mem::take(&mut state.tasks);
         state.ready.clear();
-        state.waker = None;
+        // Of a call that was leaked.
+        let waker = state.waker.take();
         drop(state);
         // Outside the lock: a task may spawn when it is dropped.
+        drop(waker);
         for (_, task) in tasks {
             drop_contained(task);
         }
+    }
+}
+
+/// A call of `run`. Its end, however it comes, forgets the waker: it is somebody else's task, who no longer waits.
+struct Running<'a>(&'a Shared);
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        let waker = self.0.lock().waker.take();
+        // Outside the lock: it may be the last hold on a task, which may spawn when it is dropped.
+        drop(waker);
     }
 }
 
@@ -148,8 +189,11 @@ impl Shared {
     /// Keeps the waker; tells how many are ready.
     fn begin(&self, waker: &Waker) -> usize {
         let mut state = self.lock();
-        state.waker = Some(waker.clone());
-        state.ready.len()
+        let replaced = keep_waker(&mut state.waker, waker);
+        let turns = state.ready.len();
+        drop(state);
+        drop(replaced);
+        turns
     }
 
     /// A wake that comes after the slot was given to another task costs that one poll.
@@ -337,5 +381,50 @@ mod tests {
         runtime.spawn(async move { sender.send(42).expect("receiver lives") });
         late.wake();
         assert_eq!(block_on(tasks.run(receiver)), Ok(42));
+    }
+
+    /// Counts where it is dropped: all, and those under the lock.
+    struct Witness {
+        shared: Arc<Shared>,
+        drops: Arc<AtomicUsize>,
+        locked: Arc<AtomicUsize>,
+    }
+
+    impl Wake for Witness {
+        fn wake(self: Arc<Self>) {}
+    }
+
+    impl Drop for Witness {
+        fn drop(&mut self) {
+            self.drops.fetch_add(1, Ordering::Relaxed);
+            self.locked.fetch_add(usize::from(self.shared.state.try_lock().is_err()), Ordering::Relaxed);
+        }
+    }
+
+    #[test]
+    fn a_waker_is_dropped_at_the_end_of_the_run_and_never_under_the_lock() {
+        let (_runtime, mut tasks) = inline(Manual::new().runtime());
+        let (shared, drops, locked) = (Arc::clone(&tasks.shared), Arc::default(), Arc::default());
+        let witness = || {
+            let (shared, drops, locked) = (Arc::clone(&shared), Arc::clone(&drops), Arc::clone(&locked));
+            Waker::from(Arc::new(Witness { shared, drops, locked }))
+        };
+        let seen = || (drops.load(Ordering::Relaxed), locked.load(Ordering::Relaxed));
+        {
+            let (end, ended) = oneshot::channel::<()>();
+            let mut running = pin!(tasks.run(ended));
+            for polls in 0..3 {
+                assert!(running.as_mut().poll(&mut Context::from_waker(&witness())).is_pending());
+                assert_eq!(seen(), (polls, 0), "each is kept until another comes");
+            }
+            end.send(()).expect("it is waited for");
+            assert!(running.as_mut().poll(&mut Context::from_waker(&witness())).is_ready());
+            assert_eq!(seen(), (4, 0), "the end of the run forgets the last one");
+        }
+        {
+            let mut running = pin!(tasks.run(std::future::pending::<()>()));
+            assert!(running.as_mut().poll(&mut Context::from_waker(&witness())).is_pending());
+        }
+        assert_eq!(seen(), (5, 0), "and so does giving it up");
     }
 }

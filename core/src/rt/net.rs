@@ -151,3 +151,21 @@ pub fn start_connect(addr: SocketAddr, options: &TcpOptions) -> io::Result<TcpSt
     }
     Ok(socket.into())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_socket_has_its_options_when_it_starts_to_connect() -> io::Result<()> {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
+        for nodelay in [true, false] {
+            let options = TcpOptions { nodelay, local_address: Some([127, 0, 0, 1].into()), ..TcpOptions::default() };
+            let stream = start_connect(listener.local_addr()?, &options)?;
+            assert_eq!(stream.nodelay()?, nodelay);
+            assert_eq!(Some(stream.local_addr()?.ip()), options.local_address);
+            assert!(!socket2::SockRef::from(&stream).keepalive()?, "off by default");
+        }
+        Ok(())
+    }
+}

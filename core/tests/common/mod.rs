@@ -78,17 +78,19 @@ pub(crate) struct TestTcp;
 
 impl rt::TcpConnect for TestTcp {
     fn connect(&self, addr: SocketAddr, options: &TcpOptions) -> BoxFuture<'static, io::Result<TcpConn>> {
-        let started = rt::start_connect(addr, options);
-        Box::pin(async move {
-            let stream = tokio::net::TcpStream::from_std(started?)?;
-            stream.writable().await?;
-            if let Some(error) = stream.take_error()? {
-                return Err(error);
-            }
-            let (local, peer) = (stream.local_addr()?, stream.peer_addr()?);
-            Ok(TcpConn::new(TestIo(stream), local, peer))
-        })
+        Box::pin(connected(rt::start_connect(addr, options)))
     }
+}
+
+/// Waits until a connection that was started is made.
+pub(crate) async fn connected(started: io::Result<TcpStream>) -> io::Result<TcpConn> {
+    let stream = tokio::net::TcpStream::from_std(started?)?;
+    stream.writable().await?;
+    if let Some(error) = stream.take_error()? {
+        return Err(error);
+    }
+    let (local, peer) = (stream.local_addr()?, stream.peer_addr()?);
+    Ok(TcpConn::new(TestIo(stream), local, peer))
 }
 
 struct TestIo(tokio::net::TcpStream);
@@ -139,8 +141,12 @@ const _: fn() = || {
 /// Runs a test on a runtime of its own.
 pub(crate) fn run<F: Future>(test: impl FnOnce(Runtime) -> F) -> F::Output {
     let executor = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-    let runtime = Runtime::new("test", TestTimer, TestSpawn, TestTcp, SystemResolver::new());
-    executor.block_on(test(runtime))
+    executor.block_on(test(runtime()))
+}
+
+/// The runtime, which works where Tokio's is entered.
+pub(crate) fn runtime() -> Runtime {
+    Runtime::new("test", TestTimer, TestSpawn, TestTcp, SystemResolver::new())
 }
 
 /// Limits whose deadlines are long enough never to decide a test by accident.

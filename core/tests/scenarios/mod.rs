@@ -148,6 +148,22 @@ macro_rules! scenario_tests {
     };
 }
 
+/// The files of all arms, as crawls on a real runtime: a module of tests.
+macro_rules! scenarios_on {
+    ($module:ident, $runtime:expr) => {
+        mod $module {
+            fn run(name: &str) {
+                crate::arms::on_a_real_runtime(name, $runtime.expect("threads and descriptors"));
+            }
+
+            scenarios_of_all_arms!(scenario_tests, run);
+        }
+    };
+}
+
+/// Threads of a runtime that has several.
+pub(crate) const TWO: NonZeroUsize = NonZeroUsize::MIN.saturating_add(1);
+
 macro_rules! scenario_names {
     (() $($name:ident)*) => { &[$(stringify!($name)),*] };
 }

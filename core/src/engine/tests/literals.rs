@@ -242,35 +242,6 @@ fn local_pressure_is_not_an_attempt_and_shrinks_what_is_in_flight() {
     assert!(b.actions().iter().all(|a| matches!(a, Action::Fetch { attempt: 1, .. })));
 }
 
-// J1
-#[test]
-fn a_sink_that_takes_nothing_stops_fetching() {
-    let mut b = Bench::new(Config { max_in_flight: 4, deliver_permits: 2, parse_permits: 2, backlog: 8, ..plain() });
-    let mut fetched = 0;
-    for i in 0..1000 {
-        b.submit(&format!("h{i}"));
-    }
-    loop {
-        let actions = b.actions();
-        if actions.is_empty() {
-            break;
-        }
-        for action in actions {
-            match action {
-                Action::Fetch { job, .. } => {
-                    fetched += 1;
-                    b.event(Event::Fetched { job });
-                }
-                Action::Parse(job) => b.event(Event::Parsed { job, deliver: true }),
-                _ => {}
-            }
-        }
-    }
-    // What may be in flight when the backlog fills, and the stages behind it.
-    assert!(fetched <= 4 + 8 + 2 + 2, "{fetched} were fetched although the sink took none");
-    assert_eq!(b.engine.bound_by(b.now + MS)[0].0, Bound::Sink);
-}
-
 // H5
 #[test]
 fn a_full_byte_budget_starts_nothing_while_something_is_in_flight() {

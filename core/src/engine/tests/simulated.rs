@@ -343,6 +343,29 @@ impl World {
     }
 }
 
+/// Answers all but the deliveries, which are put before the sink, until there is nothing more to do; gives the fetches.
+fn until_the_sink(a: &mut Audited, at_sink: &mut VecDeque<JobId>) -> u32 {
+    let mut fetched = 0;
+    loop {
+        let actions = a.drain();
+        if actions.is_empty() {
+            return fetched;
+        }
+        for action in actions {
+            match action {
+                Action::Fetch { job, .. } => {
+                    fetched += 1;
+                    a.event(Event::Fetched { job });
+                }
+                Action::Parse(job) => a.event(Event::Parsed { job, deliver: true }),
+                Action::Deliver(job) => at_sink.push_back(job),
+                Action::Settle { job, .. } => a.event(Event::Closed { job }),
+                _ => {}
+            }
+        }
+    }
+}
+
 /// A crawl whose sink takes one item each `item` ms; gives fetches and items taken after each second.
 fn behind_a_slow_sink(config: Config, item: u32, seconds: u32) -> Vec<(u32, u32)> {
     let mut a = Audited::new(config);
@@ -350,24 +373,7 @@ fn behind_a_slow_sink(config: Config, item: u32, seconds: u32) -> Vec<(u32, u32)
     let (mut at_sink, mut counts) = (VecDeque::new(), Vec::new());
     let (mut fetched, mut taken) = (0, 0);
     for tick in 1..=seconds * 1000 / item {
-        loop {
-            let actions = a.drain();
-            if actions.is_empty() {
-                break;
-            }
-            for action in actions {
-                match action {
-                    Action::Fetch { job, .. } => {
-                        fetched += 1;
-                        a.event(Event::Fetched { job });
-                    }
-                    Action::Parse(job) => a.event(Event::Parsed { job, deliver: true }),
-                    Action::Deliver(job) => at_sink.push_back(job),
-                    Action::Settle { job, .. } => a.event(Event::Closed { job }),
-                    _ => {}
-                }
-            }
-        }
+        fetched += until_the_sink(&mut a, &mut at_sink);
         a.now += MS * item;
         if let Some(job) = at_sink.pop_front() {
             taken += 1;
@@ -378,6 +384,18 @@ fn behind_a_slow_sink(config: Config, item: u32, seconds: u32) -> Vec<(u32, u32)
         }
     }
     counts
+}
+
+// J1
+#[test]
+fn a_sink_that_takes_nothing_stops_fetching() {
+    let config = Config { max_in_flight: 4, deliver_permits: 2, parse_permits: 2, backlog: 8, ..plain() };
+    let mut a = Audited::new(config);
+    (0..100).for_each(|i| _ = a.submit(&format!("h{i}"), JobSpec::default()));
+    let fetched = until_the_sink(&mut a, &mut VecDeque::new());
+    // What may be in flight when the backlog fills, and the stages behind it.
+    assert!(fetched <= 4 + 8 + 2 + 2, "{fetched} were fetched although the sink took none");
+    assert_eq!(a.engine.bound_by(a.now + MS)[0].0, Bound::Sink);
 }
 
 // J1, invariant 10
