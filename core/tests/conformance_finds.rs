@@ -91,8 +91,10 @@ mod linux {
 
     use super::*;
 
+    type Change = fn(&mut TcpOptions);
+
     /// Connects with other options than it was given, and does something to the socket.
-    struct Connects(fn(&mut TcpOptions), fn(&TcpStream));
+    struct Connects(Change, fn(&TcpStream));
 
     impl TcpConnect for Connects {
         fn connect(&self, addr: SocketAddr, options: &TcpOptions) -> BoxFuture<'static, io::Result<TcpConn>> {
@@ -113,7 +115,7 @@ mod linux {
         if !is_seen() {
             return;
         }
-        let forgets: [(&str, fn(&mut TcpOptions)); 5] = [
+        let forgets: [(&str, Change); 5] = [
             ("TCP_NODELAY", |options| options.nodelay = true),
             ("SO_KEEPALIVE", |options| options.keepalive = None),
             ("TCP_USER_TIMEOUT", |options| options.user_timeout = None),
