@@ -52,6 +52,18 @@ impl Default for DnsLimits {
 type Answer = Result<Arc<Addrs>, ResolveError>;
 
 /// Caches the answers of a runtime's resolver. Clones share the cache.
+///
+/// ```
+/// use std::sync::Arc;
+/// use tidegate::rt::{CachedResolver, Name, ResolveError};
+/// async fn twice(dns: &CachedResolver, name: &Name) -> Result<(), ResolveError> {
+///     let found = dns.resolve(name).await?;
+///     assert!(!found.addrs.is_empty());
+///     // The second answer is the first one.
+///     assert!(Arc::ptr_eq(&found, &dns.resolve(name).await?));
+///     Ok(())
+/// }
+/// ```
 #[derive(Clone)]
 pub struct CachedResolver {
     runtime: Runtime,

@@ -85,7 +85,26 @@ impl Default for TcpOptions {
 ///
 /// # Implementing
 /// [`start_connect`] makes the socket and starts connecting; register it, wait until it is writable, and ask
-/// `take_error`.
+/// `take_error`. One that stands before another needs none of that:
+///
+/// ```
+/// use std::io;
+/// use std::net::SocketAddr;
+///
+/// use tidegate::rt::{BoxFuture, Runtime, TcpConn, TcpConnect, TcpOptions};
+///
+/// /// Refuses all but one port.
+/// struct OnlyPort(u16, Runtime);
+///
+/// impl TcpConnect for OnlyPort {
+///     fn connect(&self, addr: SocketAddr, options: &TcpOptions) -> BoxFuture<'static, io::Result<TcpConn>> {
+///         if addr.port() != self.0 {
+///             return Box::pin(async { Err(io::ErrorKind::ConnectionRefused.into()) });
+///         }
+///         self.1.tcp().connect(addr, options)
+///     }
+/// }
+/// ```
 pub trait TcpConnect: Send + Sync + 'static {
     /// Connects to `addr`.
     fn connect(&self, addr: SocketAddr, options: &TcpOptions) -> BoxFuture<'static, io::Result<TcpConn>>;

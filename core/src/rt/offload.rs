@@ -51,6 +51,15 @@ pub enum Place {
 }
 
 /// A job that was not taken.
+///
+/// ```
+/// use tidegate::rt::{Offload, Rejected};
+/// fn here_if_not_there(offload: &dyn Offload, job: tidegate::rt::Job) {
+///     if let Err(Rejected(job)) = offload.submit(job) {
+///         job();
+///     }
+/// }
+/// ```
 pub struct Rejected(pub Job);
 
 impl std::fmt::Debug for Rejected {

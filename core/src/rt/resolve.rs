@@ -46,6 +46,12 @@ impl fmt::Display for Name {
 }
 
 /// The addresses of a name and for how long they hold.
+///
+/// ```
+/// let addrs = tidegate::rt::Addrs::new(vec!["192.0.2.1".parse()?], None);
+/// assert_eq!(addrs.addrs.len(), 1);
+/// # Ok::<(), std::net::AddrParseError>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Addrs {
@@ -89,6 +95,30 @@ pub enum ResolveError {
 ///
 /// # Cancel safety
 /// Dropping the future forgets the answer.
+///
+/// ```
+/// use std::sync::Arc;
+///
+/// use tidegate::rt::{Addrs, BoxFuture, Name, Resolve, ResolveError, Runtime};
+///
+/// /// Knows one name by itself, and asks for the others.
+/// struct Pinned(Name, Addrs, Arc<dyn Resolve>);
+///
+/// impl Resolve for Pinned {
+///     fn resolve(&self, name: &Name) -> BoxFuture<'static, Result<Addrs, ResolveError>> {
+///         if *name == self.0 {
+///             let known = self.1.clone();
+///             return Box::pin(async move { Ok(known) });
+///         }
+///         self.2.resolve(name)
+///     }
+/// }
+///
+/// fn pinned(runtime: Runtime, name: Name, addrs: Addrs) -> Runtime {
+///     let asks = Arc::clone(runtime.resolver());
+///     runtime.with_resolve(Pinned(name, addrs, asks))
+/// }
+/// ```
 pub trait Resolve: Send + Sync + 'static {
     /// Finds the addresses of `name`, which is never an address itself.
     fn resolve(&self, name: &Name) -> BoxFuture<'static, Result<Addrs, ResolveError>>;

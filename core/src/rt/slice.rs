@@ -5,6 +5,18 @@ use std::time::{Duration, Instant};
 use crate::sync::atomic::{AtomicU64, Ordering};
 
 /// The end of the slice that a fetch loop is in.
+///
+/// ```
+/// use std::time::Duration;
+/// # fn example(now: std::time::Instant) {
+/// let clock = tidegate::rt::SliceClock::new(now);
+/// assert!(clock.is_over(now), "outside of any");
+/// clock.begin(now, Duration::from_micros(500));
+/// assert!(!clock.is_over(now));
+/// assert!(clock.is_over(now + Duration::from_micros(500)));
+/// # }
+/// # example(tidegate::sim::Sim::new(1).runtime().now());
+/// ```
 #[derive(Debug)]
 pub struct SliceClock {
     origin: Instant,

@@ -17,6 +17,25 @@ const TICK_NANOS: u64 = 8_000_000;
 /// put further on only when its slot comes round. Timers fire up to one [`TICK`](Self::TICK) late, never early.
 ///
 /// The fetch loop that owns it calls [`advance`](Self::advance); see there.
+///
+/// ```
+/// use std::time::Duration;
+/// use tidegate::rt::{Runtime, Wheel};
+///
+/// /// Turns the wheel until no timer is left.
+/// async fn turn(runtime: Runtime, wheel: Wheel) {
+///     while let Some(next) = wheel.advance(runtime.now()) {
+///         runtime.sleep_until(next).await;
+///     }
+/// }
+///
+/// async fn two_phases(runtime: Runtime) {
+///     let wheel = Wheel::new(&runtime);
+///     let (head, mut body) = (wheel.timer(runtime.now()), wheel.timer(runtime.now()));
+///     body.reset(runtime.now() + Duration::from_secs(1));
+///     futures::join!(head, body, turn(runtime.clone(), wheel));
+/// }
+/// ```
 #[derive(Clone)]
 pub struct Wheel(Arc<Shared>);
 
