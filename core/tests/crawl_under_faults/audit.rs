@@ -9,8 +9,9 @@ use async_trait::async_trait;
 use tidegate::http::HttpFetcher;
 use tidegate::sim::Sim;
 use tidegate::{
-    Added, Batch, Close, Delivery, DeliveryId, Error, FetchCx, Fetcher, FinishReason, Frontier, FrontierError, Handle,
-    LeaseId, Leased, MemoryFrontier, Outcome, Report, Request, Response, Settled, Sink, SinkError, Verdict,
+    Added, Batch, Close, Delivery, DeliveryId, Error, ErrorKind, FetchCx, Fetcher, FinishReason, Frontier,
+    FrontierError, Handle, LeaseId, Leased, MemoryFrontier, Outcome, Report, Request, Response, Settled, Sink,
+    SinkError, Verdict,
 };
 use url::Url;
 
@@ -40,6 +41,24 @@ struct Book {
     urls: HashMap<String, u64>,
     leases: HashMap<LeaseId, String>,
     closes: Vec<Close>,
+    /// What the frontier was given, and how many of them it had no room for.
+    added: BTreeSet<String>,
+    refused: u64,
+    /// The depths at which a URL was fetched.
+    depths: HashMap<String, BTreeSet<u32>>,
+    /// The links of the pages that are ok, by the URL that was asked for.
+    links: HashMap<String, Vec<String>>,
+    told: Told,
+}
+
+/// What the outcomes come to.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Told {
+    items: u64,
+    links: u64,
+    bytes: u64,
+    bytes_wire: u64,
+    status: BTreeMap<u16, u64>,
 }
 
 #[derive(Default)]
@@ -87,6 +106,7 @@ impl Audit {
         };
         let gap = gap.max(asked).saturating_sub(ROUNDING);
         let mut broken = Vec::new();
+        book.depths.entry(request.url().to_owned()).or_default().insert(request.depth());
         book.in_flight += 1;
         let all = book.in_flight;
         let host = book.hosts.entry(origin.clone()).or_default();
@@ -150,6 +170,11 @@ impl Audit {
         let sunk: u64 = book.taken.values().sum();
         must("items are what the sink took", report.totals.items == sunk || world.cancels());
         must("every lease was settled", book.leases.is_empty());
+        let t = &report.totals;
+        must("no link without an outcome", t.skipped.get("frontier.full").copied().unwrap_or_default() == book.refused);
+        let totals =
+            Told { items: t.items, links: t.links, bytes: t.bytes, bytes_wire: t.bytes_wire, status: t.status.clone() };
+        must("totals are the sums of the outcomes", totals == book.told);
         must("the sinks were closed", book.closes.len() == 2);
         let done = report.finish_reason == FinishReason::Done;
         must("the sinks know why", book.closes.iter().all(|why| (*why == Close::Done) == done));
@@ -228,6 +253,14 @@ impl Frontier for AuditedFrontier {
                     Some(url) if *verdict == Verdict::Done && !book.urls.contains_key(&url) => {
                         book.broken.push(format!("the lease of {url} ends before its outcome was taken"));
                     }
+                    Some(url) if *verdict == Verdict::Done => {
+                        let links = book.links.get(&url).into_iter().flatten();
+                        let lost: Vec<_> = links.filter(|link| !book.added.contains(*link)).collect();
+                        if !lost.is_empty() {
+                            let broken = format!("the lease of {url} ends before its links are safe: {lost:?}");
+                            book.broken.push(broken);
+                        }
+                    }
                     Some(_) => {}
                 }
             }
@@ -236,7 +269,20 @@ impl Frontier for AuditedFrontier {
     }
 
     async fn add(&mut self, found: &mut Vec<Request>) -> Result<Added, FrontierError> {
-        self.inner.add(found).await
+        {
+            let mut book = self.audit.book();
+            for request in found.iter() {
+                book.added.insert(request.url().to_owned());
+                let depths = request.parent().map(|page| book.depths.get(page).cloned().unwrap_or_default());
+                if depths.is_some_and(|depths| !depths.iter().any(|depth| depth + 1 == request.depth())) {
+                    let broken = format!("{} is not one link below its page", request.url());
+                    book.broken.push(broken);
+                }
+            }
+        }
+        let added = self.inner.add(found).await?;
+        self.audit.book().refused += found.len() as u64;
+        Ok(added)
     }
 }
 
@@ -314,6 +360,38 @@ impl Audit {
         let taken = book.taken.get(page).copied().unwrap_or_default();
         if matches!(settled.outcome, Outcome::Ok) && taken < settled.items {
             broken.push(format!("{url} is settled with {} items, of which the sink has taken {taken}", settled.items));
+        }
+        // A page that is fetched by hand is not parsed.
+        if matches!(settled.outcome, Outcome::Ok) && !settled.request.url().ends_with("/fetched") {
+            let text = self.world.text(page).unwrap_or_default();
+            let after =
+                |word: &str| text.lines().filter_map(|line| line.strip_prefix(word)).map(str::to_owned).collect();
+            let (items, links): (Vec<String>, Vec<String>) = (after("item "), after("link "));
+            let seen = (settled.items, settled.links, settled.bytes, settled.bytes_wire);
+            let is = (items.len() as u64, links.len() as u64, text.len() as u64, text.len() as u64);
+            if seen != is {
+                broken.push(format!("{url} has {is:?} items, links and bytes, and is told to have {seen:?}"));
+            }
+            let timings = &settled.timings;
+            let phases = [timings.queue, timings.local, timings.first_byte, timings.body, timings.total];
+            if phases.iter().any(Option::is_none) || settled.fetched_at.is_none() {
+                broken.push(format!("{url} is ok and took no time in a phase: {timings:?}"));
+            }
+            book.links.insert(settled.request.url().to_owned(), links);
+        }
+        if let Outcome::Error(error) = &settled.outcome
+            && matches!(error.kind(), ErrorKind::TimeoutFirstByte | ErrorKind::HttpEmptyReply)
+            && settled.status.is_some()
+        {
+            broken.push(format!("{url} has the status of an attempt before its last"));
+        }
+        let told = &mut book.told;
+        told.items += settled.items;
+        told.links += settled.links;
+        told.bytes += settled.bytes;
+        told.bytes_wire += settled.bytes_wire;
+        if let Some(status) = settled.status {
+            *told.status.entry(status.as_u16()).or_default() += 1;
         }
         let total = tidegate::Limits::discovered().deadlines.total;
         // The wheel's tick, a slice for each that is ready before it, and what kept the loop from looking at all.

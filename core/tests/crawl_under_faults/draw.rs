@@ -173,6 +173,13 @@ impl World {
         self.hosts.iter().find(|site| site.name == host)
     }
 
+    /// What is at this URL.
+    pub(crate) fn text(&self, url: &str) -> Option<String> {
+        let (name, path) = url.strip_prefix("http://")?.split_once('/')?;
+        let index = self.hosts.iter().position(|site| site.name == name)?;
+        Some(self.page(index, &format!("/{path}")))
+    }
+
     /// Puts all of it into the simulation.
     pub(crate) fn build(self: &std::sync::Arc<Self>, sim: &Sim) {
         sim.net().limit_descriptors(self.descriptors);
