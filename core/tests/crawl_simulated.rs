@@ -218,7 +218,7 @@ fn a_post_that_may_have_arrived_is_not_sent_again() {
         || Reply::raw("").then_close(),
         || Reply::raw("").then_reset(),
         || Reply::raw("HTTP/1.1 20").then_reset(),
-        || Reply::ok("a body").cut(-2).then_close(),
+        || Reply::ok("a body").cut_last(2).then_close(),
         || Reply::status(503),
         || Reply::status(429).header("retry-after", "1"),
     ];
