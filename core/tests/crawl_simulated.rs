@@ -18,6 +18,8 @@ use tidegate::{
 
 const SECOND: Duration = Duration::from_secs(1);
 
+type Answer = fn() -> Reply;
+
 /// What the servers were asked for: `host/path`.
 #[derive(Clone, Default)]
 struct Seen(Arc<Mutex<Vec<String>>>);
@@ -146,7 +148,6 @@ fn without_the_guard_a_public_page_leads_anywhere() {
     });
 }
 
-// C5
 #[test]
 fn the_rules_of_a_host_hold_for_the_path_of_each_hop() {
     Sim::check(0..2, |sim| async move {
@@ -170,12 +171,15 @@ fn seeds_widen_the_scope_by_where_they_lead_and_nothing_else_does() {
         let seen = Seen::default();
         serve(&sim, "seed.test", [24, 1, 0, 1], &seen, |asked| match asked.path.as_str() {
             "/moved" => Reply::redirect(302, "http://new.test/"),
-            "/links" => Reply::ok("link http://new.test/1\nlink http://by-hand.test/1\nlink http://streamed.test/1"),
+            "/links" => Reply::ok(
+                "link http://new.test/1\nlink http://by-hand.test/1\nlink http://streamed.test/1\nlink http://other.test/1",
+            ),
             "/hand" => Reply::redirect(302, "http://by-hand.test/"),
             "/stream" => Reply::redirect(302, "http://streamed.test/"),
             _ => Reply::ok(""),
         });
         serve(&sim, "new.test", [24, 1, 0, 2], &seen, |_| Reply::ok(""));
+        serve(&sim, "other.test", [24, 1, 0, 5], &seen, |_| Reply::ok(""));
         serve(&sim, "by-hand.test", [24, 1, 0, 3], &seen, |_| Reply::ok(""));
         // A link to the host of the page is in scope, wherever the request for the page began.
         serve(&sim, "streamed.test", [24, 1, 0, 4], &seen, |_| Reply::ok("link http://streamed.test/own"));
@@ -184,7 +188,7 @@ fn seeds_widen_the_scope_by_where_they_lead_and_nothing_else_does() {
         let crawl = crawl(&sim)
             .scope(Scope::host())
             .outcomes(kept.clone())
-            .seed("http://seed.test/moved")
+            .seeds(["http://seed.test/moved", "http://other.test/"])
             .seed(Request::get("http://seed.test/links").with_not_before(later))
             .start()
             .expect("valid");
@@ -199,6 +203,8 @@ fn seeds_widen_the_scope_by_where_they_lead_and_nothing_else_does() {
             &[
                 ("by-hand.test/1", "scope"),
                 ("new.test/1", "ok"),
+                ("other.test/", "ok"),
+                ("other.test/1", "ok"),
                 ("seed.test/hand", "ok"),
                 ("seed.test/links", "ok"),
                 ("seed.test/moved", "ok"),
@@ -210,10 +216,9 @@ fn seeds_widen_the_scope_by_where_they_lead_and_nothing_else_does() {
     });
 }
 
-// C10
 #[test]
 fn a_post_that_may_have_arrived_is_not_sent_again() {
-    let answers: [fn() -> Reply; 7] = [
+    let answers: [Answer; 7] = [
         Reply::silence,
         || Reply::raw("").then_close(),
         || Reply::raw("").then_reset(),
@@ -240,10 +245,9 @@ fn a_post_that_may_have_arrived_is_not_sent_again() {
     });
 }
 
-// D4
 #[test]
 fn a_reused_connection_is_replaced_only_where_nothing_of_an_answer_came() {
-    let bad: [(fn() -> Reply, usize, &str); 4] = [
+    let bad: [(Answer, usize, &str); 4] = [
         (|| Reply::raw("").then_close(), 2, "ok"),
         (|| Reply::raw("HTTP/1.1 20").drip(4, SECOND).then_reset(), 1, "connect.reset"),
         (|| Reply::raw("SSH-2.0-OpenSSH_9.2\r\n").then_close(), 1, "http.status_line"),
@@ -394,7 +398,6 @@ fn bodies_that_nobody_wants_are_read_for_the_connection_only() {
     });
 }
 
-// J1
 #[test]
 fn the_byte_budget_counts_pages_until_they_are_parsed() {
     for (budget, is_held_up) in [(1, true), (1 << 30, false)] {
@@ -779,19 +782,5 @@ fn what_is_dropped_unacknowledged_is_the_next_to_come() {
         }
         assert_eq!(came, ["1", "2", "3"]);
         assert_eq!(crawl.await.map(|report| report.totals.items).map_err(|e: Error| e.kind()), Ok(3));
-    });
-}
-
-#[test]
-fn a_phase_that_comes_twice_counts_twice() {
-    Sim::check(0..1, |sim| async move {
-        use tidegate::{FetchCx, Phase};
-        let cx = FetchCx::detached(&sim.runtime());
-        for phase in [Phase::Connect, Phase::FirstByte, Phase::Connect, Phase::FirstByte] {
-            cx.phase(phase);
-            sim.sleep(SECOND).await;
-        }
-        let timings = cx.finish();
-        assert_eq!((timings.connect, timings.first_byte), (Some(SECOND * 2), Some(SECOND * 2)));
     });
 }

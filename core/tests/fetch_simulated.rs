@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tidegate::rt::{CachedResolver, DnsLimits, Job, Name, Offload, Place, Rejected, Ticket};
 use tidegate::sim::{Host, Link, Lookup, Reply, Sim};
-use tidegate::{Builder, Crawl, Output, Page, ParseError, Profile};
+use tidegate::{Builder, Crawl, FetchCx, Output, Page, ParseError, Phase, Profile};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -46,7 +46,6 @@ fn no_more_addresses_of_a_name_are_kept_than_may_be() {
     });
 }
 
-// A9
 #[test]
 fn a_body_may_take_long_while_it_goes_on_and_is_booked_once() {
     Sim::check(0..2, |sim| async move {
@@ -75,6 +74,19 @@ fn a_body_that_is_all_there_does_not_keep_the_thread() {
     });
     sim.end();
     assert!(lag < Duration::from_millis(20), "{lag:?}");
+}
+
+#[test]
+fn a_phase_that_comes_twice_counts_twice() {
+    Sim::check(0..1, |sim| async move {
+        let cx = FetchCx::detached(&sim.runtime());
+        for phase in [Phase::Connect, Phase::FirstByte, Phase::Connect, Phase::FirstByte] {
+            cx.phase(phase);
+            sim.sleep(SECOND).await;
+        }
+        let timings = cx.finish();
+        assert_eq!((timings.connect, timings.first_byte), (Some(SECOND * 2), Some(SECOND * 2)));
+    });
 }
 
 /// Runs each job on a thread of its own, and replaces the thread of one that it gives up, or does not.
