@@ -18,6 +18,8 @@ use tidegate::{
 
 const SECOND: Duration = Duration::from_secs(1);
 
+type Answer = fn() -> Reply;
+
 /// What the servers were asked for: `host/path`.
 #[derive(Clone, Default)]
 struct Seen(Arc<Mutex<Vec<String>>>);
@@ -146,7 +148,6 @@ fn without_the_guard_a_public_page_leads_anywhere() {
     });
 }
 
-// C5
 #[test]
 fn the_rules_of_a_host_hold_for_the_path_of_each_hop() {
     Sim::check(0..2, |sim| async move {
@@ -170,12 +171,15 @@ fn seeds_widen_the_scope_by_where_they_lead_and_nothing_else_does() {
         let seen = Seen::default();
         serve(&sim, "seed.test", [24, 1, 0, 1], &seen, |asked| match asked.path.as_str() {
             "/moved" => Reply::redirect(302, "http://new.test/"),
-            "/links" => Reply::ok("link http://new.test/1\nlink http://by-hand.test/1\nlink http://streamed.test/1"),
+            "/links" => Reply::ok(
+                "link http://new.test/1\nlink http://by-hand.test/1\nlink http://streamed.test/1\nlink http://other.test/1",
+            ),
             "/hand" => Reply::redirect(302, "http://by-hand.test/"),
             "/stream" => Reply::redirect(302, "http://streamed.test/"),
             _ => Reply::ok(""),
         });
         serve(&sim, "new.test", [24, 1, 0, 2], &seen, |_| Reply::ok(""));
+        serve(&sim, "other.test", [24, 1, 0, 5], &seen, |_| Reply::ok(""));
         serve(&sim, "by-hand.test", [24, 1, 0, 3], &seen, |_| Reply::ok(""));
         // A link to the host of the page is in scope, wherever the request for the page began.
         serve(&sim, "streamed.test", [24, 1, 0, 4], &seen, |_| Reply::ok("link http://streamed.test/own"));
@@ -184,7 +188,7 @@ fn seeds_widen_the_scope_by_where_they_lead_and_nothing_else_does() {
         let crawl = crawl(&sim)
             .scope(Scope::host())
             .outcomes(kept.clone())
-            .seed("http://seed.test/moved")
+            .seeds(["http://seed.test/moved", "http://other.test/"])
             .seed(Request::get("http://seed.test/links").with_not_before(later))
             .start()
             .expect("valid");
@@ -199,6 +203,8 @@ fn seeds_widen_the_scope_by_where_they_lead_and_nothing_else_does() {
             &[
                 ("by-hand.test/1", "scope"),
                 ("new.test/1", "ok"),
+                ("other.test/", "ok"),
+                ("other.test/1", "ok"),
                 ("seed.test/hand", "ok"),
                 ("seed.test/links", "ok"),
                 ("seed.test/moved", "ok"),
@@ -210,10 +216,9 @@ fn seeds_widen_the_scope_by_where_they_lead_and_nothing_else_does() {
     });
 }
 
-// C10
 #[test]
 fn a_post_that_may_have_arrived_is_not_sent_again() {
-    let answers: [fn() -> Reply; 7] = [
+    let answers: [Answer; 7] = [
         Reply::silence,
         || Reply::raw("").then_close(),
         || Reply::raw("").then_reset(),
@@ -240,13 +245,13 @@ fn a_post_that_may_have_arrived_is_not_sent_again() {
     });
 }
 
-// D4
 #[test]
 fn a_reused_connection_is_replaced_only_where_nothing_of_an_answer_came() {
-    let bad: [(fn() -> Reply, usize, &str); 3] = [
+    let bad: [(Answer, usize, &str); 4] = [
         (|| Reply::raw("").then_close(), 2, "ok"),
         (|| Reply::raw("HTTP/1.1 20").drip(4, SECOND).then_reset(), 1, "connect.reset"),
         (|| Reply::raw("SSH-2.0-OpenSSH_9.2\r\n").then_close(), 1, "http.status_line"),
+        (Reply::silence, 1, "timeout.first_byte"),
     ];
     for (answer, times, expected) in bad {
         Sim::check(0..2, |sim| async move {
@@ -370,14 +375,14 @@ fn bodies_that_nobody_wants_are_read_for_the_connection_only() {
         let seen = Seen::default();
         let drip = |reply: Reply| reply.body(vec![b'x'; 100 << 10]).drip(1 << 10, SECOND / 10);
         serve(&sim, "a.test", [24, 1, 0, 1], &seen, move |asked| match asked.path.as_str() {
-            "/short" => Reply::status(404).body("not here"),
+            "/short" | "/short?save" => Reply::status(404).body("not here"),
             "/long" => drip(Reply::status(404)),
             "/moved" => drip(Reply::redirect(302, "/short")),
             _ => drip(Reply::ok("")),
         });
-        let refuse = tidegate::accepting(parse, |head: &tidegate::Head| match head.status.is_success() {
-            true => Accept::Refuse,
-            false => Accept::Fail,
+        let refuse = tidegate::accepting(parse, |head: &tidegate::Head| match head.url.query() {
+            Some("save") => Accept::Body,
+            _ => Accept::Refuse,
         });
         let dir = tempfile::tempdir().expect("a directory");
         let file = dir.path().join("page");
@@ -386,13 +391,13 @@ fn bodies_that_nobody_wants_are_read_for_the_connection_only() {
         let (report, kept) = run(crawl(&sim).parse_with(refuse).seeds(paths).seed(saved)).await;
         let wire: BTreeMap<_, _> =
             kept.take().iter().map(|d| (d.item.request.url().to_owned(), d.item.bytes_wire)).collect();
-        assert_eq!(wire["http://a.test/long"], 0, "{wire:?}");
+        assert_eq!((wire["http://a.test/short"], wire["http://a.test/long"]), (8, 0));
+        assert_eq!(wire["http://a.test/short?save"], 8, "it is read into memory");
         assert!(report.totals.elapsed < SECOND * 5, "{report}");
         assert!(!file.exists(), "an error page takes no file's place");
     });
 }
 
-// J1
 #[test]
 fn the_byte_budget_counts_pages_until_they_are_parsed() {
     for (budget, is_held_up) in [(1, true), (1 << 30, false)] {
@@ -472,6 +477,99 @@ fn a_crawl_that_fails_closes_its_other_sink_as_failed_and_at_once() {
     });
 }
 
+/// Fails when it is asked, or has never taken in what it was given.
+struct Broken(bool);
+
+#[async_trait]
+impl Frontier for Broken {
+    async fn lease(&mut self, _: NonZeroU32, _: std::time::SystemTime) -> Result<Leased, FrontierError> {
+        Err(FrontierError::new("ask the broker"))
+    }
+
+    async fn settle(&mut self, _: &mut Vec<(LeaseId, Verdict)>) -> Result<(), FrontierError> {
+        Ok(())
+    }
+
+    async fn add(&mut self, found: &mut Vec<Request>) -> Result<Added, FrontierError> {
+        if self.0 {
+            futures::future::pending::<()>().await;
+        }
+        found.clear();
+        Ok(Added::default())
+    }
+}
+
+#[test]
+fn a_frontier_that_breaks_is_told_to_both_sinks() {
+    struct Told(Arc<Mutex<Vec<Close>>>);
+    #[async_trait]
+    impl<T: Send + 'static> Sink<T> for Told {
+        async fn deliver(&mut self, batch: &mut Batch<T>) -> Result<(), SinkError> {
+            batch.ack_all();
+            Ok(())
+        }
+
+        async fn close(&mut self, why: Close) -> Result<(), SinkError> {
+            self.0.lock().expect("not poisoned").push(why);
+            Ok(())
+        }
+    }
+    Sim::check(0..2, |sim| async move {
+        let told = Arc::default();
+        let crawl = crawl(&sim).frontier(Broken(false)).sink(Told(Arc::clone(&told))).outcomes(Told(Arc::clone(&told)));
+        assert_eq!(crawl.run().await.expect_err("it is broken").kind().code(), "frontier.failed");
+        assert_eq!(*told.lock().expect("not poisoned"), [Close::Failed, Close::Failed]);
+    });
+}
+
+#[test]
+fn a_frontier_that_hangs_is_left_behind() {
+    Sim::check(0..2, |sim| async move {
+        let crawl = crawl(&sim).frontier(Broken(true)).close_limit(SECOND).seed("http://a.test/");
+        let crawl = crawl.start().expect("valid");
+        crawl.handle().shutdown(Shutdown::Now);
+        assert!(crawl.await.is_err());
+        sim.sleep(SECOND).await;
+        assert_eq!((sim.tasks(), sim.elapsed().as_secs()), (0, 2));
+    });
+}
+
+#[test]
+fn the_wait_for_a_sink_begins_anew_once_it_has_taken_something() {
+    struct EverySecond(u32);
+    #[async_trait]
+    impl Sink<String> for EverySecond {
+        async fn deliver(&mut self, batch: &mut Batch<String>) -> Result<(), SinkError> {
+            self.0 += 1;
+            if self.0 % 2 == 1 {
+                return Err(SinkError::retry("not now"));
+            }
+            batch.pop();
+            Ok(())
+        }
+    }
+    Sim::check(0..2, |sim| async move {
+        sim.net().host(Sim::address_of("a.test"), Host::http(|_| Reply::ok("item 1\nitem 2\nitem 3\nitem 4")));
+        let report = crawl(&sim).sink(EverySecond(0)).seed("http://a.test/").run().await.expect("the run ends well");
+        assert!(report.totals.items == 4 && report.totals.elapsed < SECOND / 2, "{report}");
+    });
+}
+
+#[test]
+fn the_last_page_that_is_allowed_ends_what_was_not_begun() {
+    Sim::check(0..2, |sim| async move {
+        sim.net().host(Sim::address_of("a.test"), Host::http(|_| Reply::ok("")));
+        let crawl = crawl(&sim).delay(SECOND).max_pages(2).seed("http://a.test/").start().expect("valid");
+        let handle = crawl.handle();
+        let pages = [1, 2, 3].map(|n| handle.fetch(format!("http://a.test/{n}")));
+        let pages = futures::future::join_all(pages).await;
+        assert_eq!(pages.iter().filter(|page| page.is_ok()).count(), 2);
+        let report = crawl.await.expect("the run ends well");
+        assert_eq!((report.finish_reason, report.totals.counters.ok), (FinishReason::MaxPages, 2));
+        assert!(report.totals.elapsed < SECOND * 3 / 2, "at once, and not when its turn comes: {report}");
+    });
+}
+
 #[test]
 fn a_stricter_end_and_the_limit_of_closing_are_kept() {
     struct Stuck(Sim);
@@ -535,6 +633,18 @@ fn a_crawl_that_waits_for_a_date_polls_nothing() {
     });
 }
 
+/// Takes outcomes from this time on.
+struct At(Sim, Duration);
+
+#[async_trait]
+impl Sink<Settled> for At {
+    async fn deliver(&mut self, batch: &mut Batch<Settled>) -> Result<(), SinkError> {
+        self.0.sleep(self.1.saturating_sub(self.0.elapsed())).await;
+        batch.ack_all();
+        Ok(())
+    }
+}
+
 /// Takes everything in and gives its first request only, then one more for each that is settled.
 struct OneAtATime {
     inner: MemoryFrontier,
@@ -573,20 +683,23 @@ fn an_answer_that_a_settlement_overtook_is_asked_for_again() {
     Sim::check(0..60, |sim| async move {
         let seen = Seen::default();
         serve(&sim, "a.test", [24, 1, 0, 1], &seen, |_| Reply::ok(""));
-        struct At(Sim);
-        #[async_trait]
-        impl Sink<Settled> for At {
-            async fn deliver(&mut self, batch: &mut Batch<Settled>) -> Result<(), SinkError> {
-                self.0.sleep(SECOND.saturating_sub(self.0.elapsed())).await;
-                batch.ack_all();
-                Ok(())
-            }
-        }
         let frontier = OneAtATime { inner: MemoryFrontier::new(9, 1), sim: sim.clone(), open: 0, answers_at: SECOND };
         let seeds = ["http://a.test/1", "http://a.test/2", "http://a.test/3"];
-        let crawl = crawl(&sim).frontier(frontier).outcomes(At(sim.clone())).seeds(seeds);
+        let crawl = crawl(&sim).frontier(frontier).outcomes(At(sim.clone(), SECOND)).seeds(seeds);
         let report = crawl.run().await.expect("the run ends well");
         assert_eq!(report.totals.counters.ok, 3);
+    });
+}
+
+#[test]
+fn a_question_that_waits_holds_up_no_settlement() {
+    Sim::check(0..3, |sim| async move {
+        sim.net().host(Sim::address_of("a.test"), Host::http(|_| Reply::ok("")));
+        let answers_at = SECOND * 3600;
+        let frontier = OneAtATime { inner: MemoryFrontier::new(9, 1), sim: sim.clone(), open: 0, answers_at };
+        let crawl = crawl(&sim).frontier(frontier).seeds(["http://a.test/1", "http://a.test/2"]);
+        let report = crawl.run().await.expect("the run ends well");
+        assert!(report.totals.counters.ok == 2 && report.totals.elapsed < SECOND, "{report}");
     });
 }
 
@@ -608,7 +721,9 @@ fn a_question_that_waits_holds_up_no_link() {
                 (n < 2).then(|| (Request::get(format!("http://a.test/{}", ["", "late"][n])), n + 1))
             }
         });
-        let crawl = crawl(&sim).frontier(StreamFrontier::new(slow)).start().expect("valid");
+        // Nor does it where the page of the link is not settled for long.
+        let crawl = crawl(&sim).frontier(StreamFrontier::new(slow)).outcomes(At(sim.clone(), SECOND * 100));
+        let crawl = crawl.start().expect("valid");
         sim.sleep(SECOND).await;
         assert_eq!(seen.all(), ["a.test/", "a.test/link"]);
         assert_eq!(crawl.await.expect("the run ends well").totals.counters.ok, 3);
@@ -667,19 +782,5 @@ fn what_is_dropped_unacknowledged_is_the_next_to_come() {
         }
         assert_eq!(came, ["1", "2", "3"]);
         assert_eq!(crawl.await.map(|report| report.totals.items).map_err(|e: Error| e.kind()), Ok(3));
-    });
-}
-
-#[test]
-fn a_phase_that_comes_twice_counts_twice() {
-    Sim::check(0..1, |sim| async move {
-        use tidegate::{FetchCx, Phase};
-        let cx = FetchCx::detached(&sim.runtime());
-        for phase in [Phase::Connect, Phase::FirstByte, Phase::Connect, Phase::FirstByte] {
-            cx.phase(phase);
-            sim.sleep(SECOND).await;
-        }
-        let timings = cx.finish();
-        assert_eq!((timings.connect, timings.first_byte), (Some(SECOND * 2), Some(SECOND * 2)));
     });
 }

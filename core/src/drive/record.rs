@@ -198,6 +198,8 @@ mod tests {
     use std::time::{Duration, SystemTime};
 
     use super::*;
+    use crate::engine::{Config, Engine, JobSpec};
+    use crate::rt::manual::Manual;
 
     // C12
     #[test]
@@ -215,5 +217,28 @@ mod tests {
             head.headers.insert("retry-after", text.parse().expect("literal"));
             assert_eq!(retry_after(&head, now), wait.map(Duration::from_secs), "{text}");
         }
+    }
+
+    #[test]
+    fn what_is_known_of_an_answer_is_in_the_record_until_the_next_attempt() {
+        let now = Manual::new().runtime().now();
+        let mut engine = Engine::new(Config::default());
+        let host = engine.host("https://a.test");
+        let job = engine.submit(now, host, JobSpec::default());
+        let request = Arc::new(Request::get("https://a.test/"));
+        let mut record = Record::new(job, 1, request, Arc::default(), now);
+        let head = Head::new("https://me:pw@a.test/".parse().expect("literal"), StatusCode::OK);
+        let mut response = Response::new(head, "body");
+        response.certificate_expiry = Some(SystemTime::UNIX_EPOCH);
+        response.bytes_wire = 4;
+        response.remote = Some(([1, 1, 1, 1], 443).into());
+        record.note_response(&response);
+        let s = &record.settled;
+        assert_eq!(s.final_url.as_deref(), Some("https://a.test/"));
+        assert_eq!((s.certificate_expiry, s.bytes_wire, s.remote), (Some(SystemTime::UNIX_EPOCH), 4, response.remote));
+        assert!(record.guarded, "a public page leads on");
+        record.clear();
+        let s = &record.settled;
+        assert_eq!((s.status, s.bytes_wire, s.remote), (None, 0, None));
     }
 }

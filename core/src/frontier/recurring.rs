@@ -242,4 +242,27 @@ mod tests {
         block_on(monitor.settle(&mut vec![(first.requests[0].0, Verdict::Done)])).expect("memory");
         assert!(block_on(monitor.lease(MANY, at(200))).expect("memory").drained);
     }
+
+    #[test]
+    fn what_is_settled_comes_again_in_its_round_and_what_is_returned_at_once() {
+        let mut monitor = Recurring::new(list(1), Duration::from_millis(100), at(0)).with_rounds(2);
+        for (millis, verdict) in [(0, Verdict::Done), (100, Verdict::Return), (100, Verdict::Done)] {
+            let leased = block_on(monitor.lease(MANY, at(millis))).expect("memory");
+            assert_eq!(leased.requests.len(), 1, "{millis} ms, then {verdict:?}");
+            block_on(monitor.settle(&mut vec![(leased.requests[0].0, verdict)])).expect("memory");
+        }
+        assert_eq!(monitor.missed(), 0);
+        assert!(block_on(monitor.lease(MANY, at(100))).expect("memory").drained);
+    }
+
+    #[test]
+    fn a_list_with_something_to_give_again_is_not_drained() {
+        let mut monitor = Recurring::new(list(2), Duration::from_millis(1), at(0)).with_rounds(1);
+        let leased = block_on(monitor.lease(MANY, at(0))).expect("memory");
+        let rest = block_on(monitor.lease(MANY, at(1))).expect("memory");
+        let ids = leased.requests.iter().chain(&rest.requests).map(|(id, _)| (*id, Verdict::Return));
+        block_on(monitor.settle(&mut ids.collect())).expect("memory");
+        let again = block_on(monitor.lease(NonZeroU32::MIN, at(1))).expect("memory");
+        assert!(again.requests.len() == 1 && !again.drained);
+    }
 }

@@ -91,3 +91,21 @@ impl std::fmt::Debug for StreamFrontier {
         f.debug_struct("StreamFrontier").field("ended", &self.stream.is_none()).finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use futures::executor::block_on;
+
+    use super::*;
+
+    #[test]
+    fn a_stream_that_ended_is_drained_once_nothing_is_left_of_what_was_added() {
+        let mut frontier = StreamFrontier::new(futures::stream::empty());
+        let mut found = ["http://a.test/1", "http://a.test/2"].map(Request::get).to_vec();
+        for (given, drained) in [(0, true), (1, false), (1, true)] {
+            let leased = block_on(frontier.lease(NonZeroU32::MIN, SystemTime::UNIX_EPOCH)).expect("memory");
+            assert_eq!((leased.requests.len(), leased.drained), (given, drained));
+            block_on(frontier.add(&mut found)).expect("memory");
+        }
+    }
+}

@@ -491,4 +491,26 @@ mod tests {
         let state = wheel.0.lock();
         assert!(state.entries.len() <= 200, "{} entries for 50 timers", state.entries.len());
     }
+
+    #[test]
+    fn a_sleeping_turner_is_woken_for_an_earlier_timer_alone() {
+        struct Woken(AtomicUsize);
+        impl std::task::Wake for Woken {
+            fn wake(self: Arc<Self>) {
+                self.0.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+        let manual = Manual::new();
+        let (wheel, now) = (Wheel::new(&manual.runtime()), manual.runtime().now());
+        let woken = Arc::new(Woken(AtomicUsize::new(0)));
+        let mut timers = Vec::new();
+        // Without a timer it sleeps for ever.
+        for (ticks, wakes) in [(10, 1), (20, 1), (10, 1), (5, 2)] {
+            wheel.advance_and_sleep(now, &Waker::from(Arc::clone(&woken)));
+            let mut timer = wheel.timer(now + Wheel::TICK * ticks);
+            assert!(Pin::new(&mut timer).poll(&mut Context::from_waker(Waker::noop())).is_pending());
+            timers.push(timer);
+            assert_eq!(woken.0.load(Ordering::Relaxed), wakes, "{ticks} ticks");
+        }
+    }
 }

@@ -352,6 +352,9 @@ impl Audit {
             broken.push(format!("{url} has two outcomes"));
         }
         *book.urls.entry(settled.request.url().to_owned()).or_default() += 1;
+        if book.ids.contains(&delivery.id) {
+            broken.push(format!("the outcome of {url} has the id of an item"));
+        }
         if settled.attempts > self.world.retries + 1 {
             broken.push(format!("{url}: {} attempts", settled.attempts));
         }
