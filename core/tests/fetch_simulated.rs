@@ -65,7 +65,7 @@ fn a_body_that_is_all_there_does_not_keep_the_thread() {
     let sim = Sim::builder().seed(1).io_cost(Duration::from_micros(20)).build();
     let own = sim.clone();
     let lag = sim.block_on(async move {
-        let link = Link { chunk: 1..=1, ..Link::default() };
+        let link = Link::new().chunk(1..=1);
         let host = Host::http(|_| Reply::ok(vec![b'x'; 60_000])).with_link(link);
         own.net().host(Sim::address_of("a.test"), host);
         let report = crawl(&own).retries(0).seed("http://a.test/").run().await.expect("the run ends well");
