@@ -30,7 +30,7 @@ for name in "${names[@]}"; do
     git apply "$here/.ci/mutants/$name.patch"
     started=$SECONDS
     out=$(run 2>&1 || true)
-    if ! grep -q 'FAILED\|^error' <<<"$out"; then
+    if ! grep -q 'test result: FAILED' <<<"$out"; then
         echo "$name: NOT FOUND ($((SECONDS - started)) s)"
         missed=1
     else
