@@ -203,17 +203,15 @@ macro_rules! __conformance_needs {
 /// here.
 ///
 /// ```
-/// # #[cfg(test)]
-/// # mod tests {
-/// # use tidegate::conformance::StdHarness;
+/// use tidegate::conformance::StdHarness;
 /// # use tidegate::rt::Runtime;
-/// # fn one_thread() -> Runtime { unimplemented!() }
-/// # fn two_threads() -> Runtime { unimplemented!() }
+/// # fn one_thread() -> Runtime { unreachable!("an adapter makes it") }
+/// # fn two_threads() -> Runtime { unreachable!("an adapter makes it") }
 /// tidegate::conformance_tests! {
 ///     one_thread: StdHarness::new(one_thread());
 ///     two_threads: StdHarness::new(two_threads()).lacking(|capabilities| capabilities.one_thread = false);
 /// }
-/// # }
+/// # fn main() {}
 /// ```
 #[macro_export]
 macro_rules! conformance_tests {
