@@ -86,6 +86,8 @@ mod host;
 #[cfg(feature = "http")]
 pub mod http;
 mod limits;
+#[cfg_attr(not(test), expect(dead_code, reason = "the parts that read it come next"))]
+mod machine;
 mod page;
 mod panics;
 mod parser;

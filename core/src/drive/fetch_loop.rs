@@ -363,7 +363,7 @@ mod tests {
             log.lock().unwrap().push(name);
             left -= 1;
             if left == 0 {
-                return Poll::Ready(Message::Gate { open: true });
+                return Poll::Ready(Message::TaskLost);
             }
             cx.waker().wake_by_ref();
             Poll::Pending
@@ -448,7 +448,7 @@ mod tests {
             None,
             Box::pin(async move {
                 timer.await;
-                Message::Gate { open: true }
+                Message::TaskLost
             }),
         );
         manual.settle();

@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime};
 
 use futures::channel::oneshot;
 
-use crate::engine::{HostId, JobId, Shutdown};
+use crate::engine::{Bound, HostId, JobId, Shutdown};
 use crate::frontier::{FrontierError, Leased};
 use crate::sync::{Mutex, MutexGuard, keep_waker};
 use crate::{Booking, Error, HostRules, Page, ParseError, Request, Response, Timings};
@@ -54,6 +54,7 @@ pub(super) enum Message {
     },
     LaneClosed(Result<(), Error>),
     Gate {
+        signal: Bound,
         open: bool,
     },
     /// A task that the crawl cannot do without is gone: the runtime has shut down.

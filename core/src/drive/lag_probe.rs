@@ -6,7 +6,7 @@ use std::task::{Poll, Waker};
 use std::time::{Duration, Instant};
 
 use super::inbox::{Inbox, Message};
-use crate::engine::LagMonitor;
+use crate::engine::{Bound, LagMonitor};
 use crate::rt::Runtime;
 use crate::sync::atomic::{AtomicBool, Ordering};
 use crate::sync::{Mutex, MutexGuard, keep_waker};
@@ -163,7 +163,7 @@ async fn beat(runtime: Runtime, task: Task) {
         }
         drop(state);
         if let Some(open) = change {
-            task.inbox.push(Message::Gate { open });
+            task.inbox.push(Message::Gate { signal: Bound::Lag, open });
         }
     }
 }
@@ -180,7 +180,7 @@ mod tests {
 
     fn gates(inbox: &Inbox) -> Vec<bool> {
         let gate = |message| match message {
-            Message::Gate { open } => Some(open),
+            Message::Gate { open, .. } => Some(open),
             _ => None,
         };
         std::iter::from_fn(|| inbox.poll_next(Waker::noop())).filter_map(gate).collect()

@@ -62,7 +62,7 @@ impl Engine {
 
     /// The next host whose rules or address are to be found, where there is a permit for it.
     pub(super) fn prepare_next(&mut self) -> Option<Action> {
-        while self.preparing < self.config.prepare_permits && self.gate_open && !self.paused {
+        while self.preparing < self.config.prepare_permits && self.shut.is_empty() && !self.paused {
             let id = self.to_prepare.pop_front()?;
             let Some(host) = self.known_host(id) else { continue };
             let (action, state, back) = match host.state {
@@ -168,8 +168,11 @@ impl Engine {
             return Err(Bound::NoWork);
         }
         let in_flight = self.counters.in_flight;
-        if !self.gate_open && in_flight >= self.config.gate_floor {
-            return Err(Bound::Lag);
+        if let Some(signal) = self.shut.first().filter(|_| in_flight >= self.config.gate_floor) {
+            return Err(signal);
+        }
+        if let Some(lack) = self.short.first().filter(|_| in_flight > 0) {
+            return Err(lack);
         }
         if self.bytes >= self.config.byte_budget && in_flight > 0 {
             return Err(Bound::Bytes);

@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
+use super::Bound;
 use crate::{RetryTime, SkipReason};
 
 /// Names a job: a URL between its lease and its settlement. Never reused while an event for it may be under way.
@@ -149,10 +150,19 @@ pub enum Event {
     Bytes(u64),
     /// The frontier has more additions to take than it should: pages that would give more wait.
     FrontierBehind(bool),
-    /// The lag gate closed (`false`) or opened.
+    /// A load signal shut the gate or opened its part of it; the gate is open where no signal holds it shut.
     Gate {
-        /// Whether new fetches may start.
+        /// What the crawl is bound by while the signal holds it shut: [`Bound::Lag`], [`Bound::Memory`], [`Bound::Signal`].
+        signal: Bound,
+        /// Whether new fetches may start, as far as this signal goes.
         open: bool,
+    },
+    /// This machine is short of something that fetches wait for ([`Bound::Descriptors`]), or no longer.
+    Short {
+        /// What it lacks.
+        of: Bound,
+        /// Whether it does.
+        short: bool,
     },
 }
 

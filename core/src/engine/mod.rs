@@ -9,6 +9,7 @@
 //! exactly one verdict.
 
 mod admission;
+mod bound;
 mod config;
 mod counters;
 mod event;
@@ -29,9 +30,11 @@ use std::time::{Duration, Instant};
 
 use slab::Slab;
 
+pub use self::bound::Bound;
+pub(crate) use self::bound::BoundClock;
+use self::bound::BoundSet;
 pub use self::config::Config;
-pub(crate) use self::counters::BoundClock;
-pub use self::counters::{Bound, Counters};
+pub use self::counters::Counters;
 pub use self::event::{Action, Event, HostId, JobId, JobSpec, JobVerdict};
 use self::host::{Host, HostState, Place};
 pub use self::lag::LagMonitor;
@@ -89,7 +92,10 @@ pub struct Engine {
     delivering: u32,
     settling: u32,
     bytes: u64,
-    gate_open: bool,
+    /// Signals that hold the gate shut.
+    shut: BoundSet,
+    /// What this machine lacks now: nothing is started while anything is in flight that may give it back.
+    short: BoundSet,
     frontier_behind: bool,
     paused: bool,
     ending: Option<Ending>,
@@ -188,7 +194,8 @@ impl Engine {
             delivering: 0,
             settling: 0,
             bytes: 0,
-            gate_open: true,
+            shut: BoundSet::default(),
+            short: BoundSet::default(),
             frontier_behind: false,
             paused: false,
             ending: None,
@@ -336,12 +343,14 @@ impl Engine {
             }
             Event::Bytes(bytes) => self.bytes = bytes,
             Event::FrontierBehind(behind) => self.frontier_behind = behind,
-            Event::Gate { open } => {
-                if open && !self.gate_open {
+            Event::Gate { signal, open } => {
+                let was_shut = !self.shut.is_empty();
+                self.shut.set(signal, !open);
+                if was_shut && self.shut.is_empty() {
                     self.limiter.restart(self.counters.in_flight);
                 }
-                self.gate_open = open;
             }
+            Event::Short { of, short } => self.short.set(of, short),
         }
     }
 

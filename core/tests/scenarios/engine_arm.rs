@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
-use tidegate::engine::{Action, Config, Engine, Event, HostId, JobId, JobSpec, JobVerdict};
+use tidegate::engine::{Action, Bound, Config, Engine, Event, HostId, JobId, JobSpec, JobVerdict};
 use tidegate::{ErrorKind, RetryTime, Shutdown, SkipReason};
 
 use super::Outcome;
@@ -350,7 +350,7 @@ impl<'a> World<'a> {
             Command::Shutdown(within) => {
                 self.engine.shutdown(self.now, Shutdown::Graceful { within: within.into() });
             }
-            Command::Gate { open } => self.event(Event::Gate { open }),
+            Command::Gate { open } => self.event(Event::Gate { signal: Bound::Lag, open }),
             Command::Bytes(bytes) => self.event(Event::Bytes(bytes)),
             Command::FrontierBehind(behind) => self.event(Event::FrontierBehind(behind)),
         }

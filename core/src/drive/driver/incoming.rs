@@ -59,7 +59,7 @@ impl Driver {
                     self.fail(now, Error::new(ErrorKind::Shutdown, "go on without a sink or frontier"));
                 }
             }
-            Message::Gate { open } => self.event(now, Event::Gate { open }),
+            Message::Gate { signal, open } => self.event(now, Event::Gate { signal, open }),
             Message::TaskLost => {
                 self.fatal = Some(Error::new(ErrorKind::Shutdown, "go on: the runtime dropped a task of the crawl"));
                 self.ended = true;

@@ -17,7 +17,7 @@ fn started() -> (Manual, FetchLoop, Arc<Inbox>) {
 }
 
 fn done() -> Message {
-    Message::Gate { open: true }
+    Message::TaskLost
 }
 
 fn answers(inbox: &Inbox) -> usize {

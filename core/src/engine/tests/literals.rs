@@ -187,10 +187,10 @@ fn hosts_are_prepared_a_few_at_a_time_and_not_while_the_gate_is_closed() {
     (0..5).for_each(|i| _ = b.submit(&format!("h{i}")));
     let hosts: Vec<_> = (0..5).map(|i| b.engine.host(&format!("h{i}"))).collect();
     assert_eq!(b.actions(), [Action::Prepare(hosts[0]), Action::Prepare(hosts[1])]);
-    b.event(Event::Gate { open: false });
+    b.event(Event::Gate { signal: Bound::Lag, open: false });
     b.event(Event::HostFailed { host: hosts[0], retry: RetryTime::Never });
     assert_eq!(b.actions(), []);
-    b.event(Event::Gate { open: true });
+    b.event(Event::Gate { signal: Bound::Lag, open: true });
     assert_eq!(b.actions(), [Action::Prepare(hosts[2])]);
 }
 
@@ -259,10 +259,10 @@ fn a_full_byte_budget_starts_nothing_while_something_is_in_flight() {
 #[test]
 fn a_closed_gate_keeps_the_floor_and_opens_as_a_ramp() {
     let mut b = Bench::new(Config { max_in_flight: 1000, gate_floor: 2, ..plain() });
-    b.event(Event::Gate { open: false });
+    b.event(Event::Gate { signal: Bound::Lag, open: false });
     let jobs: Vec<_> = (0..100).map(|i| b.submit(&format!("h{i}"))).collect();
     assert_eq!(b.fetches(), jobs[..2]);
-    b.event(Event::Gate { open: true });
+    b.event(Event::Gate { signal: Bound::Lag, open: true });
     assert_eq!(b.fetches(), [], "nothing has succeeded yet");
     b.finish(jobs[0]);
     assert_eq!(b.fetches().len(), 2);

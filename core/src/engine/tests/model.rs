@@ -62,7 +62,8 @@ pub(super) struct Model {
     /// When the next start would come if all came evenly.
     pub(super) rate_next: Option<Instant>,
     pub(super) bytes: u64,
-    pub(super) gate_open: bool,
+    pub(super) shut: std::collections::BTreeSet<Bound>,
+    pub(super) short: std::collections::BTreeSet<Bound>,
     pub(super) behind: bool,
     pub(super) paused: bool,
     /// Ending, and until when what is in flight may go on.
@@ -89,7 +90,8 @@ impl Model {
             retries: 0,
             rate_next: None,
             bytes: 0,
-            gate_open: true,
+            shut: Default::default(),
+            short: Default::default(),
             behind: false,
             paused: false,
             ending: None,
@@ -341,12 +343,14 @@ impl Model {
             }
             Event::Bytes(bytes) => self.bytes = bytes,
             Event::FrontierBehind(behind) => self.behind = behind,
-            Event::Gate { open } => {
-                if open && !self.gate_open {
+            Event::Gate { signal, open: false } => _ = self.shut.insert(signal),
+            Event::Gate { signal, open: true } => {
+                if self.shut.remove(&signal) && self.shut.is_empty() {
                     self.restart();
                 }
-                self.gate_open = open;
             }
+            Event::Short { of, short: true } => _ = self.short.insert(of),
+            Event::Short { of, short: false } => _ = self.short.remove(&of),
             _ => {}
         }
     }

@@ -232,7 +232,7 @@ impl Script {
                 self.step(step);
                 self.a.now = self.a.now.max(before);
             }
-            Step::Gate(open) => a.event(Event::Gate { open: *open }),
+            Step::Gate(open) => a.event(Event::Gate { signal: Bound::Lag, open: *open }),
             Step::Behind(behind) => a.event(Event::FrontierBehind(*behind)),
             Step::Bytes(bytes) => a.event(Event::Bytes((*bytes).into())),
             Step::Pause(true) => a.pause(),
@@ -291,7 +291,7 @@ impl Script {
     fn ends(&mut self) {
         let a = &mut self.a;
         a.resume();
-        a.event(Event::Gate { open: true });
+        a.event(Event::Gate { signal: Bound::Lag, open: true });
         a.event(Event::FrontierBehind(false));
         a.event(Event::Bytes(0));
         let (began, jobs) = (a.now, a.model.jobs.len() as u32);

@@ -147,7 +147,7 @@ impl World {
 
     fn command(&mut self) {
         match self.rng.u32(0..12) {
-            0 => self.a.event(Event::Gate { open: false }),
+            0 => self.a.event(Event::Gate { signal: Bound::Lag, open: false }),
             1 => self.a.event(Event::Bytes(self.rng.u64(998..1002))),
             2 => self.a.event(Event::FrontierBehind(true)),
             3 => self.a.pause(),
@@ -157,7 +157,7 @@ impl World {
     }
 
     fn calm(&mut self) {
-        self.a.event(Event::Gate { open: true });
+        self.a.event(Event::Gate { signal: Bound::Lag, open: true });
         self.a.event(Event::Bytes(0));
         self.a.event(Event::FrontierBehind(false));
         self.a.resume();

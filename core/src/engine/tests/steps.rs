@@ -117,7 +117,7 @@ proptest! {
                     drain_events(&mut b);
                     b.now = before;
                 }
-                Step::Gate(gate) => b.event(Event::Gate { open: gate }),
+                Step::Gate(gate) => b.event(Event::Gate { signal: Bound::Lag, open: gate }),
                 Step::Behind(behind) => b.event(Event::FrontierBehind(behind)),
                 Step::Bytes(bytes) => b.event(Event::Bytes(bytes.into())),
                 Step::Pause(true) => b.engine.pause(),
@@ -132,7 +132,7 @@ proptest! {
             drain(&mut b, &mut open);
         }
         b.engine.resume();
-        b.event(Event::Gate { open: true });
+        b.event(Event::Gate { signal: Bound::Lag, open: true });
         b.event(Event::FrontierBehind(false));
         b.event(Event::Bytes(0));
         for _ in 0..100_000 {

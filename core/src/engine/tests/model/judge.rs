@@ -68,7 +68,7 @@ impl Model {
 
     fn may_prepare(&self) -> bool {
         let preparing = self.hosts.values().filter(|h| matches!(h.state, HostState::Preparing | HostState::Resolving));
-        preparing.count() < self.config.prepare_permits as usize && self.gate_open && !self.paused
+        preparing.count() < self.config.prepare_permits as usize && self.shut.is_empty() && !self.paused
     }
 
     fn is_wanted(&self, id: HostId) -> bool {
@@ -108,10 +108,12 @@ impl Model {
         let parses = self.in_stage(Stage::ToParse) + self.in_stage(Stage::Parsing);
         let delivers = to_deliver + self.in_stage(Stage::Delivering) + self.in_stage(Stage::Settling);
         let full = |n| n >= self.config.backlog;
+        let (shut, short) = (self.shut.first().copied(), self.short.first().copied());
         let bounds = [
             (self.paused || self.ending.is_some(), Bound::Stopped),
             (self.waiting() == 0, Bound::NoWork),
-            (!self.gate_open && in_flight >= self.config.gate_floor, Bound::Lag),
+            (shut.is_some() && in_flight >= self.config.gate_floor, shut.unwrap_or(Bound::Lag)),
+            (short.is_some() && in_flight > 0, short.unwrap_or(Bound::Descriptors)),
             (self.bytes >= self.config.byte_budget && in_flight > 0, Bound::Bytes),
             (full(parses) && to_deliver == 0, Bound::Parser),
             (full(parses) || full(delivers), Bound::Sink),
