@@ -5,17 +5,15 @@ use std::sync::{Arc, mpsc};
 use tidegate::http::HttpFetcher;
 use tidegate::rt::{Inline, Job, Offload, Place, Rejected, Runtime, Ticket};
 use tidegate::{Crawl, Output, Page, ParseError, Profile, Report};
-use tidegate_benches::{Lateness, Ticker};
+use tidegate_benches::Ticker;
 
-use crate::{Failure, Stage, Storm};
+use crate::{Failure, Run, Stage, Storm};
 
 /// As that of the tasks.
-pub(crate) fn run(runtime: &Runtime, storm: &Storm, stage: Stage) -> Result<(Lateness, f64, u64), Failure> {
+pub(crate) fn run(runtime: &Runtime, storm: &Storm, stage: Stage) -> Result<Run, Failure> {
     let pages = storm.pages.get();
-    let fetcher = HttpFetcher::builder(runtime)
-        .pool_max_idle(pages as usize)
-        .pool_max_idle_per_host(pages as usize)
-        .build()?;
+    let fetcher =
+        HttpFetcher::builder(runtime).pool_max_idle(pages as usize).pool_max_idle_per_host(pages as usize).build()?;
     let path = if storm.gate { "gate" } else { "page" };
     let started = runtime.now();
     let ticker = Ticker::start(runtime);
@@ -23,16 +21,11 @@ pub(crate) fn run(runtime: &Runtime, storm: &Storm, stage: Stage) -> Result<(Lat
     let seconds = runtime.now().saturating_duration_since(started).as_secs_f64();
     let lateness = ticker.stop()?;
     crawl(runtime, storm, fetcher.clone(), "page", Stage::None)?;
-    Ok((lateness, seconds, u64::from(pages).saturating_sub(report.totals.counters.ok)))
+    let failed = u64::from(pages).saturating_sub(report.totals.counters.ok);
+    Ok(Run { lateness, seconds, failed, connections: Box::new(fetcher) })
 }
 
-fn crawl(
-    runtime: &Runtime,
-    storm: &Storm,
-    fetcher: HttpFetcher,
-    path: &str,
-    stage: Stage,
-) -> Result<Report, Failure> {
+fn crawl(runtime: &Runtime, storm: &Storm, fetcher: HttpFetcher, path: &str, stage: Stage) -> Result<Report, Failure> {
     let (runtime, work) = match stage {
         Stage::None => (runtime.clone(), None),
         Stage::Inline(work) => (runtime.clone().with_offload(Inline::new()), Some(work)),

@@ -7,6 +7,7 @@ mod parse;
 mod setup;
 mod tasks;
 
+use std::any::Any;
 use std::io::{self, Write as _};
 use std::num::NonZeroU32;
 use std::sync::Arc;
@@ -100,11 +101,22 @@ enum Stage {
     Offload(Arc<dyn Offload>, Arc<Work>),
 }
 
+/// What a run gives back.
+struct Run {
+    lateness: Lateness,
+    seconds: f64,
+    /// Pages that failed.
+    failed: u64,
+    /// What keeps the connections open.
+    connections: Box<dyn Any>,
+}
+
 struct Measured {
     idle: Lateness,
     lateness: Lateness,
     pages_per_second: f64,
     cpu: f64,
+    /// Keep-alive connections that were closed while they were still wanted.
     lost: u64,
     failed: u64,
 }
@@ -117,11 +129,11 @@ fn main() -> Result<(), Failure> {
     let servers: Vec<_> = if cores < there { (cores..there).collect() } else { (0..there).collect() };
     let gate = if args.gate { args.pages.get() } else { 0 };
     let list = servers.iter().map(usize::to_string).collect::<Vec<_>>().join(",");
-    let mut server = ServerProcess::start(
-        ["--bytes", &args.bytes.to_string(), "--gate", &gate.to_string(), "--cores", &list],
-    )?;
+    let mut server =
+        ServerProcess::start(["--bytes", &args.bytes.to_string(), "--gate", &gate.to_string(), "--cores", &list])?;
     keep_to_cores(0..cores)?;
-    let [shortest, longest] = [0, 1].map(|at| Duration::from_secs_f64(args.parse_ms.get(at).map_or(0.0, |ms| ms / 1e3)));
+    let [shortest, longest] =
+        [0, 1].map(|at| Duration::from_secs_f64(args.parse_ms.get(at).map_or(0.0, |ms| ms / 1e3)));
     let work = Arc::new(Work { shortest, longest, next: AtomicU64::new(0) });
     let origin = format!("http://{}", server.addr());
     let storm = Storm { origin, addr: server.addr(), pages: args.pages, gate: args.gate, work };
@@ -139,7 +151,18 @@ fn main() -> Result<(), Failure> {
     writeln!(
         out,
         "{:<6} {:<6} {:<9} {:>8} {:>8} {:>8} {:>6} {:>8} {:>6} {:>5} {:>6}   {:>15}",
-        "", "way", "parse", "p50 ms", "p99 ms", "max ms", "ticks", "pages/s", "CPU s", "lost", "failed", "idle p99 / max"
+        "",
+        "way",
+        "parse",
+        "p50 ms",
+        "p99 ms",
+        "max ms",
+        "ticks",
+        "pages/s",
+        "CPU s",
+        "lost",
+        "failed",
+        "idle p99 / max"
     )?;
     let mut rows: Vec<(Name, Way, Parse, Vec<Measured>)> = Vec::new();
     for name in &args.runtime {
@@ -188,21 +211,22 @@ fn measure(
 ) -> Result<Measured, Failure> {
     let executor = Executor::start(name, setup)?;
     let runtime = executor.runtime();
-    let stage = parse.stage(&executor, storm);
+    let stage = parse.stage(way, &executor, storm);
     let ticker = Ticker::start(runtime);
     wait(runtime, IDLE)?;
     let idle = ticker.stop()?;
     // The connection that the numbers are asked over is made before the storm.
     let before = server.stats()?;
     let cpu = process_cpu_time();
-    let (lateness, seconds, failed) = match way {
+    let Run { lateness, seconds, failed, connections } = match way {
         Way::Tasks => tasks::run(&executor, storm, stage)?,
         Way::Loop => crawl::run(runtime, storm, stage)?,
     };
     let cpu = process_cpu_time().saturating_sub(cpu).as_secs_f64();
     let after = server.stats()?;
+    drop(connections);
     let accepted = after.connections - before.connections;
-    // Those of the run before may still be closing, but ours are all open unless they were lost.
+    // Ours are all open unless they were lost.
     let lost = accepted.saturating_sub(after.open);
     let pages_per_second = f64::from(storm.pages.get()) / seconds;
     Ok(Measured { idle, lateness, pages_per_second, cpu, lost, failed })
@@ -254,7 +278,8 @@ impl Way {
 }
 
 fn print(out: &mut impl io::Write, name: Name, way: Way, parse: Parse, measured: &Measured) -> io::Result<()> {
-    let Measured { idle, lateness: Lateness { p50, p99, max, ticks, .. }, pages_per_second, cpu, lost, failed } = measured;
+    let Measured { idle, lateness: Lateness { p50, p99, max, ticks, .. }, pages_per_second, cpu, lost, failed } =
+        measured;
     writeln!(
         out,
         "{:<6} {:<6} {:<9} {p50:>8.2} {p99:>8.2} {max:>8.2} {ticks:>6} {pages_per_second:>8.0} {cpu:>6.2} {lost:>5} \

@@ -11,7 +11,7 @@ use tidegate::rt::{Job, Offload, Place, Priority, Rejected, ThreadPool, Ticket};
 use tidegate_benches::thread_cpu_time;
 
 use crate::setup::Executor;
-use crate::{Stage, Storm};
+use crate::{Stage, Storm, Way};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Parse {
@@ -42,9 +42,11 @@ impl Parse {
     }
 
     /// Parsing of one run.
-    pub(crate) fn stage(self, executor: &Executor, storm: &Storm) -> Stage {
+    pub(crate) fn stage(self, way: Way, executor: &Executor, storm: &Storm) -> Stage {
         let work = Arc::clone(&storm.work);
-        let one = || ThreadPool::new(NonZeroUsize::MIN);
+        // A task that finds no room has nowhere to wait.
+        let queue = if way == Way::Tasks { storm.pages.get() as usize } else { 1 };
+        let one = || ThreadPool::new(NonZeroUsize::MIN).with_queue(queue);
         let offload: Arc<dyn Offload> = match self {
             Self::None => return Stage::None,
             Self::Inline => return Stage::Inline(work),

@@ -8,10 +8,10 @@ use bytes::Bytes;
 use futures::channel::oneshot;
 use http_body_util::{BodyExt as _, Empty};
 use hyper::client::conn::http1::{self, SendRequest};
-use tidegate_benches::{Lateness, Ticker};
+use tidegate_benches::Ticker;
 
 use crate::setup::{Executor, Spawner};
-use crate::{Failure, Stage, Storm};
+use crate::{Failure, Run, Stage, Storm};
 
 type Sender = SendRequest<Empty<Bytes>>;
 
@@ -27,9 +27,8 @@ struct Round {
     done: mpsc::Sender<()>,
 }
 
-/// Runs the storm, and asks once more over each connection; gives what the ticker saw of the storm, how many seconds it
-/// took, and how many pages failed.
-pub(crate) fn run(executor: &Executor, storm: &Storm, stage: Stage) -> Result<(Lateness, f64, u64), Failure> {
+/// Runs the storm under the eyes of a ticker, and asks for all pages once more over the same connections, unparsed.
+pub(crate) fn run(executor: &Executor, storm: &Storm, stage: Stage) -> Result<Run, Failure> {
     let pages = storm.pages.get() as usize;
     let runtime = executor.runtime();
     let round = |stage| {
@@ -57,7 +56,7 @@ pub(crate) fn run(executor: &Executor, storm: &Storm, stage: Stage) -> Result<(L
     let senders = std::mem::take(&mut *first.senders.lock().unwrap_or_else(PoisonError::into_inner));
     begin(&second, pages, "/page", senders);
     is_done.recv()?;
-    Ok((lateness, seconds, first.failed.load(Ordering::Relaxed)))
+    Ok(Run { lateness, seconds, failed: first.failed.load(Ordering::Relaxed), connections: Box::new(second) })
 }
 
 /// Spawns all tasks from one of the executor's own.
