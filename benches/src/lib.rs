@@ -6,6 +6,7 @@ mod load;
 mod process;
 mod request;
 mod rlimit;
+mod stream;
 mod ticker;
 
 pub use self::cores::{keep_to_cores, process_cpu_time, thread_cpu_time};

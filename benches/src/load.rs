@@ -2,7 +2,7 @@
 
 use std::convert::Infallible;
 use std::fmt;
-use std::io::{self, IoSlice};
+use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::pin::pin;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -16,13 +16,12 @@ use tokio::runtime::Runtime;
 use tokio::sync::{Notify, Semaphore, oneshot};
 
 use crate::request::{Scan, scan};
+use crate::stream::{Identity, Stream};
 
 /// Connections that may wait to be accepted; the kernel may hold it to less.
 const BACKLOG: u32 = 16_384;
 /// A long body is written in pieces of this.
 const PIECE: usize = 64 * 1024;
-/// Room for a request; almost all fit, so that a waiting connection is small.
-const ROOM: usize = 512;
 const LINE: &[u8] = b"<p>The tide comes in, the gate opens, the tide goes out. <a href=\"/bytes/64\">More</a></p>\n";
 
 /// What a [`LoadServer`] answers by default; the path of a request can ask for something else.
@@ -52,6 +51,8 @@ pub struct LoadOptions {
     pub threads: usize,
     /// Connections a thread holds; further ones wait in the backlog. 50,000 by default.
     pub max_connections: usize,
+    /// Whether it speaks TLS, with a certificate of its own making; off by default. Nothing is resumed.
+    pub tls: bool,
 }
 
 impl Default for LoadOptions {
@@ -64,6 +65,7 @@ impl Default for LoadOptions {
             gate: 0,
             threads: 1,
             max_connections: 50_000,
+            tls: false,
         }
     }
 }
@@ -139,6 +141,7 @@ struct Shared {
     usual_head: usize,
     delay: Duration,
     piece: Bytes,
+    tls: Option<Identity>,
     gate: Gate,
     requests: AtomicU64,
     connections: AtomicU64,
@@ -160,7 +163,7 @@ impl LoadServer {
     /// # Errors
     /// Where the port is taken, or there are no descriptors or threads left.
     pub fn start(options: LoadOptions) -> io::Result<Self> {
-        let LoadOptions { port, body_bytes, body, delay, gate, threads, max_connections } = options;
+        let LoadOptions { port, body_bytes, body, delay, gate, threads, max_connections, tls } = options;
         let body = body.unwrap_or_else(|| filler(body_bytes));
         let mut usual = head(body.len() as u64);
         let usual_head = usual.len();
@@ -170,6 +173,7 @@ impl LoadServer {
             usual_head,
             delay,
             piece: filler(PIECE),
+            tls: tls.then(Identity::make).transpose()?,
             gate: Gate { size: gate, ..Gate::default() },
             requests: AtomicU64::new(0),
             connections: AtomicU64::new(0),
@@ -213,7 +217,13 @@ impl LoadServer {
 
     /// The URL of a path, which begins with a slash.
     pub fn url(&self, path: &str) -> String {
-        format!("http://{}{path}", self.addr)
+        let scheme = if self.shared.tls.is_some() { "https" } else { "http" };
+        format!("{scheme}://{}{path}", self.addr)
+    }
+
+    /// Its certificate as PEM, where it speaks TLS.
+    pub fn certificate(&self) -> Option<&str> {
+        self.shared.tls.as_ref().map(|identity| identity.pem.as_str())
     }
 
     /// Answers all requests that wait at the gate; gives how many there were.
@@ -316,7 +326,7 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>, max: usize, handle: 
                 handle.spawn(async move {
                     let _open = Open::new(&shared);
                     // A client that goes away is the usual end of a connection.
-                    let _ = connection(&stream, &shared).await;
+                    let _ = accepted(stream, &shared).await;
                     drop(permit);
                 });
             }
@@ -367,15 +377,22 @@ fn wanted(target: &str, delay: Duration) -> Wanted {
     }
 }
 
-async fn connection(stream: &TcpStream, shared: &Shared) -> io::Result<()> {
+async fn accepted(stream: TcpStream, shared: &Shared) -> io::Result<()> {
     stream.set_nodelay(true)?;
+    match &shared.tls {
+        Some(identity) => connection(identity.acceptor.accept(stream).await?, shared).await,
+        None => connection(stream, shared).await,
+    }
+}
+
+async fn connection(mut stream: impl Stream, shared: &Shared) -> io::Result<()> {
     let mut bytes = Vec::new();
     loop {
         let (length, head_only, wanted) = match scan(&bytes) {
             Scan::Request { length, head_only, target } => (length, head_only, wanted(target, shared.delay)),
             Scan::Bad => return Ok(()),
             Scan::Partial => {
-                if read(stream, &mut bytes).await? == 0 {
+                if stream.read(&mut bytes).await? == 0 {
                     return Ok(());
                 }
                 continue;
@@ -391,62 +408,31 @@ async fn connection(stream: &TcpStream, shared: &Shared) -> io::Result<()> {
                 let text = format!("{requests} {connections} {open} {peak} {at_gate}");
                 let mut answer = head(text.len() as u64);
                 answer.extend_from_slice(text.as_bytes());
-                write_bytes(stream, &answer, 0, &[]).await?;
+                stream.write(&answer, 0, &[]).await?;
                 continue;
             }
             Wanted::Bytes(length) => {
                 sleep(shared.delay).await;
                 let body = if head_only { 0 } else { length };
-                write_bytes(stream, &head(length), body, &shared.piece).await?;
+                stream.write(&head(length), body, &shared.piece).await?;
                 continue;
             }
             Wanted::Usual { delay } => sleep(delay).await,
             Wanted::Gate => shared.gate.pass().await,
         }
         let answer = if head_only { &shared.usual[..shared.usual_head] } else { &shared.usual[..] };
-        write_bytes(stream, answer, 0, &[]).await?;
+        stream.write(answer, 0, &[]).await?;
     }
-}
-
-async fn read(stream: &TcpStream, bytes: &mut Vec<u8>) -> io::Result<usize> {
-    loop {
-        stream.readable().await?;
-        bytes.reserve(ROOM);
-        match stream.try_read_buf(bytes) {
-            Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
-            read => return read,
-        }
-    }
-}
-
-/// Writes `head`, then `length` bytes made of `piece` again and again.
-async fn write_bytes(stream: &TcpStream, mut head: &[u8], mut length: u64, piece: &[u8]) -> io::Result<()> {
-    let mut at = 0;
-    while !head.is_empty() || length > 0 {
-        let body = &piece[at..];
-        let body = &body[..body.len().min(usize::try_from(length).unwrap_or(usize::MAX))];
-        match stream.try_write_vectored(&[IoSlice::new(head), IoSlice::new(body)]) {
-            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-            Ok(written) => {
-                let of_head = written.min(head.len());
-                head = &head[of_head..];
-                length -= (written - of_head) as u64;
-                at += written - of_head;
-                if at == piece.len() {
-                    at = 0;
-                }
-            }
-            Err(e) if e.kind() == io::ErrorKind::WouldBlock => stream.writable().await?,
-            Err(e) => return Err(e),
-        }
-    }
-    Ok(())
 }
 
 #[cfg(test)]
 mod tests {
     use std::io::{BufRead as _, BufReader, Read as _, Write as _};
     use std::net::TcpStream;
+
+    use tokio_rustls::rustls::pki_types::pem::PemObject as _;
+    use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
+    use tokio_rustls::rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 
     use super::*;
 
@@ -522,6 +508,23 @@ mod tests {
         let stats = LoadStats::parse(std::str::from_utf8(&body).expect("text")).expect("numbers");
         assert_eq!(stats, LoadStats { requests: 1, connections: 1, open: 1, peak: 1, at_gate: 0 });
         assert_eq!(LoadStats::parse("1 2 3"), None);
+    }
+
+    #[test]
+    fn it_speaks_tls_with_the_certificate_that_it_gives() {
+        let server = start(|o| (o.tls, o.body_bytes) = (true, 100_000));
+        let mut roots = RootCertStore::empty();
+        let pem = server.certificate().expect("it speaks TLS");
+        roots.add(CertificateDer::from_pem_slice(pem.as_bytes()).expect("PEM")).expect("a certificate");
+        let config = ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
+        let name = ServerName::try_from("127.0.0.1").expect("an address");
+        let tls = ClientConnection::new(Arc::new(config), name).expect("a name");
+        let mut stream = StreamOwned::new(tls, TcpStream::connect(server.addr()).expect("the server listens"));
+        stream.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").expect("the server reads");
+        let mut answer = vec![0; head(100_000).len() + 100_000];
+        stream.read_exact(&mut answer).expect("head and body");
+        assert!(answer.starts_with(b"HTTP/1.1 200 OK"));
+        assert!(server.url("/").starts_with("https://"));
     }
 
     #[test]

@@ -11,6 +11,7 @@ use crate::LoadStats;
 pub struct ServerProcess {
     process: Child,
     addr: SocketAddr,
+    certificate: String,
     stats: Option<BufReader<TcpStream>>,
 }
 
@@ -32,14 +33,20 @@ impl ServerProcess {
             .stdout(Stdio::piped())
             .spawn()
             .map_err(|e| io::Error::new(e.kind(), format!("start {}: {e}; build it first", program.display())))?;
-        let mut line = String::new();
-        let read = process.stdout.take().map_or(Ok(0), |stdout| BufReader::new(stdout).read_line(&mut line));
+        let stdout = process.stdout.take();
         // Held from here on, so that an error ends the process.
-        let mut server = Self { process, addr: SocketAddr::from(([127, 0, 0, 1], 0)), stats: None };
-        read?;
-        let addr = line.trim_start_matches("listening on ").trim();
-        server.addr = addr.parse().map_err(|_| io::Error::other(format!("the server said {line:?}")))?;
-        Ok(server)
+        let mut server =
+            Self { process, addr: SocketAddr::from(([127, 0, 0, 1], 0)), certificate: String::new(), stats: None };
+        for line in stdout.into_iter().flat_map(|stdout| BufReader::new(stdout).lines()) {
+            let line = line?;
+            if let Some(addr) = line.strip_prefix("listening on ") {
+                server.addr = addr.parse().map_err(io::Error::other)?;
+                return Ok(server);
+            }
+            server.certificate += &line;
+            server.certificate.push('\n');
+        }
+        Err(io::Error::other("the server has not said where it listens"))
     }
 
     /// Where it listens.
@@ -47,10 +54,15 @@ impl ServerProcess {
         self.addr
     }
 
+    /// Its certificate as PEM; empty where it does not speak TLS.
+    pub fn certificate(&self) -> &str {
+        &self.certificate
+    }
+
     /// What it has counted until now, apart from the connection that this asks over.
     ///
     /// # Errors
-    /// Where it does not answer.
+    /// Where it does not answer, or speaks TLS.
     pub fn stats(&mut self) -> io::Result<LoadStats> {
         let connection = match &mut self.stats {
             Some(connection) => connection,

@@ -27,10 +27,13 @@ struct Args {
     /// Cores that it keeps to; all by default.
     #[arg(long, value_delimiter = ',')]
     cores: Vec<usize>,
+    /// Speak TLS, with a certificate that is printed first.
+    #[arg(long)]
+    tls: bool,
 }
 
 fn main() -> io::Result<()> {
-    let Args { port, delay_ms, bytes, gate, threads, cores } = Args::parse();
+    let Args { port, delay_ms, bytes, gate, threads, cores, tls } = Args::parse();
     if !cores.is_empty() {
         keep_to_cores(cores)?;
     }
@@ -41,8 +44,12 @@ fn main() -> io::Result<()> {
     options.body_bytes = bytes;
     options.gate = gate;
     options.threads = threads;
+    options.tls = tls;
     let server = LoadServer::start(options)?;
     let mut out = io::stdout().lock();
+    if let Some(certificate) = server.certificate() {
+        writeln!(out, "{}", certificate.trim())?;
+    }
     writeln!(out, "listening on {}", server.addr())?;
     out.flush()?;
     loop {
