@@ -27,6 +27,8 @@ pub(crate) enum Parse {
     Rayon,
     /// One thread at the lower priority that tidegate's pool has by default.
     Niced,
+    /// One thread at the lowest.
+    Lowest,
 }
 
 impl Parse {
@@ -38,6 +40,7 @@ impl Parse {
             Self::Thread => "thread",
             Self::Rayon => "rayon",
             Self::Niced => "niced",
+            Self::Lowest => "lowest",
         }
     }
 
@@ -54,6 +57,7 @@ impl Parse {
             Self::Thread => Arc::new(one().with_priority(Priority::Same)),
             Self::Rayon => Arc::new(Rayon),
             Self::Niced => Arc::new(one()),
+            Self::Lowest => Arc::new(one().with_priority(Priority::Lowest)),
         };
         Stage::Offload(offload, work)
     }
