@@ -365,7 +365,9 @@ impl Request {
     /// # Errors
     /// [`ErrorKind::UrlInvalid`], [`ErrorKind::UrlScheme`].
     pub fn target(&self) -> Result<Url, Error> {
-        if let (true, Ok(url)) = (self.canonical, Url::parse(&self.url)) {
+        if self.canonical
+            && let Ok(url) = Url::parse(&self.url)
+        {
             return Ok(url);
         }
         parse_target(&self.url)
