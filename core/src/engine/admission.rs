@@ -263,6 +263,7 @@ impl Engine {
         self.waiting -= 1;
         self.counters.starts += 1;
         self.counters.in_flight += 1;
+        self.in_flight.set(self.counters.in_flight, now);
         self.counters.in_flight_peak = self.counters.in_flight_peak.max(self.counters.in_flight);
         let started = &mut self.jobs[job.index as usize];
         started.stage = Stage::Fetching;

@@ -1,6 +1,6 @@
 //! Counters of a crawl.
 
-/// Counts of URLs and attempts. `submitted = ok + error + skipped + cancelled` once nothing is under way.
+/// Counts of URLs and attempts. At every moment `submitted = ok + error + skipped + cancelled + jobs`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Counters {
@@ -22,7 +22,7 @@ pub struct Counters {
     pub in_flight: u32,
     /// Fetches in flight at most.
     pub in_flight_peak: u32,
-    /// Jobs that live now.
+    /// Jobs without a verdict now.
     pub jobs: u32,
     /// Pages that wait for a parse permit now.
     pub parse_queued: u32,
