@@ -64,6 +64,7 @@
 //! | `http` | yes | [`http::HttpFetcher`](crate::http): HTTP/1.1, pool, redirects, decoding, proxies |
 //! | `tls` | yes | https by rustls with ring and the Mozilla roots |
 //! | `sim` | no | the module `sim`: a simulated runtime and network, for tests |
+//! | `serde` | no | `serde::Serialize` for [`Snapshot`] and what it holds |
 //! | `native-roots` | no | the system's certificate store beside them |
 //! | `conformance` | no | the module `conformance`: the suite that every runtime passes, for the tests of adapters |
 //!
@@ -106,7 +107,8 @@ mod time;
 pub mod tls;
 
 pub use self::drive::{
-    Builder, Crawl, FinishReason, Handle, HostSnapshot, Item, Items, LagSnapshot, Profile, Report, Scope, Snapshot,
+    BoundShare, Builder, Crawl, FinishReason, Handle, HostSnapshot, Item, Items, LagSnapshot, Latencies, Latency,
+    Profile, Quantiles, Recent, Report, Scope, Snapshot,
 };
 pub use self::engine::Shutdown;
 pub use self::error::{Error, ErrorKind, RetryTime};

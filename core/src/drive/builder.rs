@@ -71,6 +71,7 @@ pub struct Builder<I> {
     lag_limit: Duration,
     parse_limit: Duration,
     close_limit: Duration,
+    window: Duration,
     loops: Option<usize>,
 }
 
@@ -106,6 +107,7 @@ impl<I: Send + 'static> Builder<I> {
             lag_limit: Duration::from_millis(50),
             parse_limit: Duration::from_secs(30),
             close_limit: Duration::from_secs(10),
+            window: Duration::from_secs(5),
             loops: None,
         };
         builder.config.resolve_hosts = true;
@@ -314,6 +316,12 @@ impl<I: Send + 'static> Builder<I> {
         self
     }
 
+    /// What [`Snapshot`](crate::Snapshot) calls the last window: 5 s. It moves in tenths, of a millisecond at least.
+    pub fn window(mut self, time: Duration) -> Self {
+        self.window = time;
+        self
+    }
+
     /// Whether private addresses are refused to which pages of the public network lead, by a link or a redirect: on, except
     /// in [`Profile::own`]. The fetcher judges the address that it connects to; through a proxy it cannot.
     pub fn guard(mut self, on: bool) -> Self {
@@ -383,7 +391,7 @@ impl<I: Send + 'static> Builder<I> {
             self.frontier.unwrap_or_else(|| Box::new(MemoryFrontier::new(self.frontier_capacity, config.seed)));
         let loops = self.loops.unwrap_or_else(|| runtime.spawner().parallelism().get());
         let probe = Arc::new(LagProbe::start(&runtime, Arc::clone(&inbox), self.lag_limit));
-        let stats = Arc::new(Mutex::new(Stats::new()));
+        let stats = Arc::new(Mutex::new(Stats::new(runtime.now(), self.window, runtime.cpu_time())));
         let sink = self.sink.filter(|_| self.stream.is_none());
         let sink = sink
             .map(|sink| Box::new(SinkLane::start(&runtime, Arc::clone(&inbox), sink, LaneOf::Items)) as Box<dyn Lane>);
@@ -398,7 +406,6 @@ impl<I: Send + 'static> Builder<I> {
             stats: Arc::clone(&stats),
             probe: Arc::clone(&probe),
             runtime: runtime.clone(),
-            started: runtime.now(),
             ledger: Arc::clone(&ledger),
         };
         let parts = Parts {

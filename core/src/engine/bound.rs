@@ -99,6 +99,13 @@ impl Bound {
     }
 }
 
+#[cfg(feature = "serde")]
+impl serde::Serialize for Bound {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.code())
+    }
+}
+
 /// A set of bounds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct BoundSet(u32);
@@ -164,7 +171,8 @@ impl BoundClock {
 
     /// Each bound with the time spent under it, the longest first.
     pub(crate) fn spent(&self, now: Instant) -> Vec<(Bound, Duration)> {
-        let mut list: Vec<_> = Bound::ALL.into_iter().zip(self.totals(now)).filter(|(_, time)| !time.is_zero()).collect();
+        let mut list: Vec<_> =
+            Bound::ALL.into_iter().zip(self.totals(now)).filter(|(_, time)| !time.is_zero()).collect();
         list.sort_by_key(|(bound, time)| (std::cmp::Reverse(*time), *bound));
         list
     }

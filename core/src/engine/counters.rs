@@ -2,6 +2,7 @@
 
 /// Counts of URLs and attempts. At every moment `submitted = ok + error + skipped + cancelled + jobs`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct Counters {
     /// URLs that the engine was given.

@@ -97,8 +97,8 @@ impl<'a> Stats<'a> {
             gate: Gate { closed_count: totals.lag.gate_closed_count, closed_ms: millis(totals.lag.gate_closed) },
             parse: Parse {
                 queued_peak: counters.parse_queued_peak,
-                ms_p50: millis(totals.parse_p50),
-                ms_p99: millis(totals.parse_p99),
+                ms_p50: millis(totals.latency.parse.run.p50),
+                ms_p99: millis(totals.latency.parse.run.p99),
             },
             rss_bytes: process.rss,
             rss_peak_bytes: process.rss_peak,

@@ -222,6 +222,9 @@ impl Driver {
         let queue = record.settled.timings.queue;
         record.settled.timings = end.timings;
         record.settled.timings.queue = queue;
+        let timings = record.settled.timings;
+        self.tally.fetched.push(timings);
+        let Some(record) = self.open_record(job) else { return };
         record.settled.fetched_at = Some(end.at);
         match end.result {
             Ok(response) => self.answered(now, job, response, end.booking),
@@ -318,8 +321,7 @@ impl Driver {
 
     pub(super) fn parsed(&mut self, now: Instant, job: JobId, end: ParseEnd) {
         let has_sink = self.p.items.is_some();
-        let took = u64::try_from(end.took.as_micros()).unwrap_or(u64::MAX);
-        self.stats().parse.saturating_record(took.max(1));
+        self.tally.parsed.push(end.took);
         let Some(record) = self.open_record(job) else { return };
         record.settled.bytes = end.bytes;
         match end.result {
@@ -330,9 +332,7 @@ impl Driver {
                 record.page = parsed.page;
                 record.settled.links = parsed.links;
                 record.settled.attachment = parsed.attachment;
-                for (name, n) in parsed.counts {
-                    *self.stats().counts.entry(name).or_default() += n;
-                }
+                self.tally.counts.extend(parsed.counts);
                 // Also while the crawl ends: the page's lease ends, and nobody would find its links again.
                 self.add(parsed.found);
                 self.event(now, Event::Parsed { job, deliver });

@@ -183,7 +183,7 @@ impl Driver {
             };
             let _ = reply.send(answer);
         }
-        self.stats().settled(&settled);
+        self.tally.settled(&settled);
         match &self.p.outcomes {
             Some(lane) => {
                 let identity = settled.request.identity();
