@@ -10,7 +10,7 @@ use futures::channel::oneshot;
 use super::driver::{Driver, Parts, Settings};
 use super::fetch_loop::FetchLoop;
 use super::frontier_task::FrontierDoor;
-use super::inbox::{Inbox, LaneOf};
+use super::inbox::{Inbox, LaneOf, Message};
 use super::items::{self, Items};
 use super::lag_probe::LagProbe;
 use super::lane::{Lane, SinkLane};
@@ -18,10 +18,11 @@ use super::parse_stage::{Local, ParseStage, Router};
 use super::stats::{Report, Stats};
 use super::{Crawl, Handle, Profile, Scope};
 use crate::engine::{Config, Engine};
+use crate::observer::Observers;
 use crate::rt::Runtime;
 use crate::{
-    Error, ErrorKind, Fetcher, Frontier, HostPolicy, Ledger, Limits, MemoryFrontier, Parser, Request, Settled, Sink,
-    StreamFrontier, defaults,
+    Error, ErrorKind, Fetcher, Frontier, HostPolicy, Ledger, Limits, MemoryFrontier, Observer, Parser, Request,
+    Settled, Sink, StreamFrontier, defaults,
 };
 
 /// Describes a crawl: what to fetch, how politely, what to make of it. Made by [`Crawl::builder`].
@@ -71,6 +72,7 @@ pub struct Builder<I> {
     lag_limit: Duration,
     parse_limit: Duration,
     close_limit: Duration,
+    observers: Vec<Box<dyn Observer>>,
     window: Duration,
     loops: Option<usize>,
 }
@@ -107,6 +109,7 @@ impl<I: Send + 'static> Builder<I> {
             lag_limit: Duration::from_millis(50),
             parse_limit: Duration::from_secs(30),
             close_limit: Duration::from_secs(10),
+            observers: Vec::new(),
             window: Duration::from_secs(5),
             loops: None,
         };
@@ -316,6 +319,12 @@ impl<I: Send + 'static> Builder<I> {
         self
     }
 
+    /// Adds an observer, which is told each event in the life of every URL.
+    pub fn observer(mut self, observer: impl Observer) -> Self {
+        self.observers.push(Box::new(observer));
+        self
+    }
+
     /// What [`Snapshot`](crate::Snapshot) calls the last window: 5 s. It moves in tenths, of a millisecond at least.
     pub fn window(mut self, time: Duration) -> Self {
         self.window = time;
@@ -408,7 +417,10 @@ impl<I: Send + 'static> Builder<I> {
             runtime: runtime.clone(),
             ledger: Arc::clone(&ledger),
         };
+        let alarm = Arc::clone(&inbox);
+        let alarm = Box::new(move |message| alarm.push(Message::ObserverPanicked(message)));
         let parts = Parts {
+            observers: Observers::new(self.observers, runtime.now(), alarm),
             loops: (0..loops.max(1)).map(|_| FetchLoop::start(&runtime, Arc::clone(&inbox))).collect(),
             frontier: FrontierDoor::start(&runtime, Arc::clone(&inbox), frontier),
             engine: Engine::new(config),

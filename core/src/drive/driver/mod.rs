@@ -26,6 +26,7 @@ use super::tally::Tally;
 use super::{Profile, Scope};
 use crate::engine::{Engine, Event, HostId, JobId, JobVerdict, Shutdown};
 use crate::hash::KeyedState;
+use crate::observer::{Observers, What};
 use crate::panics::panic_message;
 use crate::rt::{BoxFuture, Runtime, Sleep};
 use crate::time::later;
@@ -82,6 +83,8 @@ pub(super) struct Parts {
     pub(super) probe: Arc<LagProbe>,
     pub(super) stats: Arc<Mutex<Stats>>,
     pub(super) ledger: Arc<Ledger>,
+    /// Where there are any.
+    pub(super) observers: Option<Arc<Observers>>,
 }
 
 pub(super) struct Driver {
@@ -210,6 +213,22 @@ impl Driver {
     /// The record, unless the job has its verdict: an answer that comes later than a cancellation changes nothing.
     fn open_record(&mut self, job: JobId) -> Option<&mut Record> {
         self.record(job).filter(|record| record.closing.is_none())
+    }
+
+    /// Tells the observers of a job, where there are any of both.
+    fn tell<'a>(&'a self, now: Instant, job: JobId, what: impl FnOnce(&'a Record) -> What<'a>) {
+        let Some(observers) = &self.p.observers else { return };
+        if let Some(record) = self.records.get(job.index()).and_then(Option::as_ref).filter(|r| r.id == job) {
+            let attempt = self.p.engine.attempts(job);
+            observers.tell(now, record.number(), record.current().url(), attempt, what(record));
+        }
+    }
+
+    /// Tells the observers of a host.
+    fn tell_of_host(&self, now: Instant, host: HostId, what: What<'_>) {
+        if let Some(observers) = &self.p.observers {
+            observers.tell(now, 0, self.p.engine.host_key(host).unwrap_or_default(), 0, what);
+        }
     }
 
     fn stats(&self) -> MutexGuard<'_, Stats> {

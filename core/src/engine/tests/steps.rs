@@ -60,7 +60,7 @@ fn answer(action: Action, how: u8) -> Event {
     }
 }
 
-fn check(b: &Engine, config: &Config, open: &[Action]) {
+fn check(b: &Engine, config: &Config) {
     let c = b.counters();
     let finished = c.ok + c.error + c.skipped + c.cancelled;
     assert_eq!(c.submitted, finished + u64::from(c.jobs), "conservation");
@@ -96,7 +96,7 @@ proptest! {
                 }
             }
             assert!(b.engine.poll_timeout().is_none_or(|at| at > b.now), "a wake-up in the past would spin");
-            check(&b.engine, &config, open);
+            check(&b.engine, &config);
         };
         for step in steps {
             match step {
