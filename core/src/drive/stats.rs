@@ -8,7 +8,7 @@ use super::lag_probe::LagSnapshot;
 use super::latency::{Latencies, Tracks};
 use super::tally::{Ended, Tally};
 use super::window::{HALF, Recent, Sums, Window};
-use crate::engine::{Bound, BoundClock, Counters, Engine, InFlight};
+use crate::engine::{Bound, BoundClock, Counters, Engine, InFlight, LittlesLaw};
 
 /// What is published: written by the driver at the end of each of its turns, in one piece, and read by everybody.
 #[derive(Clone, Debug)]
@@ -58,6 +58,13 @@ impl Totals {
             bounds: self.bound.totals(at),
             cpu,
         }
+    }
+
+    /// Little's law from the start to `now`.
+    fn law(&self, now: Instant, started: Instant) -> LittlesLaw {
+        let in_flight = u64::try_from(self.in_flight.area(now)).unwrap_or(u64::MAX);
+        let time = now.saturating_duration_since(started);
+        LittlesLaw::over(time, Duration::from_nanos(in_flight), self.ended, self.took)
     }
 }
 
@@ -181,6 +188,7 @@ impl Stats {
             bounds: BoundShare::list(sums.bounds, self.window.bounds(&sums)),
             bound_now: self.totals.bound.current(),
             recent: self.window.recent(&sums),
+            littles_law: self.totals.law(now, self.started),
         }
     }
 }
@@ -269,6 +277,8 @@ pub struct Snapshot {
     pub bound_now: Option<Bound>,
     /// Rates and more of the last window.
     pub recent: Recent,
+    /// Whether over the whole run what was in flight is what ended times how long it took.
+    pub littles_law: LittlesLaw,
 }
 
 impl Snapshot {

@@ -25,6 +25,8 @@ pub struct Counters {
     pub in_flight_peak: u32,
     /// Jobs without a verdict now.
     pub jobs: u32,
+    /// Of those, how many wait for their start: for their host, its gap, a permit, a retry.
+    pub waiting: u32,
     /// Pages that wait for a parse permit now.
     pub parse_queued: u32,
     /// And at most.

@@ -480,7 +480,7 @@ impl Engine {
 
     /// The counters.
     pub fn counters(&self) -> Counters {
-        self.counters
+        Counters { waiting: self.waiting, ..self.counters }
     }
 
     /// Each bound with the time spent under it, the longest first.

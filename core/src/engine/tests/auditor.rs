@@ -214,6 +214,7 @@ impl Audited {
         let counters = Counters {
             in_flight: model.in_stage(Stage::Fetching),
             jobs: model.jobs.len() as u32 - model.in_stage(Stage::Settling),
+            waiting: model.waiting(),
             parse_queued: model.in_stage(Stage::ToParse),
             parsing: model.in_stage(Stage::Parsing),
             ..model.counters
