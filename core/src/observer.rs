@@ -7,8 +7,7 @@ use std::borrow::Cow;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use http::{StatusCode, Version};
@@ -18,6 +17,8 @@ pub use self::tracing::Tracing;
 use crate::engine::Bound;
 use crate::panics::panic_message;
 use crate::request::without_userinfo;
+use crate::sync::Mutex;
+use crate::sync::atomic::{AtomicBool, Ordering};
 use crate::{Error, Outcome, Phase, Request, Settled};
 
 /// Is told each event in the life of every URL. See [`What`] for the events, and [`Builder::observer`](crate::Builder::observer).
@@ -325,8 +326,13 @@ impl FetchWatch {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, tidegate_loom))]
+mod loom_tests;
+
+#[cfg(all(test, not(tidegate_loom)))]
 mod tests {
+    use std::sync::Mutex;
+
     use super::*;
     use crate::ErrorKind;
     use crate::rt::manual::Manual;
