@@ -195,7 +195,7 @@ fn frontier() {
     Sim::check(0..1, |sim| async move {
         let links = |page: &Page, out: &mut Output<u64>| -> Result<(), ParseError> {
             let path = page.url().path().to_owned();
-            (0..1_000).for_each(|n| out.follow(&format!("http://h{}.test{path}/{n}", n % 100)));
+            (0..1_000).for_each(|n| out.follow(format!("http://h{}.test{path}/{n}", n % 100)));
             Ok(())
         };
         let frontier = SlowFrontier(StreamFrontier::new(urls(100)), sim.clone());
