@@ -17,6 +17,7 @@ pages! {
     Catalogue: "src/catalogue.md";
     Monitor: "src/monitor.md";
     Testing: "src/testing.md";
+    Why: "src/why.md";
     Errors: "src/errors.md";
     Executor: "src/executor.md";
 }

@@ -53,6 +53,14 @@ fn the_book_lists_every_key_of_a_record() {
 }
 
 #[test]
+fn the_book_explains_every_bound_in_order() {
+    let (_, table) = include_str!("../src/why.md").split_once("|---|---|---|\n").expect("a table");
+    let rows = table.lines().take_while(|line| line.starts_with("| "));
+    let listed: Vec<_> = rows.filter_map(|row| row.strip_prefix("| ")?.split(" | ").next()).collect();
+    assert_eq!(listed, tidegate::engine::Bound::ALL.map(tidegate::engine::Bound::name));
+}
+
+#[test]
 fn the_book_lists_every_error_kind_in_order() {
     let expected: Vec<_> = ErrorKind::all()
         .iter()

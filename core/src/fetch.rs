@@ -10,6 +10,7 @@ use std::time::{Duration, Instant, SystemTime};
 use async_trait::async_trait;
 use url::Url;
 
+use crate::observer::{FetchWatch, What};
 use crate::rt::{PhaseTimer, Runtime, SliceClock, Wheel};
 use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::sync::{Mutex, MutexGuard};
@@ -76,6 +77,20 @@ pub enum Phase {
     FirstByte,
     /// Body.
     Body,
+}
+
+impl Phase {
+    /// The stable name: `local`, `dns`, `connect`, `tls`, `first_byte`, `body`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Local => "local",
+            Self::Dns => "dns",
+            Self::Connect => "connect",
+            Self::Tls => "tls",
+            Self::FirstByte => "first_byte",
+            Self::Body => "body",
+        }
+    }
 }
 
 /// How long each part of a URL's life took; `None` where it did not happen.
@@ -152,7 +167,15 @@ impl Drop for Booking {
     }
 }
 
-type AcceptFn = Arc<dyn Fn(&Head) -> Accept + Send + Sync>;
+/// What the crawl wants of a fetch; one allocation for each.
+pub(crate) struct Wishes<A: ?Sized> {
+    /// Where it has observers: what they are told.
+    pub(crate) watch: Option<Arc<FetchWatch>>,
+    /// Whether the body is wanted.
+    pub(crate) accept: A,
+}
+
+type AnyWishes = Arc<Wishes<dyn Fn(&Head) -> Accept + Send + Sync>>;
 
 /// All that a fetch may ask of the crawl: clock, deadlines, limits, byte booking, phases.
 ///
@@ -162,7 +185,7 @@ pub struct FetchCx {
     wheel: Option<Wheel>,
     slice: Option<Arc<SliceClock>>,
     limits: Arc<Limits>,
-    accept: Option<AcceptFn>,
+    wishes: Option<AnyWishes>,
     guards: bool,
     guarded: bool,
     job: u64,
@@ -198,7 +221,7 @@ impl FetchCx {
             wheel: None,
             slice: None,
             limits,
-            accept: None,
+            wishes: None,
             guards: true,
             guarded: false,
             job,
@@ -250,9 +273,15 @@ impl FetchCx {
     }
 
     #[must_use]
-    pub(crate) fn accepting(mut self, accept: AcceptFn) -> Self {
-        self.accept = Some(accept);
+    pub(crate) fn wishing(mut self, wishes: AnyWishes) -> Self {
+        self.wishes = Some(wishes);
         self
+    }
+
+    fn tell(&self, now: impl FnOnce() -> Instant, what: What<'_>) {
+        if let Some(watch) = self.wishes.as_ref().and_then(|wishes| wishes.watch.as_ref()) {
+            watch.tell(now(), self.job, self.attempt, what);
+        }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -296,12 +325,13 @@ impl FetchCx {
 
     /// Whether the fetcher follows redirects by itself: only where there is no crawl to re-admit the target.
     pub fn follows_redirects(&self) -> bool {
-        self.accept.is_none()
+        self.wishes.is_none()
     }
 
     /// Asks the parser whether it wants the body.
     pub fn accept(&self, head: &Head) -> Accept {
-        self.accept.as_ref().map_or(Accept::Body, |accept| accept(head))
+        self.tell(|| self.now(), What::Headers { status: head.status, version: head.version });
+        self.wishes.as_ref().map_or(Accept::Body, |wishes| (wishes.accept)(head))
     }
 
     /// Says that `phase` begins, and so that the one before it ended.
@@ -310,6 +340,14 @@ impl FetchCx {
         let mut state = self.state();
         Self::end_phase(&mut state, now);
         state.phase = Some((phase, now));
+        drop(state);
+        self.tell(|| now, What::Phase(phase));
+    }
+
+    /// Says that the fetch has a connection to `remote`, which served another request before where it is `reused`. For
+    /// the crawl's [observers](crate::Observer) alone.
+    pub fn connected(&self, remote: std::net::SocketAddr, reused: bool) {
+        self.tell(|| self.now(), What::Connected { remote, reused });
     }
 
     fn end_phase(state: &mut State, now: Instant) {

@@ -41,6 +41,7 @@
 //! | make something of it | [`Parser`], [`Page`], [`Output`], [`ParseError`], [`parse_once`] |
 //! | keep it | [`Sink`], [`Batch`], [`Delivery`], [`sink`]; every URL's end: [`Settled`] |
 //! | say what there is to fetch | [`Frontier`], [`MemoryFrontier`], [`StreamFrontier`], [`Recurring`] |
+//! | watch it | [`Snapshot`], [`Observer`] and its [events](observer::What) |
 //! | obey a host | [`HostPolicy`], [`robots`] |
 //! | fetch over HTTP without a crawl | [`http`] |
 //! | bring an executor | [`rt`]; and prove that it fits: `conformance` |
@@ -64,6 +65,8 @@
 //! | `http` | yes | [`http::HttpFetcher`](crate::http): HTTP/1.1, pool, redirects, decoding, proxies |
 //! | `tls` | yes | https by rustls with ring and the Mozilla roots |
 //! | `sim` | no | the module `sim`: a simulated runtime and network, for tests |
+//! | `serde` | no | `serde::Serialize` for [`Snapshot`] and what it holds |
+//! | `tracing` | no | `observer::Tracing`: events for subscribers of `tracing` |
 //! | `native-roots` | no | the system's certificate store beside them |
 //! | `conformance` | no | the module `conformance`: the suite that every runtime passes, for the tests of adapters |
 //!
@@ -88,6 +91,7 @@ pub mod http;
 mod limits;
 #[cfg_attr(not(test), expect(dead_code, reason = "the parts that read it come next"))]
 mod machine;
+pub mod observer;
 mod page;
 mod panics;
 mod parser;
@@ -106,7 +110,8 @@ mod time;
 pub mod tls;
 
 pub use self::drive::{
-    Builder, Crawl, FinishReason, Handle, HostSnapshot, Item, Items, LagSnapshot, Profile, Report, Scope, Snapshot,
+    BoundShare, Builder, Crawl, FinishReason, Handle, HostSnapshot, Item, Items, LagSnapshot, Latencies, Latency,
+    Profile, Quantiles, Recent, Report, Scope, Snapshot,
 };
 pub use self::engine::Shutdown;
 pub use self::error::{Error, ErrorKind, RetryTime};
@@ -117,6 +122,7 @@ pub use self::frontier::{
 };
 pub use self::host::{HostCx, HostPolicy, HostRules};
 pub use self::limits::{Deadlines, Limits};
+pub use self::observer::Observer;
 pub use self::page::{Page, PageBuilder};
 pub use self::parser::{Accept, Accepting, Output, ParseAction, ParseError, Parser, accepting, parse_once};
 pub use self::request::{MAX_DATA, Overrides, Request, canonical, parse_target};

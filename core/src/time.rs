@@ -9,3 +9,9 @@ const NEVER: Duration = Duration::from_secs(30 * 365 * 24 * 60 * 60);
 pub(crate) fn later(now: Instant, wait: Duration) -> Instant {
     now + wait.min(NEVER)
 }
+
+/// A duration as seconds, for machines.
+#[cfg(feature = "serde")]
+pub(crate) fn seconds<S: serde::Serializer>(time: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_f64(time.as_secs_f64())
+}

@@ -613,7 +613,7 @@ fn the_clock_of_what_held_it_up_stops_with_the_crawl() {
         let handle = crawl.handle();
         let report = crawl.await.expect("the run ends well");
         sim.sleep(SECOND * 10).await;
-        assert_eq!(handle.snapshot().bound_by, report.totals.bound_by);
+        assert_eq!(handle.snapshot().bounds, report.totals.bounds);
     });
 }
 

@@ -146,10 +146,15 @@ fn both_outputs_on_standard_output() {
         &["fetch", "--stats", "-"][..],
         &["fetch", "--out", "-", "--stats", "-"],
         &["fetch", "--out", "x", "--stats", "x"],
+        &["fetch", "--out", "x", "--trace", "-", "--stats", "-"],
+        &["fetch", "--trace", "-"],
+        &["fetch", "--out", "x", "--trace", "x"],
     ] {
         let ended = run(&args.iter().copied().chain(["http://127.0.0.1/"]).collect::<Vec<_>>());
         assert_eq!((ended.code, ended.records.len()), (Some(2), 0));
-        assert!(line(&ended.stderr).starts_with("tidegate: --out and --stats both go to "), "{}", ended.stderr);
+        let both = ["--out and --stats", "--out and --trace", "--stats and --trace"];
+        let said = |names: &&str| line(&ended.stderr).starts_with(&format!("tidegate: {names} both go to "));
+        assert!(both.iter().any(said), "{}", ended.stderr);
     }
 }
 

@@ -78,7 +78,7 @@ fn a_slow_sink_stops_the_fetches(runtime: &Runtime) {
         .start()
         .expect("settings are fine");
     let handle = crawl.handle();
-    wait_for(|| handle.snapshot().bound_by.iter().any(|(bound, _)| bound.name() == "sink"));
+    wait_for(|| handle.snapshot().bounds.iter().any(|share| share.bound.name() == "sink"));
     door.open();
     let report = block_on(crawl).expect("the run ends well");
     assert_eq!((report.totals.counters.ok, report.totals.items), (u64::from(PAGES), u64::from(PAGES)));

@@ -10,7 +10,7 @@ use futures::channel::oneshot;
 use super::driver::{Driver, Parts, Settings};
 use super::fetch_loop::FetchLoop;
 use super::frontier_task::FrontierDoor;
-use super::inbox::{Inbox, LaneOf};
+use super::inbox::{Inbox, LaneOf, Message};
 use super::items::{self, Items};
 use super::lag_probe::LagProbe;
 use super::lane::{Lane, SinkLane};
@@ -18,10 +18,11 @@ use super::parse_stage::{Local, ParseStage, Router};
 use super::stats::{Report, Stats};
 use super::{Crawl, Handle, Profile, Scope};
 use crate::engine::{Config, Engine};
+use crate::observer::Observers;
 use crate::rt::Runtime;
 use crate::{
-    Error, ErrorKind, Fetcher, Frontier, HostPolicy, Ledger, Limits, MemoryFrontier, Parser, Request, Settled, Sink,
-    StreamFrontier, defaults,
+    Error, ErrorKind, Fetcher, Frontier, HostPolicy, Ledger, Limits, MemoryFrontier, Observer, Parser, Request,
+    Settled, Sink, StreamFrontier, defaults,
 };
 
 /// Describes a crawl: what to fetch, how politely, what to make of it. Made by [`Crawl::builder`].
@@ -71,6 +72,8 @@ pub struct Builder<I> {
     lag_limit: Duration,
     parse_limit: Duration,
     close_limit: Duration,
+    observers: Vec<Box<dyn Observer>>,
+    window: Duration,
     loops: Option<usize>,
 }
 
@@ -106,6 +109,8 @@ impl<I: Send + 'static> Builder<I> {
             lag_limit: Duration::from_millis(50),
             parse_limit: Duration::from_secs(30),
             close_limit: Duration::from_secs(10),
+            observers: Vec::new(),
+            window: Duration::from_secs(5),
             loops: None,
         };
         builder.config.resolve_hosts = true;
@@ -314,6 +319,18 @@ impl<I: Send + 'static> Builder<I> {
         self
     }
 
+    /// Adds an observer, which is told each event in the life of every URL.
+    pub fn observer(mut self, observer: impl Observer) -> Self {
+        self.observers.push(Box::new(observer));
+        self
+    }
+
+    /// What [`Snapshot`](crate::Snapshot) calls the last window: 5 s. It moves in tenths, of a millisecond at least.
+    pub fn window(mut self, time: Duration) -> Self {
+        self.window = time;
+        self
+    }
+
     /// Whether private addresses are refused to which pages of the public network lead, by a link or a redirect: on, except
     /// in [`Profile::own`]. The fetcher judges the address that it connects to; through a proxy it cannot.
     pub fn guard(mut self, on: bool) -> Self {
@@ -383,7 +400,7 @@ impl<I: Send + 'static> Builder<I> {
             self.frontier.unwrap_or_else(|| Box::new(MemoryFrontier::new(self.frontier_capacity, config.seed)));
         let loops = self.loops.unwrap_or_else(|| runtime.spawner().parallelism().get());
         let probe = Arc::new(LagProbe::start(&runtime, Arc::clone(&inbox), self.lag_limit));
-        let stats = Arc::new(Mutex::new(Stats::new()));
+        let stats = Arc::new(Mutex::new(Stats::new(runtime.now(), self.window, runtime.cpu_time())));
         let sink = self.sink.filter(|_| self.stream.is_none());
         let sink = sink
             .map(|sink| Box::new(SinkLane::start(&runtime, Arc::clone(&inbox), sink, LaneOf::Items)) as Box<dyn Lane>);
@@ -398,10 +415,12 @@ impl<I: Send + 'static> Builder<I> {
             stats: Arc::clone(&stats),
             probe: Arc::clone(&probe),
             runtime: runtime.clone(),
-            started: runtime.now(),
             ledger: Arc::clone(&ledger),
         };
+        let alarm = Arc::clone(&inbox);
+        let alarm = Box::new(move |message| alarm.push(Message::ObserverPanicked(message)));
         let parts = Parts {
+            observers: Observers::new(self.observers, runtime.now(), alarm),
             loops: (0..loops.max(1)).map(|_| FetchLoop::start(&runtime, Arc::clone(&inbox))).collect(),
             frontier: FrontierDoor::start(&runtime, Arc::clone(&inbox), frontier),
             engine: Engine::new(config),

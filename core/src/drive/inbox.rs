@@ -57,6 +57,8 @@ pub(super) enum Message {
         signal: Bound,
         open: bool,
     },
+    /// What the panic said.
+    ObserverPanicked(String),
     /// A task that the crawl cannot do without is gone: the runtime has shut down.
     TaskLost,
     Command(Command),

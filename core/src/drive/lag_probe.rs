@@ -40,19 +40,25 @@ impl Shared {
 
 /// What the probe has seen.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct LagSnapshot {
     /// Half of the beats were not later than this.
+    #[cfg_attr(feature = "serde", serde(serialize_with = "crate::time::seconds"))]
     pub p50: Duration,
     /// 99 of 100.
+    #[cfg_attr(feature = "serde", serde(serialize_with = "crate::time::seconds"))]
     pub p99: Duration,
     /// 999 of 1,000.
+    #[cfg_attr(feature = "serde", serde(serialize_with = "crate::time::seconds"))]
     pub p999: Duration,
     /// The latest.
+    #[cfg_attr(feature = "serde", serde(serialize_with = "crate::time::seconds"))]
     pub max: Duration,
     /// How often the gate closed.
     pub gate_closed_count: u64,
     /// For how long in all.
+    #[cfg_attr(feature = "serde", serde(serialize_with = "crate::time::seconds"))]
     pub gate_closed: Duration,
 }
 

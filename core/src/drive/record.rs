@@ -8,6 +8,7 @@ use http::{Method, StatusCode};
 use super::inbox::ParseFailure;
 use crate::engine::{JobId, JobVerdict};
 use crate::frontier::{LeaseId, Verdict};
+use crate::observer::FetchWatch;
 use crate::request::without_userinfo;
 use crate::{Booking, Error, ErrorKind, Head, Hop, Limits, Outcome, Page, Request, Response, Settled};
 
@@ -32,6 +33,8 @@ pub(super) struct Record {
     pub(super) unwanted: bool,
     /// A page of the public network led to the hop that is to be fetched.
     pub(super) guarded: bool,
+    /// Where the crawl has observers: what the fetch tells them.
+    pub(super) watch: Option<Arc<FetchWatch>>,
     /// Boxed: it is large, and most records wait in a queue.
     pub(super) settled: Box<Settled>,
 }
@@ -53,6 +56,7 @@ impl Record {
             closing: None,
             unwanted: false,
             guarded: request.is_guarded(),
+            watch: None,
             settled: Box::new(Settled::new(number, request, Outcome::Cancelled)),
         }
     }

@@ -4,33 +4,77 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::{Duration, Instant};
 
-use hdrhistogram::Histogram;
-
 use super::lag_probe::LagSnapshot;
-use crate::engine::{Bound, BoundClock, Counters};
-use crate::{Outcome, Settled};
+use super::latency::{Latencies, Tracks};
+use super::tally::{Ended, Tally};
+use super::window::{HALF, Recent, Sums, Window};
+use crate::engine::{Bound, BoundClock, Counters, Engine, InFlight, LittlesLaw};
 
-/// Counters that only grow, kept by the driver.
+/// What is published: written by the driver at the end of each of its turns, in one piece, and read by everybody.
 #[derive(Clone, Debug)]
 pub(super) struct Stats {
-    pub(super) counters: Counters,
-    pub(super) status: BTreeMap<u16, u64>,
-    pub(super) errors: BTreeMap<&'static str, u64>,
-    pub(super) skipped: BTreeMap<&'static str, u64>,
-    pub(super) counts: BTreeMap<&'static str, u64>,
-    pub(super) items: u64,
-    pub(super) links: u64,
-    pub(super) bytes: u64,
-    pub(super) bytes_wire: u64,
-    pub(super) bytes_in_memory_peak: u64,
-    pub(super) parse: Histogram<u64>,
-    pub(super) bound: BoundClock,
+    totals: Totals,
+    status: BTreeMap<u16, u64>,
+    errors: BTreeMap<&'static str, u64>,
+    skipped: BTreeMap<&'static str, u64>,
+    counts: BTreeMap<&'static str, u64>,
+    items: u64,
+    links: u64,
+    bytes: u64,
+    bytes_in_memory_peak: u64,
+    started: Instant,
+    /// When the run ended; its figures stand still then.
+    stopped: Option<Instant>,
+    tracks: Box<Tracks>,
+    window: Window,
+    /// Marks since half of a window was over.
+    marks: u32,
+}
+
+/// What the last window needs at each of its marks.
+#[derive(Clone, Copy, Debug, Default)]
+struct Totals {
+    counters: Counters,
+    bytes_wire: u64,
+    /// Fetches that ended, and how long they took together.
+    ended: u64,
+    took: Duration,
+    bound: BoundClock,
+    in_flight: InFlight,
+}
+
+impl Totals {
+    /// The sums at a time since which, or until which, nothing happened but what was published.
+    fn sums(&self, at: Instant, cpu: Option<(Instant, Duration)>) -> Sums {
+        let c = &self.counters;
+        Sums {
+            at,
+            starts: c.starts,
+            settled: c.ok + c.error + c.skipped + c.cancelled,
+            bytes_wire: self.bytes_wire,
+            ended: self.ended,
+            took: self.took,
+            area: self.in_flight.area(at),
+            bounds: self.bound.totals(at),
+            cpu,
+        }
+    }
+
+    /// Little's law from the start to `now`.
+    fn law(&self, now: Instant, started: Instant) -> LittlesLaw {
+        let in_flight = u64::try_from(self.in_flight.area(now)).unwrap_or(u64::MAX);
+        let time = now.saturating_duration_since(started);
+        LittlesLaw::over(time, Duration::from_nanos(in_flight), self.ended, self.took)
+    }
 }
 
 impl Stats {
-    pub(super) fn new() -> Self {
+    /// `cpu` is the CPU time of the process until now.
+    pub(super) fn new(now: Instant, window: Duration, cpu: Option<Duration>) -> Self {
+        let totals = Totals::default();
+        let start = totals.sums(now, cpu.map(|cpu| (now, cpu)));
         Self {
-            counters: Counters::default(),
+            totals,
             status: BTreeMap::new(),
             errors: BTreeMap::new(),
             skipped: BTreeMap::new(),
@@ -38,34 +82,97 @@ impl Stats {
             items: 0,
             links: 0,
             bytes: 0,
-            bytes_wire: 0,
             bytes_in_memory_peak: 0,
-            parse: Histogram::new_with_bounds(1, 3_600_000_000, 3).expect("constant bounds are valid"),
-            bound: BoundClock::default(),
+            started: now,
+            stopped: None,
+            tracks: Box::new(Tracks::new()),
+            window: Window::new(window, start),
+            marks: 0,
         }
     }
 
-    pub(super) fn settled(&mut self, settled: &Settled) {
-        match &settled.outcome {
-            Outcome::Error(error) => *self.errors.entry(error.kind().code()).or_default() += 1,
-            Outcome::Skipped(reason) => *self.skipped.entry(reason.code()).or_default() += 1,
-            Outcome::Ok | Outcome::Cancelled => {}
+    /// Takes in what happened in a turn that ends now.
+    pub(super) fn publish(
+        &mut self,
+        now: Instant,
+        engine: &Engine,
+        tally: &mut Tally,
+        bytes_in_memory: u64,
+        cpu: impl FnOnce() -> Option<Duration>,
+    ) {
+        self.pass(now, cpu);
+        for timings in tally.fetched.drain(..) {
+            self.tracks.fetched(&timings);
+            self.totals.ended += 1;
+            self.totals.took += timings.total.unwrap_or_default();
         }
-        if let Some(status) = settled.status {
-            *self.status.entry(status.as_u16()).or_default() += 1;
+        for took in tally.parsed.drain(..) {
+            self.tracks.parsed(took);
         }
-        self.items += settled.items;
-        self.links += settled.links;
-        self.bytes += settled.bytes;
-        self.bytes_wire += settled.bytes_wire;
+        for ended in tally.settled.drain(..) {
+            self.settled(&ended);
+        }
+        for (name, n) in tally.counts.drain(..) {
+            *self.counts.entry(name).or_default() += n;
+        }
+        self.totals.counters = engine.counters();
+        self.totals.bound = engine.bound_clock();
+        self.totals.in_flight = engine.in_flight();
+        self.bytes_in_memory_peak = self.bytes_in_memory_peak.max(bytes_in_memory);
     }
 
-    /// `bytes_in_memory` is given, because bodies are given back on the parsers' threads.
-    pub(super) fn snapshot(&self, now: Instant, elapsed: Duration, lag: LagSnapshot, bytes_in_memory: u64) -> Snapshot {
-        let parse = |part| Duration::from_micros(self.parse.value_at_quantile(part));
+    fn settled(&mut self, ended: &Ended) {
+        if let Some(code) = ended.error {
+            *self.errors.entry(code).or_default() += 1;
+        }
+        if let Some(code) = ended.skipped {
+            *self.skipped.entry(code).or_default() += 1;
+        }
+        if let Some(status) = ended.status {
+            *self.status.entry(status).or_default() += 1;
+        }
+        self.items += ended.items;
+        self.links += ended.links;
+        self.bytes += ended.bytes;
+        self.totals.bytes_wire += ended.bytes_wire;
+    }
+
+    /// The run has ended.
+    pub(super) fn stop(&mut self, now: Instant) {
+        self.totals.bound.stop(now);
+        self.stopped.get_or_insert(now);
+    }
+
+    /// Time passed, and nothing else.
+    fn pass(&mut self, now: Instant, cpu: impl FnOnce() -> Option<Duration>) {
+        if !self.window.is_due(now) {
+            return;
+        }
+        let cpu = cpu().map(|cpu| (now, cpu));
+        let passed = self.window.mark(now, |at| self.totals.sums(at, cpu));
+        self.marks = self.marks.saturating_add(passed);
+        // Two halves are all that is kept.
+        for _ in 0..(self.marks / HALF).min(2) {
+            self.tracks.turn();
+        }
+        self.marks %= HALF;
+    }
+
+    /// What there is to say at `now`. `bytes_in_memory` is given, because bodies are given back on the parsers' threads.
+    pub(super) fn snapshot(
+        &mut self,
+        now: Instant,
+        lag: LagSnapshot,
+        bytes_in_memory: u64,
+        cpu: impl Fn() -> Option<Duration>,
+    ) -> Snapshot {
+        let now = self.stopped.unwrap_or(now);
+        self.pass(now, &cpu);
+        let sums = self.totals.sums(now, cpu().map(|cpu| (now, cpu)));
+        let latency = self.tracks.latencies();
         Snapshot {
-            elapsed,
-            counters: self.counters,
+            elapsed: now.saturating_duration_since(self.started),
+            counters: self.totals.counters,
             status: self.status.clone(),
             errors: self.errors.clone(),
             skipped: self.skipped.clone(),
@@ -73,22 +180,68 @@ impl Stats {
             items: self.items,
             links: self.links,
             bytes: self.bytes,
-            bytes_wire: self.bytes_wire,
+            bytes_wire: self.totals.bytes_wire,
             bytes_in_memory,
             bytes_in_memory_peak: self.bytes_in_memory_peak,
-            parse_p50: parse(0.5),
-            parse_p99: parse(0.99),
+            latency,
             lag,
-            bound_by: self.bound.spent(now),
+            bounds: BoundShare::list(sums.bounds, self.window.bounds(&sums)),
+            bound_now: self.totals.bound.current(),
+            recent: self.window.recent(&sums),
+            littles_law: self.totals.law(now, self.started),
         }
     }
 }
 
+/// For how long something kept the crawl from starting more.
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[non_exhaustive]
+pub struct BoundShare {
+    /// What it was.
+    pub bound: Bound,
+    /// For how long in all.
+    #[cfg_attr(feature = "serde", serde(serialize_with = "crate::time::seconds"))]
+    pub time: Duration,
+    /// Its part of the whole run, from 0 to 1.
+    pub share: f64,
+    /// Its part of the last window, from 0 to 1.
+    pub recent: f64,
+}
+
+impl BoundShare {
+    /// Those with any time, the longest first.
+    fn list(run: [Duration; Bound::ALL.len()], recent: [Duration; Bound::ALL.len()]) -> Vec<Self> {
+        let part = |of: Duration, all: Duration| if all.is_zero() { 0.0 } else { of.as_secs_f64() / all.as_secs_f64() };
+        let (all, all_recent) = (run.iter().sum(), recent.iter().sum());
+        let shares = Bound::ALL.into_iter().zip(run).zip(recent).filter(|((_, time), _)| !time.is_zero());
+        let mut list: Vec<_> = shares
+            .map(|((bound, time), recent)| Self {
+                bound,
+                time,
+                share: part(time, all),
+                recent: part(recent, all_recent),
+            })
+            .collect();
+        list.sort_by_key(|share| (std::cmp::Reverse(share.time), share.bound));
+        list
+    }
+}
+
 /// The state of a crawl at a moment.
+///
+/// All of it but `lag` and `bytes_in_memory` is of one publication of the driver, which publishes at the end of each of
+/// its turns, every 500 us while it has work: at every moment
+/// `submitted = ok + error + skipped + cancelled + jobs`.
+///
+/// With the feature `serde` it can be serialised: durations are seconds as floating-point numbers, bounds are their
+/// [codes](Bound::code), and the names are those of the fields.
 #[derive(Clone, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct Snapshot {
-    /// Since the start.
+    /// Since the start, or from the start to the end.
+    #[cfg_attr(feature = "serde", serde(serialize_with = "crate::time::seconds"))]
     pub elapsed: Duration,
     /// URLs by outcome, attempts, what is in flight.
     pub counters: Counters,
@@ -113,14 +266,33 @@ pub struct Snapshot {
     pub bytes_in_memory: u64,
     /// Bytes of bodies in memory at most.
     pub bytes_in_memory_peak: u64,
-    /// Half of the pages took no longer to decode and parse.
-    pub parse_p50: Duration,
-    /// 99 of 100.
-    pub parse_p99: Duration,
+    /// How long each part of an attempt took, and decoding and parsing.
+    pub latency: Latencies,
     /// Lag of the loop.
     pub lag: LagSnapshot,
-    /// What kept the crawl from starting more, and for how long; the longest first.
-    pub bound_by: Vec<(Bound, Duration)>,
+    /// What kept the crawl from starting more, and for how long; the longest over the whole run first.
+    pub bounds: Vec<BoundShare>,
+    /// What keeps it from starting more at this moment. It may change a thousand times a second: see
+    /// [`bound_by`](Self::bound_by).
+    pub bound_now: Option<Bound>,
+    /// Rates and more of the last window.
+    pub recent: Recent,
+    /// Whether over the whole run what was in flight is what ended times how long it took.
+    pub littles_law: LittlesLaw,
+}
+
+impl Snapshot {
+    /// Why the crawl is not faster: what kept it from starting more for the largest part of the last window. Nothing before
+    /// the first turn.
+    pub fn bound_by(&self) -> Option<BoundShare> {
+        let recent = |share: &&BoundShare| share.recent > 0.0;
+        self.bounds
+            .iter()
+            .filter(recent)
+            .max_by(|a, b| a.recent.total_cmp(&b.recent))
+            .or_else(|| self.bounds.first())
+            .copied()
+    }
 }
 
 /// What a host has to do.
@@ -180,6 +352,16 @@ pub struct Report {
     pub totals: Snapshot,
 }
 
+/// Bounds that a report names.
+const BOUNDS_TOLD: usize = 3;
+
+/// As in `host limit 82 %`: its part of the whole run.
+impl fmt::Display for BoundShare {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {:.0} %", self.bound.name(), self.share * 100.0)
+    }
+}
+
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (t, c) = (&self.totals, &self.totals.counters);
@@ -205,9 +387,11 @@ impl fmt::Display for Report {
             }
         }
         write!(f, "lag p99 {:.1} ms, max {:.1} ms", ms(t.lag.p99), ms(t.lag.max))?;
-        let bound = t.bound_by.iter().find(|(bound, _)| *bound != Bound::Stopped);
-        if let Some((bound, time)) = bound {
-            write!(f, "; bound by {} for {:.1} s", bound.name(), time.as_secs_f64())?;
+        // What is below a hundredth would not help anybody.
+        let told = |share: &&BoundShare| share.bound != Bound::Stopped && share.share >= 0.01;
+        let bounds: Vec<_> = t.bounds.iter().filter(told).take(BOUNDS_TOLD).map(ToString::to_string).collect();
+        if !bounds.is_empty() {
+            write!(f, "; bound by {}", bounds.join(", "))?;
         }
         Ok(())
     }

@@ -165,7 +165,8 @@ impl Engine {
             return Err(Bound::Stopped);
         }
         if self.waiting == 0 {
-            return Err(Bound::NoWork);
+            // It gives nothing while it takes in.
+            return Err(if self.frontier_behind { Bound::Frontier } else { Bound::NoWork });
         }
         let in_flight = self.counters.in_flight;
         if let Some(signal) = self.shut.first().filter(|_| in_flight >= self.config.gate_floor) {
@@ -178,7 +179,12 @@ impl Engine {
             return Err(Bound::Bytes);
         }
         if self.to_parse.len() as u32 + self.counters.parsing >= self.config.backlog {
-            return Err(if self.to_deliver.is_empty() { Bound::Parser } else { Bound::Sink });
+            return Err(match () {
+                () if !self.to_deliver.is_empty() => Bound::Sink,
+                // Nothing is parsed then.
+                () if self.frontier_behind => Bound::Frontier,
+                () => Bound::Parser,
+            });
         }
         if self.to_deliver.len() as u32 + self.delivering + self.settling >= self.config.backlog {
             return Err(Bound::Sink);
@@ -263,6 +269,7 @@ impl Engine {
         self.waiting -= 1;
         self.counters.starts += 1;
         self.counters.in_flight += 1;
+        self.in_flight.set(self.counters.in_flight, now);
         self.counters.in_flight_peak = self.counters.in_flight_peak.max(self.counters.in_flight);
         let started = &mut self.jobs[job.index as usize];
         started.stage = Stage::Fetching;

@@ -86,6 +86,24 @@ impl Bound {
             Self::Stopped => "stopped",
         }
     }
+
+    /// The stable name, for machines: the one in words, in lower case and with underscores.
+    pub fn code(self) -> &'static str {
+        match self {
+            Self::NoWork => "no_work",
+            Self::HostLimit => "host_limit",
+            Self::GlobalLimit => "global_limit",
+            Self::Dns => "dns",
+            other => other.name(),
+        }
+    }
+}
+
+#[cfg(feature = "serde")]
+impl serde::Serialize for Bound {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.code())
+    }
 }
 
 /// A set of bounds.
@@ -137,14 +155,37 @@ impl BoundClock {
         }
     }
 
-    /// Each bound with the time spent under it, the longest first.
-    pub(crate) fn spent(&self, now: Instant) -> Vec<(Bound, Duration)> {
+    /// The bound of this moment.
+    pub(crate) fn current(&self) -> Option<Bound> {
+        self.now.map(|(bound, _)| bound)
+    }
+
+    /// The time spent under each bound, in the order of [`Bound::ALL`].
+    pub(crate) fn totals(&self, now: Instant) -> [Duration; Bound::ALL.len()] {
         let mut spent = self.spent;
         if let Some((current, since)) = self.now {
             spent[current as usize] += now.saturating_duration_since(since);
         }
-        let mut list: Vec<_> = Bound::ALL.into_iter().zip(spent).filter(|(_, time)| !time.is_zero()).collect();
+        spent
+    }
+
+    /// Each bound with the time spent under it, the longest first.
+    pub(crate) fn spent(&self, now: Instant) -> Vec<(Bound, Duration)> {
+        let mut list: Vec<_> =
+            Bound::ALL.into_iter().zip(self.totals(now)).filter(|(_, time)| !time.is_zero()).collect();
         list.sort_by_key(|(bound, time)| (std::cmp::Reverse(*time), *bound));
         list
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_are_words_for_machines() {
+        for bound in Bound::ALL {
+            assert_eq!(bound.code(), bound.name().to_lowercase().replace(' ', "_"));
+        }
     }
 }

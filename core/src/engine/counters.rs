@@ -1,7 +1,8 @@
 //! Counters of a crawl.
 
-/// Counts of URLs and attempts. `submitted = ok + error + skipped + cancelled` once nothing is under way.
+/// Counts of URLs and attempts. At every moment `submitted = ok + error + skipped + cancelled + jobs`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct Counters {
     /// URLs that the engine was given.
@@ -22,8 +23,10 @@ pub struct Counters {
     pub in_flight: u32,
     /// Fetches in flight at most.
     pub in_flight_peak: u32,
-    /// Jobs that live now.
+    /// Jobs without a verdict now.
     pub jobs: u32,
+    /// Of those, how many wait for their start: for their host, its gap, a permit, a retry.
+    pub waiting: u32,
     /// Pages that wait for a parse permit now.
     pub parse_queued: u32,
     /// And at most.

@@ -16,6 +16,7 @@ mod event;
 mod host;
 mod lag;
 mod limiter;
+mod littles;
 mod pacing;
 mod retry;
 mod settlement;
@@ -39,6 +40,8 @@ pub use self::event::{Action, Event, HostId, JobId, JobSpec, JobVerdict};
 use self::host::{Host, HostState, Place};
 pub use self::lag::LagMonitor;
 use self::limiter::Limiter;
+pub(crate) use self::littles::InFlight;
+pub use self::littles::LittlesLaw;
 use self::pacing::Rate;
 use self::retry::Budget;
 pub use self::shutdown::Shutdown;
@@ -85,6 +88,9 @@ pub struct Engine {
     rng: fastrand::Rng,
     counters: Counters,
     bound: BoundClock,
+    in_flight: InFlight,
+    /// The job that was delayed last, and until when.
+    delayed: Option<(JobId, Instant)>,
     first_starts: u64,
     /// Jobs in a host's queue, arriving or delayed.
     waiting: u32,
@@ -188,6 +194,8 @@ impl Engine {
             rng: fastrand::Rng::with_seed(config.seed),
             counters: Counters::default(),
             bound: BoundClock::default(),
+            in_flight: InFlight::default(),
+            delayed: None,
             first_starts: 0,
             waiting: 0,
             host_limited: 0,
@@ -472,7 +480,7 @@ impl Engine {
 
     /// The counters.
     pub fn counters(&self) -> Counters {
-        self.counters
+        Counters { waiting: self.waiting, ..self.counters }
     }
 
     /// Each bound with the time spent under it, the longest first.
@@ -483,6 +491,16 @@ impl Engine {
     /// The same as a clock, which goes on while nothing happens.
     pub(crate) fn bound_clock(&self) -> BoundClock {
         self.bound
+    }
+
+    /// The fetches in flight as a meter, which goes on while nothing happens.
+    pub(crate) fn in_flight(&self) -> InFlight {
+        self.in_flight
+    }
+
+    /// Until when this job waits, where no other was delayed since.
+    pub(crate) fn delayed_until(&self, job: JobId) -> Option<Instant> {
+        self.delayed.filter(|(id, _)| *id == job && self.in_stage(job, Stage::Delayed)).map(|(_, until)| until)
     }
 
     /// How many attempts of this job were started.
@@ -544,6 +562,7 @@ impl Engine {
 
     fn delay(&mut self, id: JobId, until: Instant) {
         self.set_stage(id, Stage::Delayed);
+        self.delayed = Some((id, until));
         self.at(until, Due::Job(id));
     }
 }

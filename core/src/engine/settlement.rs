@@ -18,6 +18,7 @@ impl Engine {
         match stage {
             Stage::Fetching => {
                 self.counters.in_flight -= 1;
+                self.in_flight.set(self.counters.in_flight, now);
                 let per_host = self.config.per_host.unwrap_or(u32::MAX);
                 let host = self.host_mut(host_id);
                 let was_limited = host.in_flight == per_host;
@@ -166,6 +167,7 @@ impl Engine {
         job.stage = Stage::Settling;
         self.waiting -= u32::from(waited);
         self.settling += 1;
+        self.counters.jobs -= 1;
         match verdict {
             JobVerdict::Ok => self.counters.ok += 1,
             JobVerdict::Error | JobVerdict::HostError => self.counters.error += 1,
@@ -178,7 +180,6 @@ impl Engine {
     pub(super) fn close(&mut self, now: Instant, id: JobId) {
         let job = self.jobs.remove(id.index as usize);
         self.settling -= 1;
-        self.counters.jobs -= 1;
         self.release_host(now, job.host);
     }
 

@@ -189,6 +189,7 @@ impl Inner {
                 // Boxed: it is large, and most fetches of a crawl find a connection.
                 None => Box::pin(self.connect(&url, proxy.as_deref(), local, guarded, limits, cx)).await?,
             };
+            cx.connected(conn.peer().addr, reused);
             cx.phase(Phase::FirstByte);
             // The fetch keeps its own copy only while it may have to send it again.
             let sent = if reused { message.clone() } else { message.take() };

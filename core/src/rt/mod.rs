@@ -22,7 +22,7 @@ use std::future::Future;
 use std::panic::Location;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 pub use self::dns::{CachedResolver, DnsLimits};
 pub use self::inline::{InlineTasks, inline};
@@ -58,6 +58,8 @@ struct Parts {
     tcp: Arc<dyn TcpConnect>,
     resolve: Arc<dyn Resolve>,
     offload: Arc<dyn Offload>,
+    /// Whether the CPU time of the process has to do with the time of this runtime.
+    measures_cpu: bool,
 }
 
 impl Runtime {
@@ -76,6 +78,7 @@ impl Runtime {
             tcp: Arc::new(tcp),
             resolve: Arc::new(resolve),
             offload: Arc::new(ThreadPool::default()),
+            measures_cpu: true,
         }))
     }
 
@@ -112,6 +115,18 @@ impl Runtime {
     #[must_use]
     pub fn with_offload(self, offload: impl Offload) -> Self {
         self.with(|parts| parts.offload = Arc::new(offload))
+    }
+
+    /// A runtime of virtual time: what the process costs meanwhile differs from run to run, and says nothing.
+    #[cfg(any(test, feature = "sim"))]
+    #[must_use]
+    pub(crate) fn without_cpu_time(self) -> Self {
+        self.with(|parts| parts.measures_cpu = false)
+    }
+
+    /// CPU time that all threads of this process have used; nothing where it cannot be known.
+    pub(crate) fn cpu_time(&self) -> Option<Duration> {
+        self.0.measures_cpu.then(cpu_time).flatten()
     }
 
     /// The name of the executor: `tokio`, `smol`.
@@ -164,6 +179,17 @@ impl Runtime {
     pub fn sleep_until(&self, deadline: Instant) -> Pin<Box<dyn Sleep>> {
         self.0.timer.sleep_until(deadline)
     }
+}
+
+#[cfg(unix)]
+fn cpu_time() -> Option<Duration> {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+    Duration::try_from(time).ok()
+}
+
+#[cfg(not(unix))]
+fn cpu_time() -> Option<Duration> {
+    None
 }
 
 impl fmt::Debug for Runtime {

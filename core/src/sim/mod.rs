@@ -169,6 +169,7 @@ impl Sim {
         let world = || Arc::clone(&self.world);
         Runtime::new("sim", SimTimer(world()), SimSpawn(world()), SimConnect(world()), SimResolve(world()))
             .with_offload(SimOffload(world()))
+            .without_cpu_time()
     }
 
     /// The network.

@@ -289,17 +289,27 @@ pub(super) struct Common {
     #[arg(long, value_name = "FILE|-", value_parser = values::place, help_heading = "Output")]
     pub(super) out: Option<Place>,
 
-    /// Append to the file of --out
+    /// Append to the files of --out and --trace
     #[arg(long, conflicts_with = "force", help_heading = "Output")]
     pub(super) append: bool,
 
-    /// Replace the file of --out
+    /// Replace the files of --out and --trace
     #[arg(long, help_heading = "Output")]
     pub(super) force: bool,
 
     /// Where the figures of the run go at its end, as one JSON object [default: nowhere]
     #[arg(long, value_name = "FILE|-", value_parser = values::place, help_heading = "Output")]
     pub(super) stats: Option<Place>,
+
+    /// Where each event in the life of each URL goes, a line each: seconds since the start, job, attempt, what, URL
+    /// [default: nowhere]
+    #[arg(long, value_name = "FILE|-", value_parser = values::place, help_heading = "Output")]
+    pub(super) trace: Option<Place>,
+
+    /// Say once a second on standard error why it is not faster: active and queued URLs, starts a second, lag, CPU, and
+    /// what it was bound by with its share of that second
+    #[arg(long, help_heading = "Output")]
+    pub(super) why: bool,
 
     /// No progress and no summary on standard error
     #[arg(long, short, help_heading = "Output")]

@@ -10,7 +10,7 @@
 //! | `output` | files and streams, and the sink that writes records |
 //! | `setup` | options to runtime, fetcher and builder |
 //! | `run` | from a builder to an exit status |
-//! | `signals`, `watch`, `stats` | Ctrl-C, progress and samples, the figures at the end |
+//! | `signals`, `watch`, `trace`, `stats` | Ctrl-C, progress and samples, the line of each event, the figures at the end |
 
 mod args;
 mod crawl;
@@ -25,6 +25,7 @@ mod setup;
 mod signals;
 mod stats;
 mod time;
+mod trace;
 mod values;
 mod watch;
 

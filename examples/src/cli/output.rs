@@ -29,30 +29,41 @@ pub(super) struct Output {
 pub(super) struct Outputs {
     pub(super) records: Option<Output>,
     pub(super) stats: Option<Output>,
+    pub(super) trace: Option<Output>,
 }
 
 impl Outputs {
     /// Opens what the options name. Records go to standard output by default, or nowhere with `--demo`.
     pub(super) fn open(common: &Common, demo: bool) -> Result<Self, Failure> {
         let out = common.out.clone().or_else(|| (!demo).then_some(Place::Std));
-        if out.is_some() && out == common.stats {
-            let name = if out == Some(Place::Std) { "standard output" } else { "the same file" };
-            return Err(Failure::usage(format!("--out and --stats both go to {name}: give one of them another file")));
+        let places = [("--out", &out), ("--stats", &common.stats), ("--trace", &common.trace)];
+        for (at, (one, place)) in places.iter().enumerate() {
+            let Some((other, _)) = places[at + 1..].iter().find(|(_, other)| place.is_some() && other == place) else {
+                continue;
+            };
+            let name = if **place == Some(Place::Std) { "standard output" } else { "the same file" };
+            return Err(Failure::usage(format!("{one} and {other} both go to {name}: give one of them another file")));
         }
+        let keeps = matches!(common.trace, Some(Place::File(_)));
         let records = match out {
-            None if common.append || common.force => {
-                return Err(Failure::usage("--append and --force need --out FILE"));
+            None if (common.append || common.force) && !keeps => {
+                return Err(Failure::usage("--append and --force need --out FILE or --trace FILE"));
             }
             None => None,
             Some(Place::Std) => Some(Output::stdout()),
-            Some(Place::File(path)) => Some(Output::records(&path, common)?),
+            Some(Place::File(path)) => Some(Output::kept(&path, common)?),
         };
         let stats = match &common.stats {
             None => None,
             Some(Place::Std) => Some(Output::stdout()),
             Some(Place::File(path)) => Some(Output::file(path, OpenOptions::new().create(true).truncate(true))?),
         };
-        Ok(Self { records, stats })
+        let trace = match &common.trace {
+            None => None,
+            Some(Place::Std) => Some(Output::stdout()),
+            Some(Place::File(path)) => Some(Output::kept(path, common)?),
+        };
+        Ok(Self { records, stats, trace })
     }
 }
 
@@ -62,7 +73,8 @@ impl Output {
         Self { writer: Box::new(io::stdout()), name: "standard output".into(), is_terminal }
     }
 
-    fn records(path: &std::path::Path, common: &Common) -> Result<Self, Failure> {
+    /// A file that is left alone where it exists, unless told otherwise.
+    fn kept(path: &std::path::Path, common: &Common) -> Result<Self, Failure> {
         // Devices and pipes have nothing that could be lost.
         let is_device = path.metadata().is_ok_and(|data| !data.is_file() && !data.is_dir());
         let mut options = OpenOptions::new();
@@ -90,6 +102,14 @@ impl Output {
     /// Whether somebody reads along, so that a line of progress would be in the way.
     pub(super) fn is_terminal(&self) -> bool {
         self.is_terminal
+    }
+
+    /// Writes these bytes, and sees to it that they are seen.
+    pub(super) fn write(&mut self, bytes: &[u8]) -> Result<(), WriteError> {
+        self.writer.write_all(bytes).and_then(|()| self.writer.flush()).map_err(|error| match error.kind() {
+            io::ErrorKind::BrokenPipe => WriteError::Closed,
+            _ => WriteError::Failed(format!("cannot write {}: {}", self.name, plain(&error))),
+        })
     }
 
     /// Writes one object as a line. A reader that has gone is no error.
@@ -185,18 +205,14 @@ impl Writer {
 
     fn flush(&mut self) -> bool {
         let result = match &mut self.output {
-            Some(output) => output.writer.write_all(&self.buffer).and_then(|()| output.writer.flush()),
+            Some(output) => output.write(&self.buffer),
             None => Ok(()),
         };
         self.buffer.clear();
         // One large body does not stay for the rest of the run.
         self.buffer.shrink_to(2 * CHUNK);
         let Err(error) = result else { return true };
-        let name = self.output.as_ref().map_or("", |output| &output.name);
-        self.written.set(match error.kind() {
-            io::ErrorKind::BrokenPipe => WriteError::Closed,
-            _ => WriteError::Failed(format!("cannot write {name}: {}", plain(&error))),
-        });
+        self.written.set(error);
         false
     }
 }

@@ -7,6 +7,7 @@ use super::output::{Output, Outputs, RecordSink, Render, WriteError};
 use super::record::message;
 use super::signals::Signals;
 use super::stats::Stats;
+use super::trace::Trace;
 use super::watch::Watch;
 use super::{Failure, say};
 
@@ -26,17 +27,26 @@ pub(super) fn to_end(
     outputs: Outputs,
     render: Render,
 ) -> Result<Ended, Failure> {
-    let Outputs { records, stats } = outputs;
-    let progress = !common.quiet && !records.as_ref().is_some_and(Output::is_terminal);
+    let Outputs { records, stats, trace } = outputs;
+    // A line of progress and the lines of --why would be in each other's way.
+    let progress = !common.quiet && !common.why && !records.as_ref().is_some_and(Output::is_terminal);
     let (sink, written) = RecordSink::start(records, render)?;
     // Before the first record can be seen, so that whoever has seen one may send a signal.
     let signals = Signals::catch()?;
+    let (trace, builder) = match trace.map(Trace::start).transpose()? {
+        Some((trace, lines)) => (Some(trace), builder.observer(lines)),
+        None => (None, builder),
+    };
     let crawl = builder.outcomes(sink).start().map_err(|error| Failure::usage(message(&error)))?;
     let handle = crawl.handle();
     let caught = signals.watch(handle.clone(), common.quiet)?;
-    let watch = Watch::start(handle.clone(), stats.is_some(), progress);
+    if let Some(trace) = &trace {
+        trace.ends(handle.clone());
+    }
+    let watch = Watch::start(handle.clone(), stats.is_some(), progress, common.why);
     let result = futures::executor::block_on(crawl);
     let peaks = watch.end();
+    let trace_error = trace.and_then(Trace::end);
     let (reason, totals) = match &result {
         Ok(report) => (report.finish_reason.code(), report.totals.clone()),
         Err(_) => ("failed", handle.snapshot()),
@@ -44,7 +54,7 @@ pub(super) fn to_end(
     if let Some(output) = stats {
         output.write_json(&Stats::new(common.runtime.name(), common.io_threads.get(), reason, &totals, peaks))?;
     }
-    Ok(Ended { result, totals, signal: caught.code(), write_error: written.error() })
+    Ok(Ended { result, totals, signal: caught.code(), write_error: written.error().or(trace_error) })
 }
 
 impl Ended {

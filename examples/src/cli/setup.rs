@@ -19,6 +19,8 @@ pub(super) const USER_AGENT: &str = concat!("tidegate/", env!("CARGO_PKG_VERSION
 const DEMO_PER_HOST: u32 = 64;
 /// Waits before a retry on the demo site.
 const DEMO_BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
+/// With `--why` the last window is the second that a line is about.
+const WHY_WINDOW: Duration = Duration::from_secs(1);
 /// Descriptors beyond which no more are asked for; some systems offer a thousand million.
 const MOST_DESCRIPTORS: u64 = 1 << 20;
 
@@ -103,6 +105,9 @@ impl Setup {
         }
         if let Some(time) = common.max_time {
             builder = builder.max_time(time);
+        }
+        if common.why {
+            builder = builder.window(WHY_WINDOW);
         }
         if self.demo {
             builder = builder.backoff(DEMO_BACKOFF.0, DEMO_BACKOFF.1);

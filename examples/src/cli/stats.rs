@@ -36,6 +36,44 @@ pub(super) struct Stats<'a> {
     fds_peak: u64,
     cpu_user_s: f64,
     cpu_system_s: f64,
+    cpu_cores: f64,
+    bound_by: Vec<Bound>,
+    littles_law: Law,
+    latency_ms: BTreeMap<&'static str, Quantiles>,
+}
+
+/// What kept the crawl from starting more: its code, its part of the run, and the time.
+#[derive(Debug, Serialize)]
+struct Bound {
+    bound: &'static str,
+    share: f64,
+    seconds: f64,
+}
+
+/// L against lambda x W over the whole run.
+#[derive(Debug, Serialize)]
+struct Law {
+    l: f64,
+    lambda: f64,
+    w_ms: f64,
+    ratio: Option<f64>,
+}
+
+#[derive(Debug, Serialize)]
+struct Quantiles {
+    count: u64,
+    p50: f64,
+    p99: f64,
+    p999: f64,
+    max: f64,
+}
+
+impl From<tidegate::Latency> for Quantiles {
+    fn from(latency: tidegate::Latency) -> Self {
+        let of = latency.run;
+        let (p50, p99, p999, max) = (millis(of.p50), millis(of.p99), millis(of.p999), millis(of.max));
+        Self { count: of.count, p50, p99, p999, max }
+    }
 }
 
 #[derive(Debug, Serialize)]
@@ -97,16 +135,44 @@ impl<'a> Stats<'a> {
             gate: Gate { closed_count: totals.lag.gate_closed_count, closed_ms: millis(totals.lag.gate_closed) },
             parse: Parse {
                 queued_peak: counters.parse_queued_peak,
-                ms_p50: millis(totals.parse_p50),
-                ms_p99: millis(totals.parse_p99),
+                ms_p50: millis(totals.latency.parse.run.p50),
+                ms_p99: millis(totals.latency.parse.run.p99),
             },
             rss_bytes: process.rss,
             rss_peak_bytes: process.rss_peak,
             fds_peak: peaks.descriptors,
             cpu_user_s: process.user_s,
             cpu_system_s: process.system_s,
+            cpu_cores: if elapsed_s > 0.0 { (process.user_s + process.system_s) / elapsed_s } else { 0.0 },
+            bound_by: totals
+                .bounds
+                .iter()
+                .map(|of| Bound { bound: of.bound.code(), share: of.share, seconds: of.time.as_secs_f64() })
+                .collect(),
+            littles_law: Law {
+                l: totals.littles_law.l,
+                lambda: totals.littles_law.lambda,
+                w_ms: millis(totals.littles_law.w),
+                ratio: totals.littles_law.ratio,
+            },
+            latency_ms: latencies(&totals.latency),
         }
     }
+}
+
+fn latencies(of: &tidegate::Latencies) -> BTreeMap<&'static str, Quantiles> {
+    let list = [
+        ("queue", of.queue),
+        ("local", of.local),
+        ("dns", of.dns),
+        ("connect", of.connect),
+        ("tls", of.tls),
+        ("first_byte", of.first_byte),
+        ("body", of.body),
+        ("total", of.total),
+        ("parse", of.parse),
+    ];
+    list.into_iter().map(|(name, latency)| (name, latency.into())).collect()
 }
 
 /// What the kernel says about this process; zeros where there is no `/proc`.

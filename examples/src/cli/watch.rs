@@ -1,4 +1,4 @@
-//! A thread beside the run: samples of descriptors for the statistics, and the line of progress.
+//! A thread beside the run: samples of descriptors for the statistics, the line of progress, the lines of `--why`.
 
 use std::io::IsTerminal as _;
 use std::path::Path;
@@ -9,8 +9,17 @@ use std::time::Duration;
 use indicatif::{ProgressBar, ProgressStyle};
 use tidegate::{Handle, Snapshot};
 
+use super::say;
+use super::time::millis;
+
 /// Time between two looks.
 const EVERY: Duration = Duration::from_millis(100);
+
+/// Looks between two lines of `--why`: a second.
+const WHY_EVERY: u32 = 10;
+
+/// Bounds that a line of `--why` names.
+const BOUNDS: usize = 3;
 
 /// The most descriptors that were open at a look.
 #[derive(Clone, Copy, Debug, Default)]
@@ -24,10 +33,10 @@ pub(super) struct Watch(Option<(mpsc::Sender<()>, JoinHandle<Peaks>)>);
 
 impl Watch {
     /// Starts it where there is something to do: samples where they are wanted, progress where it is and
-    /// standard error is a terminal.
-    pub(super) fn start(handle: Handle, samples: bool, progress: bool) -> Self {
+    /// standard error is a terminal, `--why`.
+    pub(super) fn start(handle: Handle, samples: bool, progress: bool, why: bool) -> Self {
         let bar = (progress && std::io::stderr().is_terminal()).then(bar);
-        if !samples && bar.is_none() {
+        if !samples && bar.is_none() && !why {
             return Self(None);
         }
         let (stop, stopped) = mpsc::channel();
@@ -35,7 +44,7 @@ impl Watch {
             .name("tidegate-watch".into())
             .spawn(move || {
                 let mut peaks = Peaks::default();
-                loop {
+                for look in 1_u32.. {
                     if samples {
                         peaks.look();
                     }
@@ -46,6 +55,12 @@ impl Watch {
                     if stopped.recv_timeout(EVERY) != Err(mpsc::RecvTimeoutError::Timeout) {
                         break;
                     }
+                    if why && look % WHY_EVERY == 0 {
+                        say(reason(&handle.snapshot()));
+                    }
+                }
+                if why {
+                    say(reason(&handle.snapshot()));
                 }
                 if let Some(bar) = bar {
                     bar.finish_and_clear();
@@ -86,6 +101,29 @@ fn line(now: &Snapshot) -> String {
         now.bytes as f64 / 1e6,
         seconds
     )
+}
+
+/// Why it is not faster: a line of `--why`.
+fn reason(now: &Snapshot) -> String {
+    let (c, recent) = (&now.counters, &now.recent);
+    let mut line = format!(
+        "{:.1} s: {} active, {} queued, {:.0}/s, lag p99 {} ms",
+        now.elapsed.as_secs_f64(),
+        c.in_flight,
+        c.waiting,
+        recent.starts_per_second,
+        millis(now.lag.p99)
+    );
+    if let Some(cpu) = recent.cpu {
+        line.push_str(&format!(", CPU {:.0} %", cpu * 100.0));
+    }
+    let mut bounds: Vec<_> = now.bounds.iter().filter(|share| share.recent >= 0.01).collect();
+    bounds.sort_by(|a, b| b.recent.total_cmp(&a.recent));
+    let bounds: Vec<_> =
+        bounds.iter().take(BOUNDS).map(|s| format!("{} {:.0} %", s.bound.name(), s.recent * 100.0)).collect();
+    line.push_str(", bound by ");
+    line.push_str(&if bounds.is_empty() { "nothing".into() } else { bounds.join(", ") });
+    line
 }
 
 impl Peaks {

@@ -165,6 +165,10 @@ pub(crate) fn check_stats(stats: &Value) {
         "fds_peak",
         "cpu_user_s",
         "cpu_system_s",
+        "cpu_cores",
+        "bound_by",
+        "littles_law",
+        "latency_ms",
     ] {
         assert!(!stats[key].is_null(), "{key}: {stats}");
     }

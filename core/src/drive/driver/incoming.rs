@@ -8,6 +8,8 @@ use super::super::record::{self, Record};
 use super::super::stats::{FinishReason, HostSnapshot};
 use super::{Driver, Reply};
 use crate::engine::{Event, HostId, JobId, JobSpec, JobVerdict, Shutdown};
+use crate::observer::What;
+use crate::request::without_userinfo;
 use crate::time::later;
 use crate::{
     Accept, Booking, Error, ErrorKind, Head, HostRules, LeaseId, Leased, Limits, Request, Response, RetryTime,
@@ -18,7 +20,10 @@ impl Driver {
     pub(super) fn on_message(&mut self, now: Instant, message: Message) {
         match message {
             Message::Prepared { host, rules } => self.prepared(now, host, rules),
-            Message::Resolved { host, address: Ok(address) } => self.event(now, Event::Resolved { host, address }),
+            Message::Resolved { host, address: Ok(address) } => {
+                self.tell_of_host(now, host, What::Resolved { address });
+                self.event(now, Event::Resolved { host, address });
+            }
             Message::Resolved { host, address: Err(error) } => self.host_failed(now, host, error),
             Message::Fetched { job, end } => self.fetched(now, job, end),
             Message::Parsed { job, end } => self.parsed(now, job, end),
@@ -27,6 +32,7 @@ impl Driver {
                 record.settled.items = items;
                 let is_rejected = rejected.is_some();
                 record.error = rejected;
+                self.tell(now, job, |_| What::Delivered { items });
                 self.event(now, Event::Delivered { job, rejected: is_rejected });
             }
             Message::Closed { job } => self.closed(now, job),
@@ -59,7 +65,16 @@ impl Driver {
                     self.fail(now, Error::new(ErrorKind::Shutdown, "go on without a sink or frontier"));
                 }
             }
-            Message::Gate { signal, open } => self.event(now, Event::Gate { signal, open }),
+            Message::Gate { signal, open } => {
+                if let Some(observers) = &self.p.observers {
+                    observers.tell(now, 0, "", 0, What::Gate { signal, open });
+                }
+                self.event(now, Event::Gate { signal, open });
+            }
+            Message::ObserverPanicked(message) => {
+                let attempted = format!("go on after a panic of an observer: {message}");
+                self.fail(now, Error::new(ErrorKind::Other, attempted));
+            }
             Message::TaskLost => {
                 self.fatal = Some(Error::new(ErrorKind::Shutdown, "go on: the runtime dropped a task of the crawl"));
                 self.ended = true;
@@ -163,6 +178,7 @@ impl Driver {
         }
         let job = self.p.engine.submit(now, host, spec);
         self.insert(now, job, lease, request, limits).reply = reply;
+        self.tell(now, job, |_| What::Queued);
     }
 
     pub(super) fn submit_settled(
@@ -196,7 +212,10 @@ impl Driver {
         if self.records.len() <= job.index() {
             self.records.resize_with(job.index() + 1, || None);
         }
-        self.records[job.index()].insert(record)
+        let depth = record.settled.request.depth();
+        self.records[job.index()] = Some(record);
+        self.tell(now, job, |_| What::Leased { depth });
+        self.records[job.index()].as_mut().expect("it was put there")
     }
 
     pub(super) fn prepared(&mut self, now: Instant, host: HostId, rules: Result<Box<dyn HostRules>, Error>) {
@@ -205,6 +224,7 @@ impl Driver {
                 let gap = rules.crawl_delay();
                 let valid_until = now.checked_add(rules.valid_for());
                 self.rules.insert(host, rules);
+                self.tell_of_host(now, host, What::Prepared);
                 self.event(now, Event::Prepared { host, gap, valid_until });
             }
             Err(error) => self.host_failed(now, host, error),
@@ -213,6 +233,7 @@ impl Driver {
 
     pub(super) fn host_failed(&mut self, now: Instant, host: HostId, error: Error) {
         let retry = error.retry_time();
+        self.tell_of_host(now, host, What::HostFailed { error: &error });
         self.host_errors.insert(host, error);
         self.event(now, Event::HostFailed { host, retry });
     }
@@ -222,6 +243,9 @@ impl Driver {
         let queue = record.settled.timings.queue;
         record.settled.timings = end.timings;
         record.settled.timings.queue = queue;
+        let timings = record.settled.timings;
+        self.tally.fetched.push(timings);
+        let Some(record) = self.open_record(job) else { return };
         record.settled.fetched_at = Some(end.at);
         match end.result {
             Ok(response) => self.answered(now, job, response, end.booking),
@@ -241,6 +265,9 @@ impl Driver {
         let may_retry = self.p.engine.may_retry(job);
         let Some(record) = self.record(job) else { return };
         record.note_response(&response);
+        let bytes_wire = response.bytes_wire;
+        self.tell(now, job, |_| What::Body { bytes_wire });
+        let Some(record) = self.record(job) else { return };
         let status = response.head.status;
         if response.head.location().is_some() && record.limits.redirects > 0 {
             match self.redirect(now, job, &response.head) {
@@ -292,6 +319,11 @@ impl Driver {
         let first = Arc::clone(&record.settled.request);
         let guarded = record.guarded;
         record.note_hop(head);
+        if self.p.observers.is_some() {
+            let to = without_userinfo(next.url());
+            self.tell(now, job, |_| What::Redirected { status: head.status, to: &to });
+        }
+        let Some(record) = self.record(job) else { return Ok(true) };
         record.hop = Some(Arc::new(next));
         // Where a seed leads, the crawl was sent; where a page or the embedder's own fetch leads, it was not.
         if !is_own && first.depth() == 0 && self.seeds.contains(first.url()) {
@@ -313,15 +345,24 @@ impl Driver {
         if let Some(record) = self.record(job) {
             record.error = Some(error);
             self.event(now, Event::Failed { job, retry, throttled });
+            if let Some(until) = self.p.engine.delayed_until(job) {
+                let wait = until.saturating_duration_since(now);
+                self.tell(now, job, |record| What::Retried {
+                    error: record.error.as_ref().expect("it was put there"),
+                    wait,
+                });
+            }
         }
     }
 
     pub(super) fn parsed(&mut self, now: Instant, job: JobId, end: ParseEnd) {
         let has_sink = self.p.items.is_some();
-        let took = u64::try_from(end.took.as_micros()).unwrap_or(u64::MAX);
-        self.stats().parse.saturating_record(took.max(1));
+        self.tally.parsed.push(end.took);
         let Some(record) = self.open_record(job) else { return };
         record.settled.bytes = end.bytes;
+        let (bytes, took) = (end.bytes, end.took);
+        self.tell(now, job, |_| What::Parsed { bytes, took });
+        let Some(record) = self.open_record(job) else { return };
         match end.result {
             Ok(parsed) => {
                 let deliver = parsed.items.is_some();
@@ -330,9 +371,7 @@ impl Driver {
                 record.page = parsed.page;
                 record.settled.links = parsed.links;
                 record.settled.attachment = parsed.attachment;
-                for (name, n) in parsed.counts {
-                    *self.stats().counts.entry(name).or_default() += n;
-                }
+                self.tally.counts.extend(parsed.counts);
                 // Also while the crawl ends: the page's lease ends, and nobody would find its links again.
                 self.add(parsed.found);
                 self.event(now, Event::Parsed { job, deliver });

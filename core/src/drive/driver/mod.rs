@@ -22,9 +22,11 @@ use super::lane::Lane;
 use super::parse_stage::ParseStage;
 use super::record::Record;
 use super::stats::{FinishReason, Report, Stats};
+use super::tally::Tally;
 use super::{Profile, Scope};
 use crate::engine::{Engine, Event, HostId, JobId, JobVerdict, Shutdown};
 use crate::hash::KeyedState;
+use crate::observer::{Observers, What};
 use crate::panics::panic_message;
 use crate::rt::{BoxFuture, Runtime, Sleep};
 use crate::time::later;
@@ -81,10 +83,13 @@ pub(super) struct Parts {
     pub(super) probe: Arc<LagProbe>,
     pub(super) stats: Arc<Mutex<Stats>>,
     pub(super) ledger: Arc<Ledger>,
+    /// Where there are any.
+    pub(super) observers: Option<Arc<Observers>>,
 }
 
 pub(super) struct Driver {
     p: Parts,
+    tally: Tally,
     started: Instant,
     records: Vec<Option<Record>>,
     /// Jobs, from 1, in the order of submission.
@@ -149,6 +154,7 @@ impl Driver {
     /// A driver that begins with `seeds` and gives its report to `done`.
     pub(super) fn new(p: Parts, seeds: Vec<Request>, done: oneshot::Sender<Result<Report, Error>>) -> Self {
         let mut driver = Self {
+            tally: Tally::default(),
             started: p.runtime.now(),
             records: Vec::new(),
             submitted: 0,
@@ -207,6 +213,22 @@ impl Driver {
     /// The record, unless the job has its verdict: an answer that comes later than a cancellation changes nothing.
     fn open_record(&mut self, job: JobId) -> Option<&mut Record> {
         self.record(job).filter(|record| record.closing.is_none())
+    }
+
+    /// Tells the observers of a job, where there are any of both.
+    fn tell<'a>(&'a self, now: Instant, job: JobId, what: impl FnOnce(&'a Record) -> What<'a>) {
+        let Some(observers) = &self.p.observers else { return };
+        if let Some(record) = self.records.get(job.index()).and_then(Option::as_ref).filter(|r| r.id == job) {
+            let attempt = self.p.engine.attempts(job);
+            observers.tell(now, record.number(), record.current().url(), attempt, what(record));
+        }
+    }
+
+    /// Tells the observers of a host.
+    fn tell_of_host(&self, now: Instant, host: HostId, what: What<'_>) {
+        if let Some(observers) = &self.p.observers {
+            observers.tell(now, 0, self.p.engine.host_key(host).unwrap_or_default(), 0, what);
+        }
     }
 
     fn stats(&self) -> MutexGuard<'_, Stats> {
@@ -350,14 +372,12 @@ impl Driver {
         [self.p.engine.poll_timeout(), due, end].into_iter().chain(own).flatten().min()
     }
 
-    fn publish(&mut self) {
-        let counters = self.p.engine.counters();
-        self.p.probe.set_active(counters.in_flight > 0);
+    /// Makes the state of this moment known, all of it at once.
+    fn publish(&mut self, now: Instant) {
+        self.p.probe.set_active(self.p.engine.counters().in_flight > 0);
         let bytes = self.p.ledger.bytes();
-        let mut stats = self.stats();
-        stats.counters = counters;
-        stats.bytes_in_memory_peak = stats.bytes_in_memory_peak.max(bytes);
-        stats.bound = self.p.engine.bound_clock();
+        let mut stats = self.p.stats.lock().unwrap_or_else(PoisonError::into_inner);
+        stats.publish(now, &self.p.engine, &mut self.tally, bytes, || self.p.runtime.cpu_time());
     }
 
     /// Ends what is left of the sinks, in the middle of a delivery where need be.
@@ -376,10 +396,13 @@ impl Driver {
         if let Some(fetcher) = self.p.fetcher.take() {
             let _ = self.p.runtime.offload().submit(Box::new(move || drop(fetcher)));
         }
-        self.publish();
-        self.stats().bound.stop(now);
-        let elapsed = now.saturating_duration_since(self.started);
-        let totals = self.stats().snapshot(now, elapsed, self.p.probe.snapshot(now), self.p.ledger.bytes());
+        self.publish(now);
+        let (lag, bytes) = (self.p.probe.snapshot(now), self.p.ledger.bytes());
+        let totals = {
+            let mut stats = self.stats();
+            stats.stop(now);
+            stats.snapshot(now, lag, bytes, || self.p.runtime.cpu_time())
+        };
         let report = Report {
             finish_reason: self.finish.unwrap_or(FinishReason::Done),
             profile: self.p.settings.profile.name,
@@ -462,7 +485,7 @@ impl Future for Driver {
             }
             let rested = driver.work(cx);
             let now = driver.p.runtime.now();
-            driver.publish();
+            driver.publish(now);
             if !rested {
                 driver.yielding = Some(driver.p.runtime.spawner().yield_now());
                 continue;

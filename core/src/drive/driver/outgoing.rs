@@ -7,6 +7,8 @@ use super::super::attempt;
 use super::super::parse_stage::ParseJob;
 use super::{Driver, key};
 use crate::engine::{Action, Event, HostId, JobId, JobVerdict};
+use crate::fetch::Wishes;
+use crate::observer::{FetchWatch, What};
 use crate::request::without_userinfo;
 use crate::time::later;
 use crate::{
@@ -26,7 +28,10 @@ impl Driver {
                 let items = self.record(job).and_then(|record| record.items.take());
                 match (&self.p.items, items) {
                     (Some(lane), Some(items)) => lane.enqueue(job, items),
-                    _ => self.event(now, Event::Delivered { job, rejected: false }),
+                    _ => {
+                        self.tell(now, job, |record| What::Delivered { items: record.settled.items });
+                        self.event(now, Event::Delivered { job, rejected: false });
+                    }
                 }
             }
             Action::Abort(job) => {
@@ -123,7 +128,17 @@ impl Driver {
             }
         };
         let guards = self.p.settings.profile.guard;
-        let cx = self.context(at, limits, number, attempt).accepting(Arc::new(accept)).guarding(guards, guarded);
+        let watch = |observers| Arc::new(FetchWatch::new(Arc::clone(observers), Arc::clone(&request)));
+        let watch = self.p.observers.as_ref().map(watch);
+        if let Some(record) = self.record(job) {
+            record.watch.clone_from(&watch);
+        }
+        let cx = self.context(at, limits, number, attempt).guarding(guards, guarded);
+        let cx = cx.wishing(Arc::new(Wishes { watch, accept }));
+        self.tell(now, job, |record| What::Dispatched {
+            hop: record.hops(),
+            queue: record.settled.timings.queue.unwrap_or_default(),
+        });
         let Some(fetcher) = self.p.fetcher.clone() else { return };
         self.p.loops[at].begin(Some(key(job)), Box::pin(attempt::fetch(fetcher, request, cx, job)));
     }
@@ -135,6 +150,8 @@ impl Driver {
         let stage = Arc::clone(&self.p.stage);
         let Some(record) = self.record(job) else { return };
         let Some((response, booking)) = record.response.take() else { return };
+        self.tell(now, job, |_| What::Parsing);
+        let Some(record) = self.record(job) else { return };
         stage.begin(ParseJob {
             job,
             request: Arc::clone(&record.settled.request),
@@ -171,6 +188,9 @@ impl Driver {
         let Some(record) = self.record(job) else { return };
         let settled = record.settle(verdict, attempts, host_error);
         record.response = None;
+        if let Some(watch) = record.watch.take() {
+            watch.end();
+        }
         if let Some(reply) = record.reply.take() {
             let page = record.page.take();
             let answer = match (&settled.outcome, page) {
@@ -183,7 +203,10 @@ impl Driver {
             };
             let _ = reply.send(answer);
         }
-        self.stats().settled(&settled);
+        self.tally.settled(&settled);
+        if let Some(observers) = &self.p.observers {
+            observers.tell(now, settled.job, settled.request.url(), attempts, What::Settled(&settled));
+        }
         match &self.p.outcomes {
             Some(lane) => {
                 let identity = settled.request.identity();

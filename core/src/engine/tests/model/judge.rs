@@ -111,10 +111,12 @@ impl Model {
         let (shut, short) = (self.shut.first().copied(), self.short.first().copied());
         let bounds = [
             (self.paused || self.ending.is_some(), Bound::Stopped),
+            (self.waiting() == 0 && self.behind, Bound::Frontier),
             (self.waiting() == 0, Bound::NoWork),
             (shut.is_some() && in_flight >= self.config.gate_floor, shut.unwrap_or(Bound::Lag)),
             (short.is_some() && in_flight > 0, short.unwrap_or(Bound::Descriptors)),
             (self.bytes >= self.config.byte_budget && in_flight > 0, Bound::Bytes),
+            (full(parses) && to_deliver == 0 && self.behind, Bound::Frontier),
             (full(parses) && to_deliver == 0, Bound::Parser),
             (full(parses) || full(delivers), Bound::Sink),
             (self.behind, Bound::Frontier),
