@@ -2,7 +2,5 @@
 
 mod load;
 mod request;
-mod rlimit;
 
 pub use self::load::{LoadOptions, LoadServer, LoadStats};
-pub use self::rlimit::raise_descriptor_limit;

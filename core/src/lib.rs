@@ -72,6 +72,7 @@
 //! `hyper::rt`. A major version of one of them is a major version of this crate.
 #![cfg_attr(not(feature = "http"), allow(rustdoc::broken_intra_doc_links, reason = "the map names the HTTP fetcher"))]
 
+mod capacity;
 #[cfg(feature = "conformance")]
 pub mod conformance;
 mod defaults;
@@ -85,8 +86,8 @@ mod hash;
 mod host;
 #[cfg(feature = "http")]
 pub mod http;
+mod ledger;
 mod limits;
-#[cfg_attr(not(test), expect(dead_code, reason = "the parts that read it come next"))]
 mod machine;
 mod page;
 mod panics;
@@ -105,18 +106,21 @@ mod time;
 #[cfg(feature = "tls")]
 pub mod tls;
 
+pub use self::capacity::{BYTES_PER_CONNECTION, Capacity, Demand, Lack};
 pub use self::drive::{
     Builder, Crawl, FinishReason, Handle, HostSnapshot, Item, Items, LagSnapshot, Profile, Report, Scope, Snapshot,
 };
 pub use self::engine::Shutdown;
 pub use self::error::{Error, ErrorKind, RetryTime};
-use self::fetch::{Booking, Ledger};
+use self::fetch::{BodyBytes, Booking};
 pub use self::fetch::{FetchCx, Fetcher, Phase, Timings};
 pub use self::frontier::{
     Added, Frontier, FrontierError, LeaseId, Leased, MemoryFrontier, Recurring, StreamFrontier, Verdict,
 };
 pub use self::host::{HostCx, HostPolicy, HostRules};
+pub use self::ledger::{Ledger, LedgerLimits, LedgerUsage};
 pub use self::limits::{Deadlines, Limits};
+pub use self::machine::{Machine, raise_descriptor_limit};
 pub use self::page::{Page, PageBuilder};
 pub use self::parser::{Accept, Accepting, Output, ParseAction, ParseError, Parser, accepting, parse_once};
 pub use self::request::{MAX_DATA, Overrides, Request, canonical, parse_target};

@@ -4,7 +4,8 @@ use std::io::{self, Write as _};
 use std::time::Duration;
 
 use clap::Parser;
-use tidegate_benches::{LoadOptions, LoadServer, raise_descriptor_limit};
+use tidegate::raise_descriptor_limit;
+use tidegate_benches::{LoadOptions, LoadServer};
 
 /// Serves loopback HTTP/1.1 until it is killed: /bytes/<n>, /delay/<ms>, /gate, and a usual answer for all else.
 #[derive(Parser)]
@@ -28,7 +29,7 @@ struct Args {
 
 fn main() -> io::Result<()> {
     let Args { port, delay_ms, bytes, gate, threads } = Args::parse();
-    raise_descriptor_limit()?;
+    raise_descriptor_limit(1 << 20, 1 << 15)?;
     let mut options = LoadOptions::default();
     options.port = port;
     options.delay = Duration::from_millis(delay_ms);

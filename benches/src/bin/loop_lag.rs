@@ -11,9 +11,9 @@ use std::time::Duration;
 
 use clap::{Parser, ValueEnum};
 use tidegate::http::HttpFetcher;
+use tidegate::raise_descriptor_limit;
 use tidegate::rt::Runtime;
 use tidegate::{Crawl, FetchCx, Fetcher as _, Output, Page, ParseError, Profile, Request};
-use tidegate_benches::raise_descriptor_limit;
 
 /// Time between two ticks.
 const TICK: Duration = Duration::from_millis(2);
@@ -64,7 +64,7 @@ struct Lateness {
 
 fn main() -> Result<(), Failure> {
     let args = Args::parse();
-    raise_descriptor_limit()?;
+    raise_descriptor_limit(1 << 20, 1 << 15)?;
     let server = Server::start(&args)?;
     let mut out = io::stdout().lock();
     writeln!(out, "{:>5} {:>8} {:>8} {:>8} {:>7} {:>6}", "mode", "p50 ms", "p99 ms", "max ms", "ticks", "s")?;

@@ -11,7 +11,7 @@ use super::lag_probe::LagProbe;
 use super::stats::{HostSnapshot, Snapshot, Stats};
 use crate::engine::Shutdown;
 use crate::rt::Runtime;
-use crate::{Error, ErrorKind, Ledger, Page, Request};
+use crate::{BodyBytes, Error, ErrorKind, Page, Request};
 
 /// Steers a crawl from anywhere. Cheap to clone; does not keep the crawl alive.
 #[derive(Clone)]
@@ -21,7 +21,7 @@ pub struct Handle {
     pub(super) probe: Arc<LagProbe>,
     pub(super) runtime: Runtime,
     pub(super) started: Instant,
-    pub(super) ledger: Arc<Ledger>,
+    pub(super) ledger: Arc<BodyBytes>,
 }
 
 impl Handle {

@@ -34,6 +34,8 @@ pub use self::spawn::Spawn;
 pub use self::timer::{Sleep, Timer};
 pub use self::wheel::{PhaseTimer, Wheel};
 
+use crate::LedgerLimits;
+
 /// A boxed future that may move between threads.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
@@ -58,6 +60,7 @@ struct Parts {
     tcp: Arc<dyn TcpConnect>,
     resolve: Arc<dyn Resolve>,
     offload: Arc<dyn Offload>,
+    ledger_limits: Option<LedgerLimits>,
 }
 
 impl Runtime {
@@ -76,6 +79,7 @@ impl Runtime {
             tcp: Arc::new(tcp),
             resolve: Arc::new(resolve),
             offload: Arc::new(ThreadPool::default()),
+            ledger_limits: None,
         }))
     }
 
@@ -112,6 +116,18 @@ impl Runtime {
     #[must_use]
     pub fn with_offload(self, offload: impl Offload) -> Self {
         self.with(|parts| parts.offload = Arc::new(offload))
+    }
+
+    /// Sets the limits of the ledgers that are made on it by default; those of this machine, as they are at that time,
+    /// where it is not called.
+    #[must_use]
+    pub fn with_ledger_limits(self, limits: LedgerLimits) -> Self {
+        self.with(|parts| parts.ledger_limits = Some(limits))
+    }
+
+    /// The limits of a ledger that is made on it now.
+    pub fn ledger_limits(&self) -> LedgerLimits {
+        self.0.ledger_limits.clone().unwrap_or_else(LedgerLimits::of_this_machine)
     }
 
     /// The name of the executor: `tokio`, `smol`.

@@ -169,6 +169,8 @@ impl Sim {
         let world = || Arc::clone(&self.world);
         Runtime::new("sim", SimTimer(world()), SimSpawn(world()), SimConnect(world()), SimResolve(world()))
             .with_offload(SimOffload(world()))
+            // Nothing of the machine that runs the test.
+            .with_ledger_limits(crate::LedgerLimits::default())
     }
 
     /// The network.
