@@ -19,4 +19,5 @@ pages! {
     Testing: "src/testing.md";
     Errors: "src/errors.md";
     Executor: "src/executor.md";
+    Capacity: "src/capacity.md";
 }

@@ -74,7 +74,7 @@ impl Demand {
         if let Some(has) = machine.memory.filter(|memory| *memory < bytes) {
             lacks.push(Lack::Memory { needed: bytes, has });
         }
-        let has = machine.cpu_quota.map_or(f64::from(machine.cores), |quota| quota.min(f64::from(machine.cores)));
+        let has = f64::from(machine.cores).min(machine.cpu_quota.unwrap_or(f64::INFINITY));
         if let Some(needed) = cores.filter(|cores| *cores > has) {
             lacks.push(Lack::Cores { needed, has });
         }

@@ -139,7 +139,7 @@ pub fn raise_descriptor_limit(most: u64, table: u32) -> io::Result<Option<u64>> 
         limit.current = Some(most);
         setrlimit(Resource::Nofile, limit)?;
     }
-    let highest = limit.current.unwrap_or(u64::from(table)).min(u64::from(table)).saturating_sub(1);
+    let highest = limit.current.unwrap_or(u64::MAX).min(u64::from(table)).saturating_sub(1);
     // A duplicate at the end of the table, closed at once; without one it grows as it is needed.
     let _ = rustix::io::fcntl_dupfd_cloexec(io::stderr(), i32::try_from(highest).unwrap_or(0));
     Ok(limit.current)
