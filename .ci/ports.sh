@@ -15,6 +15,7 @@ end() {
     rm -rf "$work"
 }
 trap end EXIT
+trap 'exit 1' INT TERM
 
 ip link set lo up
 for n in 2 3 4; do ip addr add "127.0.1.$n/32" dev lo; done

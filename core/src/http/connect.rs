@@ -173,6 +173,7 @@ impl Connector {
             return Err(Error::new(ErrorKind::ConnectFailed, "connect without an address"));
         };
         let mut may_evict = true;
+        let mut other_sources = sources.len().saturating_sub(1);
         loop {
             let socket = match self.book(first, sources, idle, cx).await {
                 Ok(socket) => socket,
@@ -185,6 +186,10 @@ impl Connector {
             match cx.timeout(limit, ErrorKind::TimeoutConnect, &attempted, racing).await? {
                 // The system has less than the ledger thought: what is parked makes room, once.
                 Err(e) if lacks_descriptor(&e) && std::mem::take(&mut may_evict) && idle.pool.evict(EVICT) > 0 => {}
+                // Another source address may have ports left: the ledger knows of this one now.
+                Err(e) if e.kind() == ErrorKind::LocalResource && !lacks_descriptor(&e) && other_sources > 0 => {
+                    other_sources -= 1;
+                }
                 Err(e) => return Err(e),
                 Ok((socket, tcp)) => return Ok(Dialed::New(socket, tcp)),
             }
@@ -321,7 +326,7 @@ impl Connector {
                                 return Poll::Ready(Err(error));
                             }
                             if error.kind() == ErrorKind::LocalResource {
-                                self.ledger.ports_ran_out(addr, cx.now());
+                                self.ledger.ports_ran_out(addr, socket.source(), cx.now());
                             }
                             // That our ports are taken is said before what is wrong with other addresses.
                             if failed.as_ref().is_none_or(|e: &Error| e.kind() != ErrorKind::LocalResource) {

@@ -57,10 +57,15 @@ impl Cap {
 }
 
 struct Destination {
-    /// For each source address.
-    cap: Cap,
-    used: Vec<(Option<IpAddr>, u32)>,
+    sources: Vec<Source>,
     idle: u32,
+}
+
+/// The ports of one source address to one destination.
+struct Source {
+    address: Option<IpAddr>,
+    cap: Cap,
+    used: u32,
 }
 
 struct Waiter {
@@ -104,7 +109,7 @@ impl Book {
     }
 
     pub(super) fn usage(&self) -> LedgerUsage {
-        let fullest = self.destinations.values().flat_map(|d| d.used.iter().map(|(_, n)| *n)).max();
+        let fullest = self.destinations.values().flat_map(|d| d.sources.iter().map(|s| s.used)).max();
         LedgerUsage {
             sockets: self.open,
             idle: self.idle,
@@ -131,15 +136,15 @@ impl Book {
     /// Lets what the system took away come back.
     pub(super) fn tick(&mut self, now: Instant) -> Vec<Waker> {
         let mut grew = self.sockets.tick(now);
-        for destination in self.destinations.values_mut().filter(|d| d.cap.grows_at.is_some()) {
-            grew |= destination.cap.tick(now);
+        for source in self.destinations.values_mut().flat_map(|d| &mut d.sources) {
+            grew |= source.cap.tick(now);
         }
         if grew { self.pump() } else { Vec::new() }
     }
 
     pub(super) fn room(&self, to: SocketAddr, sources: &[IpAddr]) -> Option<u32> {
         let destination = self.destinations.get(&to)?;
-        let left = |source| destination.cap.now.saturating_sub(destination.used_by(counted(source, to)));
+        let left = |source| destination.room(counted(source, to), self.ports);
         Some(match sources {
             [] => left(None),
             _ => sources.iter().fold(0, |sum, source| left(Some(*source)).saturating_add(sum)),
@@ -153,35 +158,32 @@ impl Book {
     /// The source address with most room takes a port; the first of them where several have as much.
     pub(super) fn take_port(&mut self, to: SocketAddr, sources: &[IpAddr]) -> Option<Option<IpAddr>> {
         let ports = self.ports;
-        let destination = self.destinations.entry(to).or_insert_with(|| Destination {
-            cap: Cap::new(ports),
-            used: Vec::new(),
-            idle: 0,
-        });
+        let empty = || Destination { sources: Vec::new(), idle: 0 };
+        let destination = self.destinations.entry(to).or_insert_with(empty);
         let sources = sources.iter().copied().map(Some);
-        let chosen = sources.min_by_key(|source| destination.used_by(counted(*source, to))).unwrap_or(None);
-        let source = counted(chosen, to);
-        if destination.used_by(source) >= destination.cap.now {
+        let chosen = sources
+            .min_by_key(|source| std::cmp::Reverse(destination.room(counted(*source, to), ports)))
+            .unwrap_or(None);
+        let address = counted(chosen, to);
+        if destination.room(address, ports) == 0 {
             return None;
         }
-        match destination.used.iter_mut().find(|(of, _)| *of == source) {
-            Some((_, used)) => *used += 1,
-            None => destination.used.push((source, 1)),
+        match destination.sources.iter_mut().find(|source| source.address == address) {
+            Some(source) => source.used += 1,
+            None => destination.sources.push(Source { address, cap: Cap::new(ports), used: 1 }),
         }
         Some(chosen)
     }
 
     pub(super) fn give_port(&mut self, to: SocketAddr, source: Option<IpAddr>) {
         let Some(destination) = self.destinations.get_mut(&to) else { return };
-        let source = counted(source, to);
-        if let Some(i) = destination.used.iter().position(|(of, _)| *of == source) {
-            destination.used[i].1 -= 1;
-            if destination.used[i].1 == 0 {
-                destination.used.swap_remove(i);
-            }
+        let address = counted(source, to);
+        if let Some(source) = destination.sources.iter_mut().find(|source| source.address == address) {
+            source.used -= 1;
         }
         // What the system said of its ports is kept until it is outdated.
-        if destination.used.is_empty() && destination.cap.grows_at.is_none() {
+        destination.sources.retain(|source| source.used > 0 || source.cap.grows_at.is_some());
+        if destination.sources.is_empty() {
             self.destinations.remove(&to);
         }
     }
@@ -217,10 +219,11 @@ impl Book {
         self.sockets.shrink(self.open.saturating_sub(1), now);
     }
 
-    pub(super) fn ports_ran_out(&mut self, to: SocketAddr, now: Instant) {
-        if let Some(destination) = self.destinations.get_mut(&to) {
-            let most = destination.used.iter().map(|(_, used)| *used).max().unwrap_or(0);
-            destination.cap.shrink(most.saturating_sub(1), now);
+    pub(super) fn ports_ran_out(&mut self, to: SocketAddr, source: Option<IpAddr>, now: Instant) {
+        let address = counted(source, to);
+        let sources = self.destinations.get_mut(&to).map(|d| &mut d.sources);
+        if let Some(source) = sources.and_then(|s| s.iter_mut().find(|s| s.address == address)) {
+            source.cap.shrink(source.used.saturating_sub(1), now);
         }
     }
 
@@ -320,7 +323,8 @@ impl Book {
 }
 
 impl Destination {
-    fn used_by(&self, source: Option<IpAddr>) -> u32 {
-        self.used.iter().find(|(of, _)| *of == source).map_or(0, |(_, used)| *used)
+    fn room(&self, address: Option<IpAddr>, ports: u32) -> u32 {
+        let known = self.sources.iter().find(|source| source.address == address);
+        known.map_or(ports, |source| source.cap.now.saturating_sub(source.used))
     }
 }

@@ -137,9 +137,9 @@ impl Ledger {
         self.book().descriptors_ran_out(now);
     }
 
-    /// The system had no port to this destination: no more than are in use now, for a while.
-    pub(crate) fn ports_ran_out(&self, to: SocketAddr, now: Instant) {
-        self.book().ports_ran_out(to, now);
+    /// The system had no port from this source to this destination: no more than are in use now, for a while.
+    pub(crate) fn ports_ran_out(&self, to: SocketAddr, source: Option<IpAddr>, now: Instant) {
+        self.book().ports_ran_out(to, source, now);
     }
 
     /// Waits until another TLS handshake may begin.

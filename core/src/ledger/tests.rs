@@ -90,7 +90,7 @@ fn what_the_system_lacks_comes_back_slowly() {
     let (ledger, now) = (ledger(160, 160), start());
     let held: Vec<_> = (0..11).filter_map(|_| ledger.try_book(to(1), &[], now)).collect();
     ledger.descriptors_ran_out(now);
-    ledger.ports_ran_out(to(1), now);
+    ledger.ports_ran_out(to(1), None, now);
     assert_eq!(ledger.usage().socket_cap, 10);
     assert!(ledger.try_book(to(2), &[], now).is_none());
     let later = now + Duration::from_secs(4);
