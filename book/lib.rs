@@ -20,4 +20,5 @@ pages! {
     Why: "src/why.md";
     Errors: "src/errors.md";
     Executor: "src/executor.md";
+    Capacity: "src/capacity.md";
 }

@@ -5,12 +5,10 @@ mod cores;
 mod load;
 mod process;
 mod request;
-mod rlimit;
 mod stream;
 mod ticker;
 
 pub use self::cores::{keep_to_cores, process_cpu_time, thread_cpu_time};
 pub use self::load::{LoadOptions, LoadServer, LoadStats};
 pub use self::process::ServerProcess;
-pub use self::rlimit::raise_descriptor_limit;
 pub use self::ticker::{Lateness, Ticker, median};

@@ -15,7 +15,7 @@ use crate::rt::{PhaseTimer, Runtime, SliceClock, Wheel};
 use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::sync::{Mutex, MutexGuard};
 use crate::time::later;
-use crate::{Accept, Error, ErrorKind, Head, Limits, Request, Response};
+use crate::{Accept, Error, ErrorKind, Head, Ledger, Limits, Request, Response};
 
 /// Brings the answer to a request. [`HttpFetcher`](crate::http::HttpFetcher) is the one that ships.
 ///
@@ -47,6 +47,12 @@ pub trait Fetcher: Send + Sync + 'static {
     /// Those of name resolution; all waiting URLs of the origin are then judged by it.
     async fn resolve(&self, _target: &Url, _cx: &FetchCx) -> Result<Option<IpAddr>, Error> {
         Ok(None)
+    }
+
+    /// The ledger that its sockets are booked in. While somebody waits there for a descriptor, the crawl starts nothing.
+    /// `None`: it keeps none.
+    fn ledger(&self) -> Option<&Ledger> {
+        None
     }
 }
 
@@ -132,26 +138,26 @@ impl Timings {
 ///
 /// For now it grants everything; the engine reads it and stops admitting above the byte budget.
 #[derive(Debug, Default)]
-pub(crate) struct Ledger {
+pub(crate) struct BodyBytes {
     bytes: AtomicU64,
 }
 
-impl Ledger {
+impl BodyBytes {
     /// Bytes booked now.
     pub(crate) fn bytes(&self) -> u64 {
         self.bytes.load(Ordering::Relaxed)
     }
 }
 
-/// Bytes booked against a [`Ledger`]; given back on drop.
+/// Bytes booked against a [`BodyBytes`]; given back on drop.
 #[derive(Debug)]
 pub(crate) struct Booking {
-    ledger: Arc<Ledger>,
+    ledger: Arc<BodyBytes>,
     bytes: u64,
 }
 
 impl Booking {
-    fn new(ledger: Arc<Ledger>) -> Self {
+    fn new(ledger: Arc<BodyBytes>) -> Self {
         Self { ledger, bytes: 0 }
     }
 
@@ -211,10 +217,10 @@ impl FetchCx {
     /// # Ok(()) }
     /// ```
     pub fn detached(runtime: &Runtime) -> Self {
-        Self::new(runtime.clone(), Arc::new(Limits::listed()), 0, 1, Arc::new(Ledger::default()))
+        Self::new(runtime.clone(), Arc::new(Limits::listed()), 0, 1, Arc::new(BodyBytes::default()))
     }
 
-    pub(crate) fn new(runtime: Runtime, limits: Arc<Limits>, job: u64, attempt: u32, ledger: Arc<Ledger>) -> Self {
+    pub(crate) fn new(runtime: Runtime, limits: Arc<Limits>, job: u64, attempt: u32, ledger: Arc<BodyBytes>) -> Self {
         let started = runtime.now();
         Self {
             runtime,

@@ -75,6 +75,7 @@
 //! `hyper::rt`. A major version of one of them is a major version of this crate.
 #![cfg_attr(not(feature = "http"), allow(rustdoc::broken_intra_doc_links, reason = "the map names the HTTP fetcher"))]
 
+mod capacity;
 #[cfg(feature = "conformance")]
 pub mod conformance;
 mod defaults;
@@ -88,8 +89,8 @@ mod hash;
 mod host;
 #[cfg(feature = "http")]
 pub mod http;
+mod ledger;
 mod limits;
-#[cfg_attr(not(test), expect(dead_code, reason = "the parts that read it come next"))]
 mod machine;
 pub mod observer;
 mod page;
@@ -109,19 +110,22 @@ mod time;
 #[cfg(feature = "tls")]
 pub mod tls;
 
+pub use self::capacity::{BYTES_PER_CONNECTION, Capacity, Demand, Lack};
 pub use self::drive::{
     BoundShare, Builder, Crawl, FinishReason, Handle, HostSnapshot, Item, Items, LagSnapshot, Latencies, Latency,
     Profile, Quantiles, Recent, Report, Scope, Snapshot,
 };
 pub use self::engine::Shutdown;
 pub use self::error::{Error, ErrorKind, RetryTime};
-use self::fetch::{Booking, Ledger};
+use self::fetch::{BodyBytes, Booking};
 pub use self::fetch::{FetchCx, Fetcher, Phase, Timings};
 pub use self::frontier::{
     Added, Frontier, FrontierError, LeaseId, Leased, MemoryFrontier, Recurring, StreamFrontier, Verdict,
 };
 pub use self::host::{HostCx, HostPolicy, HostRules};
+pub use self::ledger::{Ledger, LedgerLimits, LedgerUsage};
 pub use self::limits::{Deadlines, Limits};
+pub use self::machine::{Machine, raise_descriptor_limit};
 pub use self::observer::Observer;
 pub use self::page::{Page, PageBuilder};
 pub use self::parser::{Accept, Accepting, Output, ParseAction, ParseError, Parser, accepting, parse_once};

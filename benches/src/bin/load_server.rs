@@ -4,7 +4,8 @@ use std::io::{self, Write as _};
 use std::time::Duration;
 
 use clap::Parser;
-use tidegate_benches::{LoadOptions, LoadServer, keep_to_cores, raise_descriptor_limit};
+use tidegate::raise_descriptor_limit;
+use tidegate_benches::{LoadOptions, LoadServer, keep_to_cores};
 
 /// Serves loopback HTTP/1.1 until it is killed: /bytes/<n>, /delay/<ms>, /gate, /stats, and a usual answer for all else.
 #[derive(Parser)]
@@ -37,7 +38,7 @@ fn main() -> io::Result<()> {
     if !cores.is_empty() {
         keep_to_cores(cores)?;
     }
-    raise_descriptor_limit()?;
+    raise_descriptor_limit(1 << 20, 1 << 15)?;
     let mut options = LoadOptions::default();
     options.port = port;
     options.delay = Duration::from_millis(delay_ms);

@@ -9,9 +9,10 @@ use std::sync::mpsc;
 
 use clap::{Parser, ValueEnum};
 use tidegate::http::HttpFetcher;
+use tidegate::raise_descriptor_limit;
 use tidegate::rt::Runtime;
 use tidegate::{Crawl, FetchCx, Fetcher as _, Output, Page, ParseError, Profile, Request};
-use tidegate_benches::{Lateness, ServerProcess, Ticker, median, raise_descriptor_limit};
+use tidegate_benches::{Lateness, ServerProcess, Ticker, median};
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
@@ -56,7 +57,7 @@ struct Measured {
 
 fn main() -> Result<(), Failure> {
     let args = Args::parse();
-    raise_descriptor_limit()?;
+    raise_descriptor_limit(1 << 20, 1 << 15)?;
     let gate = if args.gate { args.pages.get() } else { 0 };
     let server = ServerProcess::start(["--bytes", &args.bytes.to_string(), "--gate", &gate.to_string()])?;
     let origin = format!("http://{}", server.addr());

@@ -8,10 +8,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use clap::{Parser, ValueEnum};
+use tidegate::raise_descriptor_limit;
 use tidegate::rt::Runtime;
 use tidegate::sink::Delivery;
 use tidegate::{Crawl, Output, Page, ParseError, Profile, Request, Snapshot};
-use tidegate_benches::{Lateness, ServerProcess, Ticker, median, raise_descriptor_limit};
+use tidegate_benches::{Lateness, ServerProcess, Ticker, median};
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
@@ -74,7 +75,7 @@ struct Look {
 
 fn main() -> Result<(), Failure> {
     let args = Args::parse();
-    raise_descriptor_limit()?;
+    raise_descriptor_limit(1 << 20, 1 << 15)?;
     let server = ServerProcess::start(["--bytes", "4096", "--delay-ms", "20"])?;
     let service =
         tokio::runtime::Builder::new_multi_thread().worker_threads(args.workers.get()).enable_all().build()?;

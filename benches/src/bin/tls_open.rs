@@ -8,11 +8,10 @@ use std::thread::available_parallelism;
 
 use clap::{Parser, ValueEnum};
 use tidegate::http::HttpFetcher;
+use tidegate::raise_descriptor_limit;
 use tidegate::rt::Runtime;
 use tidegate::{Crawl, Profile, tls};
-use tidegate_benches::{
-    Lateness, ServerProcess, Ticker, keep_to_cores, median, process_cpu_time, raise_descriptor_limit,
-};
+use tidegate_benches::{Lateness, ServerProcess, Ticker, keep_to_cores, median, process_cpu_time};
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
@@ -52,7 +51,7 @@ struct Measured {
 
 fn main() -> Result<(), Failure> {
     let args = Args::parse();
-    raise_descriptor_limit()?;
+    raise_descriptor_limit(1 << 20, 1 << 15)?;
     let there = available_parallelism()?.get();
     let cores = args.cores.clamp(1, there);
     let servers: Vec<_> = if cores < there { (cores..there).collect() } else { (0..there).collect() };

@@ -21,7 +21,7 @@ use crate::engine::{Config, Engine};
 use crate::observer::Observers;
 use crate::rt::Runtime;
 use crate::{
-    Error, ErrorKind, Fetcher, Frontier, HostPolicy, Ledger, Limits, MemoryFrontier, Observer, Parser, Request,
+    BodyBytes, Error, ErrorKind, Fetcher, Frontier, HostPolicy, Limits, MemoryFrontier, Observer, Parser, Request,
     Settled, Sink, StreamFrontier, defaults,
 };
 
@@ -391,7 +391,8 @@ impl<I: Send + 'static> Builder<I> {
         let inbox = self.inbox;
         let stage = Arc::new(Local::new(self.router, &runtime, Arc::clone(&inbox)));
         let mut config = self.config;
-        let room = defaults::socket_cap();
+        let limits = fetcher.ledger().map_or_else(|| runtime.ledger_limits(), |ledger| ledger.limits().clone());
+        let room = limits.sockets.max(1);
         config.max_in_flight = self.max_in_flight.map_or(config.max_in_flight, NonZeroU32::get).min(room);
         config.ramp_from = config.ramp_from.filter(|_| self.max_in_flight.is_none());
         config.parse_permits = stage.permits();
@@ -409,7 +410,7 @@ impl<I: Send + 'static> Builder<I> {
             Box::new(SinkLane::start(&runtime, Arc::clone(&inbox), sink, LaneOf::Outcomes)) as Box<dyn Lane>
         });
         let (done, report) = oneshot::channel();
-        let ledger = Arc::new(Ledger::default());
+        let ledger = Arc::new(BodyBytes::default());
         let handle = Handle {
             inbox: Arc::clone(&inbox),
             stats: Arc::clone(&stats),

@@ -10,7 +10,7 @@ use super::lag_probe::LagProbe;
 use super::stats::{HostSnapshot, Snapshot, Stats};
 use crate::engine::Shutdown;
 use crate::rt::Runtime;
-use crate::{Error, ErrorKind, Ledger, Page, Request};
+use crate::{BodyBytes, Error, ErrorKind, Page, Request};
 
 /// Steers a crawl from anywhere. Cheap to clone; does not keep the crawl alive.
 #[derive(Clone)]
@@ -19,7 +19,7 @@ pub struct Handle {
     pub(super) stats: Arc<Mutex<Stats>>,
     pub(super) probe: Arc<LagProbe>,
     pub(super) runtime: Runtime,
-    pub(super) ledger: Arc<Ledger>,
+    pub(super) ledger: Arc<BodyBytes>,
 }
 
 impl Handle {

@@ -9,7 +9,7 @@ use crate::rt::manual::Manual;
 #[test]
 fn bookings_of_two_threads_are_all_given_back() {
     loom::model(|| {
-        let ledger = Arc::new(Ledger::default());
+        let ledger = Arc::new(BodyBytes::default());
         let runtime = Manual::new().runtime();
         let cx = |ledger| FetchCx::new(runtime.clone(), Arc::new(Limits::listed()), 0, 1, ledger);
         let read = |cx: FetchCx| {

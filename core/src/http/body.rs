@@ -65,6 +65,10 @@ pub(super) async fn read(
                 let more = (total - booked).next_multiple_of(STEP);
                 cx.book(more).await;
                 booked += more;
+                // What was waited for here is no time of the server's.
+                if let Some(timer) = timer.as_mut() {
+                    timer.reset(later(cx.now(), limits.deadlines.idle));
+                }
             }
             kept.extend_from_slice(&data);
         }

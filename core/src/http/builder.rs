@@ -17,7 +17,7 @@ use super::proxy::Proxy;
 use super::{HttpFetcher, Inner};
 use crate::hash::KeyedState;
 use crate::rt::{CachedResolver, DnsLimits, Runtime, TcpOptions, ThreadPool};
-use crate::{Error, ErrorKind};
+use crate::{Error, ErrorKind, Ledger};
 
 /// File operations that may wait for the writing thread: each body that is saved has one at a time.
 const WRITES: usize = 1 << 16;
@@ -25,9 +25,9 @@ const WRITES: usize = 1 << 16;
 /// Connections that are parked by default at most.
 const MOST_IDLE: usize = 10_000;
 
-/// Half of the descriptors: the cap on sockets is three quarters of them.
-fn default_idle() -> usize {
-    (crate::defaults::socket_cap() as usize / 3 * 2).clamp(1, MOST_IDLE)
+/// Two thirds of the sockets: half of the descriptors, of which the sockets are three quarters.
+fn default_idle(sockets: u32) -> usize {
+    (sockets as usize / 3 * 2).clamp(1, MOST_IDLE)
 }
 
 /// Builds an [`HttpFetcher`]; begun by [`HttpFetcher::builder`].
@@ -54,6 +54,8 @@ pub struct HttpFetcherBuilder {
     decompress: bool,
     proxies: Vec<Box<str>>,
     pool: PoolLimits,
+    max_idle: Option<usize>,
+    ledger: Option<Ledger>,
     tcp: TcpOptions,
     local_addresses: Vec<IpAddr>,
     fixed: Vec<(Box<str>, u16, SocketAddr)>,
@@ -73,7 +75,9 @@ impl HttpFetcherBuilder {
             headers: HeaderMap::new(),
             decompress: true,
             proxies: Vec::new(),
-            pool: PoolLimits { idle_timeout: Duration::from_secs(60), per_key: MOST_IDLE, total: default_idle() },
+            pool: PoolLimits { idle_timeout: Duration::from_secs(60), per_key: MOST_IDLE, total: MOST_IDLE },
+            max_idle: None,
+            ledger: None,
             tcp: TcpOptions::default(),
             local_addresses: Vec::new(),
             fixed: Vec::new(),
@@ -134,10 +138,17 @@ impl HttpFetcherBuilder {
         self
     }
 
-    /// Parked connections in all; by default half of the descriptors that the process may have, at most 10,000. The
-    /// least recently used goes first. When descriptors run out, the 32 that are least recently used are closed.
+    /// Parked connections in all; by default two thirds of the sockets of the ledger, at most 10,000. The least recently
+    /// used goes first, also where somebody needs its socket.
     pub fn pool_max_idle(mut self, most: usize) -> Self {
-        self.pool.total = most;
+        self.max_idle = Some(most);
+        self
+    }
+
+    /// The ledger in which sockets, ports and handshakes are booked; one of its own by default, with the limits of the
+    /// runtime or of this machine. Fetchers of one process should share one.
+    pub fn ledger(mut self, ledger: Ledger) -> Self {
+        self.ledger = Some(ledger);
         self
     }
 
@@ -188,7 +199,11 @@ impl HttpFetcherBuilder {
         let mut fixed = HashMap::with_hasher(KeyedState::new(seed));
         fixed.extend(self.fixed.into_iter().map(|(host, port, address)| ((host, port), address)));
         let proxies = self.proxies.iter().map(|url| Proxy::parse(url)).collect::<Result<_, _>>()?;
+        let ledger = self.ledger.unwrap_or_else(|| Ledger::new(self.runtime.ledger_limits()));
+        let mut pool = self.pool;
+        pool.total = self.max_idle.unwrap_or_else(|| default_idle(ledger.limits().sockets));
         let connector = Connector {
+            ledger,
             dns: CachedResolver::new(&self.runtime, self.dns, seed),
             runtime: self.runtime,
             fixed,
@@ -207,7 +222,7 @@ impl HttpFetcherBuilder {
             decompress: self.decompress,
         };
         Ok(HttpFetcher(Arc::new(Inner {
-            pool: Pool::new(self.pool, seed),
+            pool: Pool::new(pool, seed),
             connector,
             defaults,
             proxies,
@@ -239,11 +254,12 @@ fn header(name: &str, value: Option<String>) -> Result<Option<HeaderValue>, Erro
 #[cfg(test)]
 mod tests {
     // H1
-    #[cfg(unix)]
     #[test]
     fn half_of_the_descriptors_stay_free_of_parked_connections() {
-        let soft = rustix::process::getrlimit(rustix::process::Resource::Nofile).current.unwrap_or(u64::MAX);
-        let idle = super::default_idle() as u64;
-        assert!(idle >= 1 && idle <= (soft / 2).clamp(1, 10_000), "{idle} of {soft}");
+        for soft in [1, 256, 1_024, 1 << 20] {
+            let machine = crate::Machine { descriptors_soft: Some(soft), ..crate::Machine::default() };
+            let idle = super::default_idle(crate::LedgerLimits::of(&machine).sockets) as u64;
+            assert!(idle >= 1 && idle <= (soft / 2).clamp(1, 10_000), "{idle} of {soft}");
+        }
     }
 }

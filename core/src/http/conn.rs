@@ -21,6 +21,7 @@ use hyper::client::conn::http1;
 use hyper::rt::{Read, ReadBuf, ReadBufCursor, Write};
 
 use super::scratch::with_scratch;
+use crate::ledger::Socket;
 use crate::rt::{Io, PhaseTimer};
 use crate::time::later;
 use crate::{Error, ErrorKind, FetchCx, Limits};
@@ -43,6 +44,8 @@ pub(super) struct Conn {
     driver: Option<Box<http1::Connection<Watched, Full<Bytes>>>>,
     wire: Arc<Wire>,
     body: Option<Incoming>,
+    /// Given back after the socket was closed: the last field.
+    socket: Socket,
 }
 
 /// Why no head came.
@@ -68,7 +71,7 @@ enum Waiting {
 impl Conn {
     /// Makes a connection of a stream. The buffer holds one head, so the limits of the first request are those of the
     /// connection; a later one with smaller limits is judged by its own.
-    pub(super) async fn open(io: Box<dyn Io>, peer: Peer, limits: &Limits) -> Result<Self, Error> {
+    pub(super) async fn open(io: Box<dyn Io>, peer: Peer, limits: &Limits, socket: Socket) -> Result<Self, Error> {
         let wire = Arc::new(Wire::default());
         let (sender, driver) = http1::Builder::new()
             .max_buf_size(limits.head_bytes.max(LEAST_BUFFER))
@@ -76,11 +79,16 @@ impl Conn {
             .handshake(Watched { io, wire: Arc::clone(&wire) })
             .await
             .map_err(|e| Error::new(ErrorKind::HttpProtocol, "begin HTTP on a connection").with_source(e))?;
-        Ok(Self { peer, sender, driver: Some(Box::new(driver)), wire, body: None })
+        Ok(Self { peer, sender, driver: Some(Box::new(driver)), wire, body: None, socket })
     }
 
     pub(super) fn peer(&self) -> Peer {
         self.peer
+    }
+
+    /// What is booked for it.
+    pub(super) fn socket(&mut self) -> &mut Socket {
+        &mut self.socket
     }
 
     fn drive(&mut self, task: &mut Context<'_>) {

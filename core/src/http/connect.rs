@@ -12,17 +12,57 @@ use std::time::Duration;
 use url::{Host, Url};
 
 use super::conn::{Conn, Peer};
+use super::pool::{Key, Pool};
 use super::proxy::{self, Proxy};
 use crate::guard::is_public;
 use crate::hash::KeyedState;
+use crate::ledger::{Socket, Turn};
 use crate::rt::net::ForeignAddress;
 use crate::rt::{BoxFuture, CachedResolver, Io, Name, PhaseTimer, ResolveError, Runtime, TcpConn, TcpOptions};
-use crate::{Error, ErrorKind, FetchCx, Limits, Phase};
+use crate::{Error, ErrorKind, FetchCx, Ledger, Limits, Phase};
 
 /// How long an address has before the next one is tried beside it (RFC 8305, 5).
 const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
 
+/// Parked connections that are closed when the system has fewer descriptors than the ledger: a few, so that the next dials
+/// find room too.
+const EVICT: usize = 32;
+
+/// A connection for a request: made for it, or parked by another while it waited for its turn.
+pub(super) enum Made {
+    New(Conn),
+    Parked(Conn),
+}
+
+enum Dialed {
+    New(Socket, TcpConn),
+    Parked(Conn),
+}
+
+/// The parked connections that a request may use, or that make room for it.
+#[derive(Clone, Copy)]
+pub(super) struct Idle<'a> {
+    pub(super) pool: &'a Pool,
+    pub(super) key: &'a Key,
+}
+
+impl Idle<'_> {
+    /// A parked connection from any of the source addresses.
+    async fn take(self, sources: &[IpAddr], cx: &FetchCx) -> Option<Conn> {
+        std::future::poll_fn(|task| {
+            let mut found = self.pool.poll_take(self.key, cx.now(), task);
+            for source in sources.iter().copied().map(Some).filter(|source| *source != self.key.local) {
+                let key = || Key { local: source, ..self.key.clone() };
+                found = found.or_else(|| self.pool.poll_take(&key(), cx.now(), task));
+            }
+            Poll::Ready(found)
+        })
+        .await
+    }
+}
+
 pub(super) struct Connector {
+    pub(super) ledger: Ledger,
     pub(super) runtime: Runtime,
     pub(super) dns: CachedResolver,
     /// Addresses that replace resolution, by host and port.
@@ -33,26 +73,33 @@ pub(super) struct Connector {
 }
 
 impl Connector {
-    /// Makes a connection that a request for `url` can be sent on.
+    /// Makes a connection that a request for `url` can be sent on, from one of `sources`, the first before others.
+    #[allow(clippy::too_many_arguments, reason = "all that a connection depends on")]
     pub(super) async fn connect(
         &self,
         url: &Url,
         proxy: Option<&Proxy>,
-        local: Option<IpAddr>,
+        sources: &[IpAddr],
         guarded: bool,
+        idle: Idle<'_>,
         limits: &Limits,
         cx: &FetchCx,
-    ) -> Result<Conn, Error> {
+    ) -> Result<Made, Error> {
         let https = url.scheme() == "https";
-        let tcp = match proxy {
+        let dialed = match proxy {
             None => {
                 let (host, port) = endpoint(url)?;
-                self.dial(host, port, local, guarded, limits, cx).await?
+                self.dial(host, port, sources, guarded, idle, limits, cx).await?
             }
             Some(proxy) => self
-                .dial(proxy.host(), proxy.port(), local, false, limits, cx)
+                .dial(proxy.host(), proxy.port(), sources, false, idle, limits, cx)
                 .await
                 .map_err(|e| proxy::unreachable(proxy, e))?,
+        };
+        // The booking goes after the socket, whatever happens.
+        let (socket, tcp) = match dialed {
+            Dialed::New(socket, tcp) => (socket, tcp),
+            Dialed::Parked(conn) => return Ok(Made::Parked(conn)),
         };
         let mut io = tcp.io;
         if let Some(proxy) = proxy.filter(|_| https) {
@@ -64,7 +111,7 @@ impl Connector {
         if https {
             io = self.secure(io, url, &mut peer, limits, cx).await?;
         }
-        Conn::open(io, peer, limits).await
+        Conn::open(io, peer, limits, socket).await.map(Made::New)
     }
 
     #[cfg(feature = "tls")]
@@ -76,6 +123,8 @@ impl Connector {
         limits: &Limits,
         cx: &FetchCx,
     ) -> Result<Box<dyn Io>, Error> {
+        cx.phase(Phase::Local);
+        let _turn = self.ledger.handshake().await;
         cx.phase(Phase::Tls);
         let (host, _) = endpoint(url)?;
         let attempted = format!("shake hands over TLS with {} at {}", host, peer.addr);
@@ -98,15 +147,17 @@ impl Connector {
         Err(Error::new(ErrorKind::UrlScheme, "fetch https without the feature `tls`").with_url(url.as_str()))
     }
 
+    #[allow(clippy::too_many_arguments, reason = "all that a connection depends on")]
     async fn dial(
         &self,
         host: Host<&str>,
         port: u16,
-        local: Option<IpAddr>,
+        sources: &[IpAddr],
         guarded: bool,
+        idle: Idle<'_>,
         limits: &Limits,
         cx: &FetchCx,
-    ) -> Result<TcpConn, Error> {
+    ) -> Result<Dialed, Error> {
         let is_fixed = self.fixed_address(&host, port).is_some();
         let mut addrs = self.addresses(host, port, limits, cx).await?;
         if guarded && !is_fixed {
@@ -118,13 +169,56 @@ impl Connector {
                 return Err(Error::new(ErrorKind::GuardBlocked, attempted));
             }
         }
-        cx.phase(Phase::Connect);
-        let mut options = self.tcp.clone();
-        options.local_address = local.or(options.local_address);
-        let attempted = format!("connect to {}", list(&addrs));
-        let limit = limits.deadlines.connect;
-        let racing = race(&self.runtime, addrs, &options, cx);
-        cx.timeout(limit, ErrorKind::TimeoutConnect, &attempted, racing).await?
+        let Some(first) = addrs.first().copied() else {
+            return Err(Error::new(ErrorKind::ConnectFailed, "connect without an address"));
+        };
+        let mut may_evict = true;
+        let mut other_sources = sources.len().saturating_sub(1);
+        loop {
+            let socket = match self.book(first, sources, idle, cx).await {
+                Ok(socket) => socket,
+                Err(conn) => return Ok(Dialed::Parked(conn)),
+            };
+            cx.phase(Phase::Connect);
+            let attempted = format!("connect to {}", list(&addrs));
+            let limit = limits.deadlines.connect;
+            let racing = self.race(addrs.clone(), socket, sources, cx);
+            match cx.timeout(limit, ErrorKind::TimeoutConnect, &attempted, racing).await? {
+                // The system has less than the ledger thought: what is parked makes room, once.
+                Err(e) if lacks_descriptor(&e) && std::mem::take(&mut may_evict) && idle.pool.evict(EVICT) > 0 => {}
+                // Another source address may have ports left: the ledger knows of this one now.
+                Err(e) if e.kind() == ErrorKind::LocalResource && !lacks_descriptor(&e) && other_sources > 0 => {
+                    other_sources -= 1;
+                }
+                Err(e) => return Err(e),
+                Ok((socket, tcp)) => return Ok(Dialed::New(socket, tcp)),
+            }
+        }
+    }
+
+    /// Books a socket to `to`. Who finds no room closes a parked connection that is in the way, and then waits, under no
+    /// deadline but the total one. `Err`: a connection was parked meanwhile that does as well.
+    async fn book(&self, to: SocketAddr, sources: &[IpAddr], idle: Idle<'_>, cx: &FetchCx) -> Result<Socket, Conn> {
+        if let Some(socket) = self.ledger.try_book(to, sources, cx.now()) {
+            return Ok(socket);
+        }
+        cx.phase(Phase::Local);
+        let mut place = self.ledger.wait(to, sources);
+        loop {
+            if let Some(conn) = idle.take(sources, cx).await {
+                return Err(conn);
+            }
+            if self.ledger.lacks_ports(to, sources) {
+                if self.ledger.has_idle(to) {
+                    idle.pool.evict_to(to);
+                }
+            } else {
+                idle.pool.evict(1);
+            }
+            if let Turn::Granted(socket) = place.turn().await {
+                return Ok(socket);
+            }
+        }
     }
 
     /// The addresses of an endpoint, in the order in which they are to be tried.
@@ -145,6 +239,8 @@ impl Connector {
         };
         let name = Name::new(domain)
             .ok_or_else(|| Error::new(ErrorKind::UrlInvalid, format!("look up {domain:?}, which is no host name")))?;
+        cx.phase(Phase::Local);
+        let _turn = self.ledger.lookup().await;
         cx.phase(Phase::Dns);
         let attempted = format!("look up {name}");
         let limit = limits.deadlines.dns;
@@ -197,59 +293,99 @@ fn list(addrs: &[SocketAddr]) -> String {
     shown.join(", ")
 }
 
-/// Connects to whichever answers first. The next address is tried when one fails, or beside it after a while.
-async fn race(runtime: &Runtime, addrs: Vec<SocketAddr>, options: &TcpOptions, cx: &FetchCx) -> Result<TcpConn, Error> {
-    let mut untried = addrs.into_iter();
-    let mut attempts: Vec<(SocketAddr, BoxFuture<'static, io::Result<TcpConn>>)> = Vec::with_capacity(1);
-    let mut delay: Option<PhaseTimer> = None;
-    let mut failed = None;
-    let mut next = true;
-    std::future::poll_fn(|task| {
-        loop {
-            let mut i = 0;
-            while i < attempts.len() {
-                match attempts[i].1.as_mut().poll(task) {
-                    Poll::Pending => i += 1,
-                    Poll::Ready(Ok(conn)) => return Poll::Ready(Ok(conn)),
-                    Poll::Ready(Err(e)) => {
-                        let (addr, _) = attempts.swap_remove(i);
-                        // Another address would need the same descriptor.
-                        let short = is_shortage(&e);
-                        let error = connect_error(e, addr, options);
-                        if short {
-                            return Poll::Ready(Err(error));
+impl Connector {
+    /// Connects to whichever answers first. The next address is tried when one fails, or beside it after a while, where
+    /// there is room for a second socket.
+    async fn race(
+        &self,
+        addrs: Vec<SocketAddr>,
+        first: Socket,
+        sources: &[IpAddr],
+        cx: &FetchCx,
+    ) -> Result<(Socket, TcpConn), Error> {
+        let mut untried = addrs.into_iter();
+        let mut attempts: Vec<Attempt> = Vec::with_capacity(1);
+        let mut delay: Option<PhaseTimer> = None;
+        let mut failed = None;
+        let mut next = true;
+        let mut spare = Some(first);
+        std::future::poll_fn(|task| {
+            loop {
+                let mut i = 0;
+                while i < attempts.len() {
+                    match attempts[i].connecting.as_mut().poll(task) {
+                        Poll::Pending => i += 1,
+                        Poll::Ready(Ok(conn)) => return Poll::Ready(Ok((attempts.swap_remove(i).socket, conn))),
+                        Poll::Ready(Err(e)) => {
+                            let Attempt { addr, options, socket, .. } = attempts.swap_remove(i);
+                            // Another address would need the same descriptor.
+                            let short = is_shortage(&e);
+                            let error = connect_error(e, addr, &options);
+                            if short {
+                                self.ledger.descriptors_ran_out(cx.now());
+                                return Poll::Ready(Err(error));
+                            }
+                            if error.kind() == ErrorKind::LocalResource {
+                                self.ledger.ports_ran_out(addr, socket.source(), cx.now());
+                            }
+                            // That our ports are taken is said before what is wrong with other addresses.
+                            if failed.as_ref().is_none_or(|e: &Error| e.kind() != ErrorKind::LocalResource) {
+                                failed = Some(error);
+                            }
+                            spare = Some(socket);
+                            next = true;
                         }
-                        // That our ports are taken is said before what is wrong with other addresses.
-                        if failed.as_ref().is_none_or(|e: &Error| e.kind() != ErrorKind::LocalResource) {
-                            failed = Some(error);
-                        }
-                        next = true;
                     }
                 }
-            }
-            if let Some(delay) = delay.as_mut() {
-                next |= Pin::new(delay).poll(task).is_ready();
-            }
-            if !std::mem::take(&mut next) {
-                return Poll::Pending;
-            }
-            delay = None;
-            match untried.next() {
-                Some(addr) => {
-                    attempts.push((addr, runtime.tcp().connect(addr, options)));
-                    if untried.len() > 0 {
-                        delay = Some(cx.deadline(ATTEMPT_DELAY));
+                if let Some(delay) = delay.as_mut() {
+                    next |= Pin::new(delay).poll(task).is_ready();
+                }
+                if !std::mem::take(&mut next) {
+                    return Poll::Pending;
+                }
+                delay = None;
+                match untried.next() {
+                    Some(addr) => {
+                        let socket = match spare.take() {
+                            Some(mut socket) => {
+                                (socket.to() == addr || socket.move_to(addr, sources)).then_some(socket)
+                            }
+                            None => self.ledger.try_book(addr, sources, cx.now()),
+                        };
+                        let Some(socket) = socket else {
+                            if failed.is_none() && attempts.is_empty() {
+                                let attempted = format!("connect to {addr}, to which all ports are in use");
+                                failed = Some(Error::new(ErrorKind::LocalResource, attempted));
+                            }
+                            next = true;
+                            continue;
+                        };
+                        let mut options = self.tcp.clone();
+                        options.local_address = socket.source();
+                        let connecting = self.runtime.tcp().connect(addr, &options);
+                        attempts.push(Attempt { addr, options, connecting, socket });
+                        if untried.len() > 0 {
+                            delay = Some(cx.deadline(ATTEMPT_DELAY));
+                        }
                     }
+                    None if attempts.is_empty() => {
+                        let none = || Error::new(ErrorKind::ConnectFailed, "connect without an address");
+                        return Poll::Ready(Err(failed.take().unwrap_or_else(none)));
+                    }
+                    None => return Poll::Pending,
                 }
-                None if attempts.is_empty() => {
-                    let none = || Error::new(ErrorKind::ConnectFailed, "connect without an address");
-                    return Poll::Ready(Err(failed.take().unwrap_or_else(none)));
-                }
-                None => return Poll::Pending,
             }
-        }
-    })
-    .await
+        })
+        .await
+    }
+}
+
+/// One address that is being connected to. The socket goes before its booking.
+struct Attempt {
+    addr: SocketAddr,
+    options: TcpOptions,
+    connecting: BoxFuture<'static, io::Result<TcpConn>>,
+    socket: Socket,
 }
 
 fn connect_error(error: io::Error, addr: SocketAddr, options: &TcpOptions) -> Error {
@@ -285,7 +421,7 @@ fn is_shortage(error: &io::Error) -> bool {
 }
 
 /// Whether there was no connection for want of a descriptor, which closing another socket makes free.
-pub(super) fn lacks_descriptor(error: &Error) -> bool {
+fn lacks_descriptor(error: &Error) -> bool {
     #[cfg(unix)]
     if let Some(code) = error.source().and_then(|e| e.downcast_ref()).and_then(io::Error::raw_os_error) {
         use nix::errno::Errno;

@@ -26,7 +26,7 @@ use url::Url;
 use self::body::SaveTo;
 pub use self::builder::HttpFetcherBuilder;
 use self::conn::Conn;
-use self::connect::{Connector, endpoint, lacks_descriptor};
+use self::connect::{Connector, Idle, Made, endpoint};
 pub use self::decode::ContentDecoder;
 use self::message::Defaults;
 use self::pool::{Key, Pool};
@@ -34,14 +34,11 @@ use self::proxy::Proxy;
 use crate::guard::is_public;
 use crate::rt::{Runtime, ThreadPool};
 use crate::{
-    Accept, Decode, Error, ErrorKind, FetchCx, Fetcher, Head, Hop, Limits, Phase, Request, Response, redirect,
+    Accept, Decode, Error, ErrorKind, FetchCx, Fetcher, Head, Hop, Ledger, Limits, Phase, Request, Response, redirect,
 };
 
 /// A redirect whose body is larger than this is not read to its end for the sake of the connection.
 const DRAIN: u64 = 64 << 10;
-
-/// Parked connections that are closed when descriptors run out: a few, so that the next dials find room too.
-const EVICT: usize = 32;
 
 /// Fetches over HTTP/1.1, with and without TLS. Clones share the connections.
 ///
@@ -125,6 +122,10 @@ impl Fetcher for HttpFetcher {
         let addrs = self.0.connector.addresses(host, port, cx.limits(), cx).await?;
         Ok(addrs.first().map(|addr| addr.ip()))
     }
+
+    fn ledger(&self) -> Option<&Ledger> {
+        Some(&self.0.connector.ledger)
+    }
 }
 
 impl Inner {
@@ -168,7 +169,7 @@ impl Inner {
             return Err(Error::new(ErrorKind::UrlScheme, "fetch https without the feature `tls`"));
         }
         let proxy = self.proxy_for(request)?;
-        let local = rotate(&self.local_addresses, &self.next_local).copied();
+        let sources = self.sources();
         let message = message::build(request, &url, proxy.as_deref().filter(|_| !https), &self.defaults)?;
         let mut message = Some(Box::new(message));
         let (host, port) = endpoint(&url)?;
@@ -177,17 +178,23 @@ impl Inner {
             host: host.to_string().into_boxed_str(),
             port,
             proxy: proxy.as_deref().map(|p| Arc::clone(p.identity())),
-            local,
+            local: sources.first().copied(),
             guarded: guarded && proxy.is_none(),
         });
 
         let mut parked = std::future::poll_fn(|task| Poll::Ready(self.pool.poll_take(&key, cx.now(), task))).await;
         let (mut conn, parts) = loop {
-            let reused = parked.is_some();
-            let mut conn = match parked.take() {
-                Some(conn) => conn,
-                // Boxed: it is large, and most fetches of a crawl find a connection.
-                None => Box::pin(self.connect(&url, proxy.as_deref(), local, guarded, limits, cx)).await?,
+            let (mut conn, reused) = match parked.take() {
+                Some(conn) => (conn, true),
+                None => {
+                    let idle = Idle { pool: &self.pool, key: &key };
+                    let making = self.connector.connect(&url, proxy.as_deref(), &sources, guarded, idle, limits, cx);
+                    // Boxed: it is large, and most fetches of a crawl find a connection.
+                    match Box::pin(making).await? {
+                        Made::New(conn) => (conn, false),
+                        Made::Parked(conn) => (conn, true),
+                    }
+                }
             };
             cx.connected(conn.peer().addr, reused);
             cx.phase(Phase::FirstByte);
@@ -253,24 +260,6 @@ impl Inner {
         Ok(response)
     }
 
-    /// Makes a connection. Where descriptors have run out, parked connections give theirs.
-    async fn connect(
-        &self,
-        url: &Url,
-        proxy: Option<&Proxy>,
-        local: Option<IpAddr>,
-        guarded: bool,
-        limits: &Limits,
-        cx: &FetchCx,
-    ) -> Result<Conn, Error> {
-        match self.connector.connect(url, proxy, local, guarded, limits, cx).await {
-            Err(e) if lacks_descriptor(&e) && self.pool.evict(EVICT) > 0 => {
-                self.connector.connect(url, proxy, local, guarded, limits, cx).await
-            }
-            result => result,
-        }
-    }
-
     /// Reads a short body for the sake of the connection; where that fails, the connection is not reused.
     async fn drain(&self, conn: &mut Conn, limits: &Limits, cx: &FetchCx) -> u64 {
         body::read(conn, None, limits, cx).await.map_or(0, |(_, bytes)| bytes)
@@ -287,9 +276,30 @@ impl Inner {
 
     /// Parks the connection where the answer ended as its framing says and the connection stays open.
     fn give_back(&self, key: Arc<Key>, mut conn: Conn, cx: &FetchCx) {
+        // Where somebody waits for what this connection holds, it makes room.
         if conn.finish() && conn.park() {
+            let source = conn.socket().source();
+            let key = if key.local == source { key } else { Arc::new(Key { local: source, ..(*key).clone() }) };
+            let to = conn.socket().to();
+            conn.socket().set_idle(true);
             self.pool.put(key, conn, cx.now());
+            if !self.connector.ledger.parked(to) {
+                self.pool.evict(1);
+            }
         }
+    }
+
+    /// The source addresses, the one whose turn it is first.
+    fn sources(&self) -> Vec<IpAddr> {
+        let mut sources = self.local_addresses.clone();
+        if sources.len() > 1 {
+            let turn = self.next_local.fetch_add(1, Ordering::Relaxed) % sources.len();
+            sources.rotate_left(turn);
+        }
+        if sources.is_empty() {
+            sources.extend(self.connector.tcp.local_address);
+        }
+        sources
     }
 
     fn proxy_for(&self, request: &Request) -> Result<Option<Cow<'_, Proxy>>, Error> {

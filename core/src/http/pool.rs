@@ -1,7 +1,7 @@
 //! Parked connections: last in, first out for each key, swept by age, and bounded for a key and in all.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Context;
 use std::time::{Duration, Instant};
@@ -104,10 +104,23 @@ impl<C> Pool<C> {
 }
 
 impl Pool {
+    /// Closes the connection to `to` that was parked longest ago.
+    pub(super) fn evict_to(&self, to: SocketAddr) -> bool {
+        let mut state = self.lock();
+        let oldest = state.by_age.values().find(|key| {
+            state.parked.get(*key).and_then(VecDeque::front).is_some_and(|parked| parked.conn.peer().addr == to)
+        });
+        let oldest = oldest.cloned();
+        let out = oldest.and_then(|key| state.pop_oldest(&key));
+        drop(state);
+        out.is_some()
+    }
+
     /// A parked connection that is still good; dead ones are dropped on the way.
     pub(super) fn poll_take(&self, key: &Key, now: Instant, task: &mut Context<'_>) -> Option<Conn> {
         while let Some(mut conn) = self.take(key, now) {
             if conn.poll_reusable(task) {
+                conn.socket().set_idle(false);
                 return Some(conn);
             }
         }

@@ -1,5 +1,7 @@
 //! What this machine gives a process: limits and counters of the system and of the container around it.
 
 mod cgroup;
+mod limits;
 
 pub(crate) use self::cgroup::Cgroup;
+pub use self::limits::{Machine, raise_descriptor_limit};

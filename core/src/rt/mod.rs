@@ -34,6 +34,8 @@ pub use self::spawn::Spawn;
 pub use self::timer::{Sleep, Timer};
 pub use self::wheel::{PhaseTimer, Wheel};
 
+use crate::LedgerLimits;
+
 /// A boxed future that may move between threads.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
@@ -60,6 +62,7 @@ struct Parts {
     offload: Arc<dyn Offload>,
     /// Whether the CPU time of the process has to do with the time of this runtime.
     measures_cpu: bool,
+    ledger_limits: Option<LedgerLimits>,
 }
 
 impl Runtime {
@@ -79,6 +82,7 @@ impl Runtime {
             resolve: Arc::new(resolve),
             offload: Arc::new(ThreadPool::default()),
             measures_cpu: true,
+            ledger_limits: None,
         }))
     }
 
@@ -127,6 +131,18 @@ impl Runtime {
     /// CPU time that all threads of this process have used; nothing where it cannot be known.
     pub(crate) fn cpu_time(&self) -> Option<Duration> {
         self.0.measures_cpu.then(cpu_time).flatten()
+    }
+
+    /// Sets the limits of the ledgers that are made on it by default; those of this machine, as they are at that time,
+    /// where it is not called.
+    #[must_use]
+    pub fn with_ledger_limits(self, limits: LedgerLimits) -> Self {
+        self.with(|parts| parts.ledger_limits = Some(limits))
+    }
+
+    /// The limits of a ledger that is made on it now.
+    pub fn ledger_limits(&self) -> LedgerLimits {
+        self.0.ledger_limits.clone().unwrap_or_else(LedgerLimits::of_this_machine)
     }
 
     /// The name of the executor: `tokio`, `smol`.

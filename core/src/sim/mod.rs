@@ -170,6 +170,8 @@ impl Sim {
         Runtime::new("sim", SimTimer(world()), SimSpawn(world()), SimConnect(world()), SimResolve(world()))
             .with_offload(SimOffload(world()))
             .without_cpu_time()
+            // Nothing of the machine that runs the test.
+            .with_ledger_limits(crate::LedgerLimits::default())
     }
 
     /// The network.

@@ -25,22 +25,12 @@ const WHY_WINDOW: Duration = Duration::from_secs(1);
 const MOST_DESCRIPTORS: u64 = 1 << 20;
 
 /// The table of descriptors is made this large at once: growing it later stops a thread for milliseconds.
-const TABLE: u64 = 16_384;
+const TABLE: u32 = 16_384;
 
 /// Asks for as many descriptors as the system allows this process, because a socket is one. To be called before the first
-/// thread starts.
+/// thread starts. Where it is refused, the crawl keeps to what there is.
 pub(super) fn raise_descriptor_limit() {
-    use rustix::process::{Resource, getrlimit, setrlimit};
-    let mut limit = getrlimit(Resource::Nofile);
-    let most = limit.maximum.unwrap_or(MOST_DESCRIPTORS).min(MOST_DESCRIPTORS);
-    if limit.current.is_some_and(|current| current < most) {
-        limit.current = Some(most);
-        // Where it is refused, the crawl keeps to what there is.
-        let _ = setrlimit(Resource::Nofile, limit);
-    }
-    let highest = getrlimit(Resource::Nofile).current.unwrap_or(TABLE).min(TABLE).saturating_sub(1);
-    // A duplicate at the end of the table, closed at once; without one it grows as it is needed.
-    let _ = rustix::io::fcntl_dupfd_cloexec(std::io::stderr(), i32::try_from(highest).unwrap_or(0));
+    let _ = tidegate::raise_descriptor_limit(MOST_DESCRIPTORS, TABLE);
 }
 
 /// What a subcommand runs on.

@@ -17,10 +17,9 @@ use std::time::Duration;
 
 use clap::{Parser, ValueEnum};
 use serde_json::json;
+use tidegate::raise_descriptor_limit;
 use tidegate::rt::{Offload, Runtime};
-use tidegate_benches::{
-    Lateness, ServerProcess, Ticker, keep_to_cores, median, process_cpu_time, raise_descriptor_limit,
-};
+use tidegate_benches::{Lateness, ServerProcess, Ticker, keep_to_cores, median, process_cpu_time};
 
 use self::parse::Parse;
 use self::setup::{Executor, Name, Setup};
@@ -123,7 +122,7 @@ struct Measured {
 
 fn main() -> Result<(), Failure> {
     let args = Args::parse();
-    raise_descriptor_limit()?;
+    raise_descriptor_limit(1 << 20, 1 << 15)?;
     let there = available_parallelism()?.get();
     let cores = args.cores.clamp(1, there);
     let servers: Vec<_> = if cores < there { (cores..there).collect() } else { (0..there).collect() };

@@ -24,14 +24,15 @@ use super::record::Record;
 use super::stats::{FinishReason, Report, Stats};
 use super::tally::Tally;
 use super::{Profile, Scope};
-use crate::engine::{Engine, Event, HostId, JobId, JobVerdict, Shutdown};
+use crate::engine::{Bound, Engine, Event, HostId, JobId, JobVerdict, Shutdown};
 use crate::hash::KeyedState;
 use crate::observer::{Observers, What};
 use crate::panics::panic_message;
 use crate::rt::{BoxFuture, Runtime, Sleep};
 use crate::time::later;
 use crate::{
-    Close, Error, ErrorKind, Fetcher, HostPolicy, HostRules, Ledger, Limits, Page, Request, SkipReason, Verdict,
+    BodyBytes, Close, Error, ErrorKind, Fetcher, HostPolicy, HostRules, Ledger, Limits, Page, Request, SkipReason,
+    Verdict,
 };
 
 /// Requests that the frontier has not taken in, above which nothing is fetched or parsed.
@@ -82,7 +83,7 @@ pub(super) struct Parts {
     pub(super) frontier: FrontierDoor,
     pub(super) probe: Arc<LagProbe>,
     pub(super) stats: Arc<Mutex<Stats>>,
-    pub(super) ledger: Arc<Ledger>,
+    pub(super) ledger: Arc<BodyBytes>,
     /// Where there are any.
     pub(super) observers: Option<Arc<Observers>>,
 }
@@ -438,6 +439,9 @@ impl Driver {
             // since who gives back wakes its reader.
             let bytes = self.p.ledger.bytes();
             self.event(now, Event::Bytes(bytes));
+            // Whoever waits in the ledger is in flight, and so is who has what it waits for: its end wakes this task.
+            let short = self.p.fetcher.as_ref().and_then(|f| f.ledger()).is_some_and(Ledger::is_short);
+            self.event(now, Event::Short { of: Bound::Descriptors, short });
             self.ask_frontier();
             let mut acted = false;
             while let Some(action) = self.p.engine.poll(now) {

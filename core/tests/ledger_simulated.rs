@@ -1,0 +1,86 @@
+//! Simulated fetches that need more sockets and ports than the ledger has.
+#![cfg(feature = "http")]
+
+use std::time::Duration;
+
+use futures::future::join_all;
+use tidegate::http::HttpFetcher;
+use tidegate::sim::{Host, Reply, Sim};
+use tidegate::{FetchCx, Fetcher, Ledger, LedgerLimits, Request};
+
+const HOSTS: usize = 4;
+
+fn ledger(sockets: u32, ports: u32) -> Ledger {
+    let mut limits = LedgerLimits::default();
+    (limits.sockets, limits.ports) = (sockets, ports);
+    Ledger::new(limits)
+}
+
+fn serve(sim: &Sim) {
+    let reply = || Reply::ok(vec![b'x'; 1 << 10]).drip(1 << 9, Duration::from_secs(1));
+    for n in 0..HOSTS {
+        sim.net().host(Sim::address_of(&format!("h{n}.test")), Host::http(move |_| reply()));
+    }
+}
+
+// H1, H2
+#[test]
+fn more_fetches_than_sockets_and_ports_all_end_and_the_system_is_never_asked_for_too_much() {
+    for (sockets, ports) in [(1, 9), (3, 9), (9, 1), (3, 2)] {
+        Sim::check(0..8, |sim| async move {
+            serve(&sim);
+            // Past the ledger nobody would be told why.
+            sim.net().limit_descriptors(Some(sockets));
+            let ledger = ledger(sockets, ports);
+            let fetcher = HttpFetcher::builder(&sim.runtime()).ledger(ledger.clone()).build().expect("valid");
+            let fetches = (0..40).map(|n| {
+                let (fetcher, runtime) = (&fetcher, sim.runtime());
+                async move {
+                    let request = Request::get(format!("http://h{}.test/{n}", n % HOSTS));
+                    fetcher.fetch(&request, &FetchCx::detached(&runtime)).await
+                }
+            });
+            let answers = join_all(fetches).await;
+            for answer in answers {
+                assert!(answer.is_ok(), "{sockets} sockets, {ports} ports: {answer:?}");
+            }
+            let usage = ledger.usage();
+            assert_eq!((usage.waiting, usage.socket_cap, usage.sockets), (0, sockets, usage.idle), "{usage:?}");
+            drop(fetcher);
+            assert_eq!(ledger.usage().sockets, 0);
+        });
+    }
+}
+
+// H10
+#[test]
+fn fetches_that_are_dropped_while_they_wait_pass_their_turn_on() {
+    Sim::check(0..8, |sim| async move {
+        serve(&sim);
+        let ledger = ledger(1, 1);
+        let fetcher = HttpFetcher::builder(&sim.runtime()).ledger(ledger.clone()).build().expect("valid");
+        let (first, second) = (Request::get("http://h0.test/1"), Request::get("http://h1.test/2"));
+        for drops in 0..6 {
+            let cx = || FetchCx::detached(&sim.runtime());
+            let (a, b, c) = (cx(), cx(), cx());
+            let going = fetcher.fetch(&first, &a);
+            let mut dropped = Some(fetcher.fetch(&second, &b));
+            let waiting = fetcher.fetch(&first, &c);
+            let mut polls = 0;
+            let dropping = std::future::poll_fn(|task| {
+                polls += 1;
+                if polls > drops {
+                    dropped = None;
+                }
+                match dropped.as_mut() {
+                    Some(fetch) => fetch.as_mut().poll(task).map(drop),
+                    None => std::task::Poll::Ready(()),
+                }
+            });
+            let (going, (), waiting) = futures::join!(going, dropping, waiting);
+            assert!(going.is_ok() && waiting.is_ok(), "after {drops} polls");
+            let usage = ledger.usage();
+            assert_eq!((usage.waiting, usage.sockets), (0, usage.idle), "{usage:?}");
+        }
+    });
+}
