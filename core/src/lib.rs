@@ -86,7 +86,6 @@ mod host;
 #[cfg(feature = "http")]
 pub mod http;
 mod limits;
-#[cfg_attr(not(test), expect(dead_code, reason = "the parts that read it come next"))]
 mod machine;
 mod page;
 mod panics;
@@ -106,7 +105,8 @@ mod time;
 pub mod tls;
 
 pub use self::drive::{
-    Builder, Crawl, FinishReason, Handle, HostSnapshot, Item, Items, LagSnapshot, Profile, Report, Scope, Snapshot,
+    Builder, Crawl, FinishReason, GateEvent, Handle, HostSnapshot, Item, Items, LagSnapshot, LoadSignal, Profile,
+    Quantiles, Report, Scope, Snapshot, Stall, StallCause,
 };
 pub use self::engine::Shutdown;
 pub use self::error::{Error, ErrorKind, RetryTime};

@@ -5,6 +5,7 @@
 
 mod attempt;
 mod builder;
+mod cell;
 mod crawl;
 mod driver;
 mod fetch_loop;
@@ -14,17 +15,23 @@ mod inbox;
 mod items;
 mod lag_probe;
 mod lane;
+mod load;
 mod parse_stage;
 mod record;
 mod scope;
 mod settings;
+mod stall;
 mod stats;
+mod window;
 
 pub use self::builder::Builder;
 pub use self::crawl::Crawl;
 pub use self::handle::Handle;
 pub use self::items::{Item, Items};
 pub use self::lag_probe::LagSnapshot;
+pub use self::load::LoadSignal;
 pub use self::scope::Scope;
 pub use self::settings::Profile;
+pub use self::stall::{GateEvent, Stall, StallCause};
 pub use self::stats::{FinishReason, HostSnapshot, Report, Snapshot};
+pub use self::window::Quantiles;

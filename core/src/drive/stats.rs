@@ -1,12 +1,13 @@
 //! What a crawl counts, as the driver writes it and everybody else reads it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
 
 use super::lag_probe::LagSnapshot;
+use super::stall::{GateEvent, Stall, StallCause, push_bounded};
 use crate::engine::{Bound, BoundClock, Counters};
 use crate::{Outcome, Settled};
 
@@ -25,6 +26,10 @@ pub(super) struct Stats {
     pub(super) bytes_in_memory_peak: u64,
     pub(super) parse: Histogram<u64>,
     pub(super) bound: BoundClock,
+    stalls: BTreeMap<&'static str, u64>,
+    stalls_untold: u64,
+    recent_stalls: VecDeque<Stall>,
+    recent_gates: VecDeque<GateEvent>,
 }
 
 impl Stats {
@@ -42,6 +47,10 @@ impl Stats {
             bytes_in_memory_peak: 0,
             parse: Histogram::new_with_bounds(1, 3_600_000_000, 3).expect("constant bounds are valid"),
             bound: BoundClock::default(),
+            stalls: BTreeMap::new(),
+            stalls_untold: 0,
+            recent_stalls: VecDeque::new(),
+            recent_gates: VecDeque::new(),
         }
     }
 
@@ -58,6 +67,19 @@ impl Stats {
         self.links += settled.links;
         self.bytes += settled.bytes;
         self.bytes_wire += settled.bytes_wire;
+    }
+
+    pub(super) fn stall(&mut self, cause: StallCause, untold: bool) {
+        *self.stalls.entry(cause.code()).or_default() += 1;
+        self.stalls_untold += u64::from(untold);
+    }
+
+    pub(super) fn keep_stall(&mut self, stall: Stall) {
+        push_bounded(&mut self.recent_stalls, stall);
+    }
+
+    pub(super) fn keep_gate(&mut self, event: GateEvent) {
+        push_bounded(&mut self.recent_gates, event);
     }
 
     /// `bytes_in_memory` is given, because bodies are given back on the parsers' threads.
@@ -80,6 +102,10 @@ impl Stats {
             parse_p99: parse(0.99),
             lag,
             bound_by: self.bound.spent(now),
+            stalls: self.stalls.clone(),
+            stalls_untold: self.stalls_untold,
+            recent_stalls: self.recent_stalls.iter().cloned().collect(),
+            recent_gates: self.recent_gates.iter().cloned().collect(),
         }
     }
 }
@@ -121,6 +147,14 @@ pub struct Snapshot {
     pub lag: LagSnapshot,
     /// What kept the crawl from starting more, and for how long; the longest first.
     pub bound_by: Vec<(Bound, Duration)>,
+    /// Times in which the loop stood still for longer than the limit of lag, by the code of their cause.
+    pub stalls: BTreeMap<&'static str, u64>,
+    /// Of those, the ones that were not told, since there were too many a second.
+    pub stalls_untold: u64,
+    /// The last 16 that were told, the oldest first.
+    pub recent_stalls: Vec<Stall>,
+    /// The last 16 times that a signal shut the gate or opened it, the oldest first.
+    pub recent_gates: Vec<GateEvent>,
 }
 
 /// What a host has to do.

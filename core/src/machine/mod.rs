@@ -1,5 +1,9 @@
 //! What this machine gives a process: limits and counters of the system and of the container around it.
 
 mod cgroup;
+mod memory;
+mod throttle;
 
 pub(crate) use self::cgroup::Cgroup;
+pub(crate) use self::memory::{memory, resident};
+pub(crate) use self::throttle::{Throttle, explains};

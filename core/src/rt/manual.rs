@@ -69,7 +69,9 @@ impl Manual {
     }
 
     pub(crate) fn runtime(&self) -> Runtime {
-        Runtime::new("manual", self.clone(), self.clone(), self.clone(), self.clone()).with_offload(Inline::new())
+        Runtime::new("manual", self.clone(), self.clone(), self.clone(), self.clone())
+            .with_offload(Inline::new())
+            .without_watch()
     }
 
     /// Polls what is ready until nothing is, without moving the clock.

@@ -59,6 +59,7 @@ mod net;
 mod offload;
 mod task;
 mod timer;
+mod watch;
 mod world;
 
 use std::future::Future;
@@ -79,6 +80,7 @@ pub use self::net::{Host, Link, Net, PeerRequest, Reply, SimListener, SimStream}
 use self::offload::SimOffload;
 use self::task::Wait;
 use self::timer::SimTimer;
+use self::watch::SimWatch;
 use self::world::World;
 use crate::rt::{BoxFuture, Name, Runtime, Spawn};
 
@@ -169,6 +171,7 @@ impl Sim {
         let world = || Arc::clone(&self.world);
         Runtime::new("sim", SimTimer(world()), SimSpawn(world()), SimConnect(world()), SimResolve(world()))
             .with_offload(SimOffload(world()))
+            .with_watch(SimWatch(world()))
     }
 
     /// The network.

@@ -59,7 +59,9 @@ impl Driver {
                     self.fail(now, Error::new(ErrorKind::Shutdown, "go on without a sink or frontier"));
                 }
             }
-            Message::Gate { signal, open } => self.event(now, Event::Gate { signal, open }),
+            message @ (Message::LagGate | Message::Gate { .. } | Message::Slow { .. } | Message::Stall { .. }) => {
+                self.on_lag(now, message);
+            }
             Message::TaskLost => {
                 self.fatal = Some(Error::new(ErrorKind::Shutdown, "go on: the runtime dropped a task of the crawl"));
                 self.ended = true;
