@@ -1,8 +1,15 @@
-//! What the benches share: a server that costs next to nothing, so that what is measured is the client.
+//! What the benches share: a server that costs next to nothing, so that what is measured is the client, and witnesses of
+//! what the client does to its thread.
 
+mod cores;
 mod load;
+mod process;
 mod request;
 mod rlimit;
+mod ticker;
 
+pub use self::cores::{keep_to_cores, process_cpu_time, thread_cpu_time};
 pub use self::load::{LoadOptions, LoadServer, LoadStats};
+pub use self::process::ServerProcess;
 pub use self::rlimit::raise_descriptor_limit;
+pub use self::ticker::{Lateness, Ticker, median};

@@ -88,6 +88,21 @@ pub struct LoadStats {
     pub at_gate: usize,
 }
 
+impl LoadStats {
+    /// Reads what `/stats` gives, and takes off the request and the connection that asked.
+    pub(crate) fn parse(text: &str) -> Option<Self> {
+        let mut numbers = text.split_whitespace().map(str::parse::<u64>);
+        let mut next = || numbers.next()?.ok();
+        Some(Self {
+            requests: next()?,
+            connections: next()?.checked_sub(1)?,
+            open: next()?.checked_sub(1)?,
+            peak: next()?.checked_sub(1)?,
+            at_gate: usize::try_from(next()?).ok()?,
+        })
+    }
+}
+
 /// A server to measure clients with, up until it is dropped.
 ///
 /// | path | answer |
@@ -95,6 +110,7 @@ pub struct LoadStats {
 /// | `/bytes/<n>` | `n` bytes, after the default delay |
 /// | `/delay/<ms>` | the default body after so many milliseconds |
 /// | `/gate` | the default body, together with all others that wait there |
+/// | `/stats` | the numbers of [`LoadStats`] in their order; not counted as a request |
 /// | anything else | the default body after the default delay |
 ///
 /// ```
@@ -208,13 +224,7 @@ impl LoadServer {
 
     /// What it has counted until now.
     pub fn stats(&self) -> LoadStats {
-        LoadStats {
-            requests: self.shared.requests.load(Ordering::Relaxed),
-            connections: self.shared.connections.load(Ordering::Relaxed),
-            open: self.shared.open.load(Ordering::Relaxed),
-            peak: self.shared.peak.load(Ordering::Relaxed),
-            at_gate: *self.shared.gate.waiting(),
-        }
+        self.shared.stats()
     }
 }
 
@@ -231,6 +241,18 @@ impl Drop for LoadServer {
 impl fmt::Debug for LoadServer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("LoadServer").field("addr", &self.addr).finish_non_exhaustive()
+    }
+}
+
+impl Shared {
+    fn stats(&self) -> LoadStats {
+        LoadStats {
+            requests: self.requests.load(Ordering::Relaxed),
+            connections: self.connections.load(Ordering::Relaxed),
+            open: self.open.load(Ordering::Relaxed),
+            peak: self.peak.load(Ordering::Relaxed),
+            at_gate: *self.gate.waiting(),
+        }
     }
 }
 
@@ -328,6 +350,7 @@ enum Wanted {
     Usual { delay: Duration },
     Bytes(u64),
     Gate,
+    Stats,
 }
 
 fn wanted(target: &str, delay: Duration) -> Wanted {
@@ -337,6 +360,8 @@ fn wanted(target: &str, delay: Duration) -> Wanted {
         Wanted::Usual { delay: Duration::from_millis(ms.into()) }
     } else if target.starts_with("/gate") {
         Wanted::Gate
+    } else if target == "/stats" {
+        Wanted::Stats
     } else {
         Wanted::Usual { delay }
     }
@@ -357,8 +382,18 @@ async fn connection(stream: &TcpStream, shared: &Shared) -> io::Result<()> {
             }
         };
         bytes.drain(..length);
-        shared.requests.fetch_add(1, Ordering::Relaxed);
+        if wanted != Wanted::Stats {
+            shared.requests.fetch_add(1, Ordering::Relaxed);
+        }
         match wanted {
+            Wanted::Stats => {
+                let LoadStats { requests, connections, open, peak, at_gate } = shared.stats();
+                let text = format!("{requests} {connections} {open} {peak} {at_gate}");
+                let mut answer = head(text.len() as u64);
+                answer.extend_from_slice(text.as_bytes());
+                write_bytes(stream, &answer, 0, &[]).await?;
+                continue;
+            }
             Wanted::Bytes(length) => {
                 sleep(shared.delay).await;
                 let body = if head_only { 0 } else { length };
@@ -473,6 +508,20 @@ mod tests {
         }
         let stats = server.stats();
         assert_eq!((stats.requests, stats.connections, stats.open), (4, 1, 1));
+    }
+
+    #[test]
+    fn what_was_counted_is_asked_for_over_a_connection_that_does_not_count() {
+        let server = start(|_| {});
+        let mut client = Client::connect(&server);
+        client.ask("/");
+        client.body();
+        let mut asking = Client::connect(&server);
+        asking.ask("/stats");
+        let body = asking.body();
+        let stats = LoadStats::parse(std::str::from_utf8(&body).expect("text")).expect("numbers");
+        assert_eq!(stats, LoadStats { requests: 1, connections: 1, open: 1, peak: 1, at_gate: 0 });
+        assert_eq!(LoadStats::parse("1 2 3"), None);
     }
 
     #[test]

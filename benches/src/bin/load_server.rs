@@ -4,9 +4,9 @@ use std::io::{self, Write as _};
 use std::time::Duration;
 
 use clap::Parser;
-use tidegate_benches::{LoadOptions, LoadServer, raise_descriptor_limit};
+use tidegate_benches::{LoadOptions, LoadServer, keep_to_cores, raise_descriptor_limit};
 
-/// Serves loopback HTTP/1.1 until it is killed: /bytes/<n>, /delay/<ms>, /gate, and a usual answer for all else.
+/// Serves loopback HTTP/1.1 until it is killed: /bytes/<n>, /delay/<ms>, /gate, /stats, and a usual answer for all else.
 #[derive(Parser)]
 struct Args {
     /// Port to listen on; 0 takes a free one.
@@ -24,10 +24,16 @@ struct Args {
     /// Threads that serve.
     #[arg(long, default_value_t = 1)]
     threads: usize,
+    /// Cores that it keeps to; all by default.
+    #[arg(long, value_delimiter = ',')]
+    cores: Vec<usize>,
 }
 
 fn main() -> io::Result<()> {
-    let Args { port, delay_ms, bytes, gate, threads } = Args::parse();
+    let Args { port, delay_ms, bytes, gate, threads, cores } = Args::parse();
+    if !cores.is_empty() {
+        keep_to_cores(cores)?;
+    }
     raise_descriptor_limit()?;
     let mut options = LoadOptions::default();
     options.port = port;

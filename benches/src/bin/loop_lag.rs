@@ -1,22 +1,17 @@
 //! What fetches do to the rest of the thread: the lateness of a 2 ms ticker while many pages come in, once through the
 //! fetch loop of a crawl, once as a task each on the same executor.
 
-use std::io::{self, BufRead as _, BufReader, Write as _};
+use std::io::{self, Write as _};
 use std::num::NonZeroU32;
-use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc;
-use std::time::Duration;
 
 use clap::{Parser, ValueEnum};
 use tidegate::http::HttpFetcher;
 use tidegate::rt::Runtime;
 use tidegate::{Crawl, FetchCx, Fetcher as _, Output, Page, ParseError, Profile, Request};
-use tidegate_benches::raise_descriptor_limit;
-
-/// Time between two ticks.
-const TICK: Duration = Duration::from_millis(2);
+use tidegate_benches::{Lateness, ServerProcess, Ticker, median, raise_descriptor_limit};
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
@@ -53,35 +48,33 @@ enum Mode {
     Tasks,
 }
 
-/// The lateness of every tick that should have been, in ms; a tick that was missed counts as late as it was noticed.
-struct Lateness {
-    p50: f64,
-    p99: f64,
-    max: f64,
-    ticks: usize,
+/// What a run measured.
+struct Measured {
+    lateness: Lateness,
     seconds: f64,
 }
 
 fn main() -> Result<(), Failure> {
     let args = Args::parse();
     raise_descriptor_limit()?;
-    let server = Server::start(&args)?;
+    let gate = if args.gate { args.pages.get() } else { 0 };
+    let server = ServerProcess::start(["--bytes", &args.bytes.to_string(), "--gate", &gate.to_string()])?;
+    let origin = format!("http://{}", server.addr());
     let mut out = io::stdout().lock();
     writeln!(out, "{:>5} {:>8} {:>8} {:>8} {:>7} {:>6}", "mode", "p50 ms", "p99 ms", "max ms", "ticks", "s")?;
     let mut runs = [Vec::new(), Vec::new()];
     for _ in 0..args.pairs {
         for (mode, runs) in [Mode::Loop, Mode::Tasks].into_iter().zip(&mut runs) {
-            let lateness = measure(mode, &args, &server.origin)?;
-            print(&mut out, mode.name(), &lateness)?;
-            runs.push(lateness);
+            let measured = measure(mode, &args, &origin)?;
+            print(&mut out, mode.name(), &measured)?;
+            runs.push(measured);
         }
     }
     writeln!(out, "medians")?;
     for (mode, runs) in [Mode::Loop, Mode::Tasks].into_iter().zip(&runs) {
-        let of = |part: fn(&Lateness) -> f64| median(runs.iter().map(part).collect());
-        let ticks = runs.iter().map(|run| run.ticks).sum();
-        let medians =
-            Lateness { p50: of(|r| r.p50), p99: of(|r| r.p99), max: of(|r| r.max), ticks, seconds: of(|r| r.seconds) };
+        let lateness: Vec<_> = runs.iter().map(|run| run.lateness).collect();
+        let lateness = Lateness::median(&lateness);
+        let medians = Measured { lateness, seconds: median(runs.iter().map(|run| run.seconds)) };
         print(&mut out, mode.name(), &medians)?;
     }
     Ok(())
@@ -96,18 +89,13 @@ impl Mode {
     }
 }
 
-fn print(out: &mut impl io::Write, mode: &str, lateness: &Lateness) -> io::Result<()> {
-    let Lateness { p50, p99, max, ticks, seconds } = lateness;
+fn print(out: &mut impl io::Write, mode: &str, measured: &Measured) -> io::Result<()> {
+    let Measured { lateness: Lateness { p50, p99, max, ticks, .. }, seconds } = measured;
     writeln!(out, "{mode:>5} {p50:>8.2} {p99:>8.2} {max:>8.2} {ticks:>7} {seconds:>6.2}")
 }
 
-fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values.get(values.len() / 2).copied().unwrap_or_default()
-}
-
 /// One run on a runtime, a pool and connections of its own.
-fn measure(mode: Mode, args: &Args, origin: &str) -> Result<Lateness, Failure> {
+fn measure(mode: Mode, args: &Args, origin: &str) -> Result<Measured, Failure> {
     let runtime = match args.runtime {
         Name::Tokio => tidegate_tokio::dedicated()?,
         Name::Smol => tidegate_smol::dedicated()?,
@@ -123,7 +111,7 @@ fn measure(mode: Mode, args: &Args, origin: &str) -> Result<Lateness, Failure> {
         Mode::Tasks => tasks(&runtime, &fetcher, urls)?,
     }
     let seconds = runtime.now().saturating_duration_since(started).as_secs_f64();
-    Ok(ticker.stop(seconds)?)
+    Ok(Measured { lateness: ticker.stop()?, seconds })
 }
 
 fn crawl(runtime: &Runtime, fetcher: HttpFetcher, urls: Vec<String>, args: &Args) -> Result<(), Failure> {
@@ -167,76 +155,4 @@ fn tasks(runtime: &Runtime, fetcher: &HttpFetcher, urls: Vec<String>) -> Result<
     }
     answers.recv()??;
     Ok(())
-}
-
-/// A task that should wake every [`TICK`], and records how late each of these times it did.
-struct Ticker {
-    stop: Arc<AtomicBool>,
-    late: mpsc::Receiver<Vec<Duration>>,
-}
-
-impl Ticker {
-    fn start(runtime: &Runtime) -> Self {
-        let stop = Arc::new(AtomicBool::new(false));
-        let (done, late) = mpsc::channel();
-        let (stopped, clock) = (Arc::clone(&stop), runtime.clone());
-        runtime.spawn(async move {
-            let mut ticks = Vec::new();
-            let mut expected = clock.now() + TICK;
-            let mut sleep = clock.sleep_until(expected);
-            while !stopped.load(Ordering::Relaxed) {
-                sleep.as_mut().reset(expected);
-                sleep.as_mut().await;
-                let now = clock.now();
-                while expected <= now {
-                    ticks.push(now - expected);
-                    expected += TICK;
-                }
-            }
-            let _ = done.send(ticks);
-        });
-        Self { stop, late }
-    }
-
-    fn stop(self, seconds: f64) -> Result<Lateness, mpsc::RecvError> {
-        self.stop.store(true, Ordering::Relaxed);
-        let mut ticks = self.late.recv()?;
-        ticks.sort_unstable();
-        let at = |part: f64| {
-            let index = (ticks.len() as f64 * part) as usize;
-            ticks.get(index.min(ticks.len().saturating_sub(1))).copied().unwrap_or_default().as_secs_f64() * 1e3
-        };
-        Ok(Lateness { p50: at(0.5), p99: at(0.99), max: at(1.0), ticks: ticks.len(), seconds })
-    }
-}
-
-/// The load server in a process of its own, which ends with this.
-struct Server {
-    process: Child,
-    origin: String,
-}
-
-impl Server {
-    fn start(args: &Args) -> Result<Self, Failure> {
-        let program = std::env::current_exe()?.with_file_name(format!("load-server{}", std::env::consts::EXE_SUFFIX));
-        let gate = if args.gate { args.pages.get() } else { 0 };
-        let mut process = Command::new(&program)
-            .args(["--bytes", &args.bytes.to_string(), "--gate", &gate.to_string()])
-            .stdout(Stdio::piped())
-            .spawn()
-            .map_err(|e| format!("start {}: {e}; build it first", program.display()))?;
-        let mut line = String::new();
-        let read = process.stdout.take().map_or(Ok(0), |stdout| BufReader::new(stdout).read_line(&mut line));
-        let server = Self { process, origin: format!("http://{}", line.trim_start_matches("listening on ").trim()) };
-        read?;
-        Ok(server)
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        // Both fail only where it has ended already.
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
 }

@@ -29,7 +29,7 @@ use std::time::{Instant, SystemTime};
 pub use self::dns::{CachedResolver, DnsLimits};
 pub use self::inline::{InlineTasks, inline};
 pub use self::net::{Io, TcpConn, TcpConnect, TcpOptions, start_connect};
-pub use self::offload::{Inline, Job, Offload, Place, Rejected, ThreadPool, Ticket};
+pub use self::offload::{Inline, Job, Offload, Place, Priority, Rejected, ThreadPool, Ticket};
 pub use self::resolve::{Addrs, Name, Resolve, ResolveError, SystemResolver};
 pub use self::slice::SliceClock;
 pub use self::spawn::Spawn;

@@ -119,9 +119,28 @@ pub(super) fn drop_contained<T>(what: T) {
     }
 }
 
+/// How the threads of a [`ThreadPool`] stand to the other threads of the machine, where the system can tell (Linux).
+///
+/// ```
+/// use tidegate::rt::{Priority, ThreadPool};
+/// let polite = ThreadPool::default().with_priority(Priority::Lowest);
+/// # let _ = polite;
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Priority {
+    /// As the thread that submits the first job.
+    Same,
+    /// Nice 10: about a tenth of a core that a thread of ordinary priority wants too.
+    #[default]
+    Low,
+    /// Nice 19, the lowest: about a seventieth.
+    Lowest,
+}
+
 /// A fixed number of threads behind a bounded queue.
 ///
-/// The threads start with the first job, at a lower scheduling priority (nice 10, Linux) so that the loop's thread goes
+/// The threads start with the first job, at a lower scheduling [`Priority`] so that the loop's thread goes
 /// first, and end when the pool is dropped. By default one thread a core less one, at least one, and as many jobs waiting
 /// as threads. At most [`MAX_LOST`](Self::MAX_LOST) threads are given up to jobs that do not end.
 ///
@@ -138,6 +157,7 @@ pub struct ThreadPool {
     shared: Arc<Shared>,
     threads: NonZeroUsize,
     queue: usize,
+    priority: Priority,
 }
 
 struct Shared {
@@ -182,7 +202,7 @@ impl ThreadPool {
             lost: 0,
         };
         let shared = Arc::new(Shared { state: Mutex::new(state), work: Condvar::new() });
-        Self { shared, threads, queue: threads.get() }
+        Self { shared, threads, queue: threads.get(), priority: Priority::default() }
     }
 
     /// Sets how many jobs may wait while all threads are busy.
@@ -192,13 +212,21 @@ impl ThreadPool {
         self
     }
 
+    /// Sets the priority of the threads: [`Priority::Low`] by default.
+    #[must_use]
+    pub fn with_priority(mut self, priority: Priority) -> Self {
+        self.priority = priority;
+        self
+    }
+
     fn start_thread(&self) -> std::io::Result<()> {
+        let priority = self.priority;
         let shared = Arc::clone(&self.shared);
         ThreadBuilder::new()
             .name("tidegate-work".into())
             .stack_size(Self::STACK)
             .spawn(move || {
-                lower_priority();
+                lower_to(priority);
                 run(&shared);
             })
             .map(drop)
@@ -238,13 +266,18 @@ fn run(shared: &Shared) {
 }
 
 #[cfg(target_os = "linux")]
-fn lower_priority() {
+fn lower_to(priority: Priority) {
+    let nice = match priority {
+        Priority::Same => return,
+        Priority::Low => 10,
+        Priority::Lowest => 19,
+    };
     // On Linux the nice value belongs to the thread. It is a courtesy, so a refusal is not an error.
-    let _ = rustix::process::setpriority_process(Some(rustix::thread::gettid()), 10);
+    let _ = rustix::process::setpriority_process(Some(rustix::thread::gettid()), nice);
 }
 
 #[cfg(not(target_os = "linux"))]
-fn lower_priority() {}
+fn lower_to(_: Priority) {}
 
 impl Offload for ThreadPool {
     fn submit(&self, job: Job) -> Result<Ticket, Rejected> {
