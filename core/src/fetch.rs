@@ -105,7 +105,8 @@ impl Phase {
 pub struct Timings {
     /// From submission to the start of the last attempt: queue, politeness, back-off.
     pub queue: Option<Duration>,
-    /// From admission to the first poll: what our own loop added.
+    /// What our own loop added: from admission to the first poll, and the time that the loop stood still within the phases
+    /// below, of which they are free.
     pub local: Option<Duration>,
     /// Name resolution.
     pub dns: Option<Duration>,
@@ -202,7 +203,8 @@ pub struct FetchCx {
 
 struct State {
     timings: Timings,
-    phase: Option<(Phase, Instant)>,
+    /// With the stalls of the loop when it began, in microseconds that wrap: a fetch is small.
+    phase: Option<(Phase, Instant, u32)>,
     booking: Option<Booking>,
 }
 
@@ -343,9 +345,10 @@ impl FetchCx {
     /// Says that `phase` begins, and so that the one before it ended.
     pub fn phase(&self, phase: Phase) {
         let now = self.now();
+        let stalled = self.stalled(now);
         let mut state = self.state();
-        Self::end_phase(&mut state, now);
-        state.phase = Some((phase, now));
+        Self::end_phase(&mut state, now, stalled);
+        state.phase = Some((phase, now, stalled));
         drop(state);
         self.tell(|| now, What::Phase(phase));
     }
@@ -356,18 +359,29 @@ impl FetchCx {
         self.tell(|| self.now(), What::Connected { remote, reused });
     }
 
-    fn end_phase(state: &mut State, now: Instant) {
-        if let Some((phase, since)) = state.phase.take() {
+    /// The time that the loop stood still, up to `now`, in microseconds; never without a crawl.
+    fn stalled(&self, now: Instant) -> u32 {
+        self.wheel.as_ref().map_or(0, |wheel| wheel.stalled(now).as_micros() as u32)
+    }
+
+    fn end_phase(state: &mut State, now: Instant, stalled: u32) {
+        if let Some((phase, since, before)) = state.phase.take() {
+            let took = now.saturating_duration_since(since);
+            let ours = Duration::from_micros(stalled.wrapping_sub(before).into()).min(took);
             let slot = state.timings.slot(phase);
-            *slot = Some(slot.unwrap_or_default() + now.saturating_duration_since(since));
+            *slot = Some(slot.unwrap_or_default() + (took - ours));
+            if !ours.is_zero() {
+                state.timings.local = Some(state.timings.local.unwrap_or_default() + ours);
+            }
         }
     }
 
     /// Says that the attempt ended; gives what was measured.
     pub fn finish(&self) -> Timings {
         let now = self.now();
+        let stalled = self.stalled(now);
         let mut state = self.state();
-        Self::end_phase(&mut state, now);
+        Self::end_phase(&mut state, now, stalled);
         state.timings.total = Some(now.saturating_duration_since(self.started));
         state.timings
     }
@@ -377,7 +391,19 @@ impl FetchCx {
     }
 
     /// A future that is ready once `limit` has passed from now, by the clock and not by the timer's word.
+    ///
+    /// In a crawl it is put off by the time that the loop itself stands still meanwhile, at most by `limit`, so that no server is
+    /// blamed for our lag; [`PhaseTimer::reset`] begins anew.
     pub fn deadline(&self, limit: Duration) -> PhaseTimer {
+        let now = self.now();
+        match &self.wheel {
+            Some(wheel) => wheel.phase(now, limit),
+            None => PhaseTimer::from_sleep(self.runtime.clone(), later(now, limit)),
+        }
+    }
+
+    /// The same, which nothing puts off.
+    fn firm_deadline(&self, limit: Duration) -> PhaseTimer {
         let at = later(self.now(), limit);
         match &self.wheel {
             Some(wheel) => wheel.timer(at),
@@ -385,7 +411,9 @@ impl FetchCx {
         }
     }
 
-    /// Runs `work` under a deadline. The work is polled before the deadline is judged.
+    /// Runs `work` under a deadline. The work is polled before the deadline is judged, and once more after the loop stood still.
+    /// The deadline is put off as that of [`deadline`](Self::deadline) is, unless `kind` is [`ErrorKind::TimeoutTotal`]: that one
+    /// is a promise.
     ///
     /// # Errors
     /// An error of `kind` when the deadline is over; `attempted` says what was being done.
@@ -406,7 +434,11 @@ impl FetchCx {
                 return Poll::Ready(Ok(out));
             }
             // Made on the first wait only: most work under a deadline is ready at once.
-            match Pin::new(timer.get_or_insert_with(|| self.deadline(limit))).poll(cx) {
+            let begin = || match kind {
+                ErrorKind::TimeoutTotal => self.firm_deadline(limit),
+                _ => self.deadline(limit),
+            };
+            match Pin::new(timer.get_or_insert_with(begin)).poll(cx) {
                 Poll::Ready(()) => Poll::Ready(Err(Error::new(kind, format!("{attempted} within {limit:?}")))),
                 Poll::Pending => Poll::Pending,
             }

@@ -112,8 +112,8 @@ pub mod tls;
 
 pub use self::capacity::{BYTES_PER_CONNECTION, Capacity, Demand, Lack};
 pub use self::drive::{
-    BoundShare, Builder, Crawl, FinishReason, Handle, HostSnapshot, Item, Items, LagSnapshot, Latencies, Latency,
-    Profile, Quantiles, Recent, Report, Scope, Snapshot,
+    BoundShare, Builder, Crawl, FinishReason, GateEvent, Handle, HostSnapshot, Item, Items, LagSnapshot, Latencies,
+    Latency, LoadSignal, Profile, Quantiles, Recent, Report, Scope, Snapshot, Stall, StallCause,
 };
 pub use self::engine::Shutdown;
 pub use self::error::{Error, ErrorKind, RetryTime};

@@ -19,7 +19,7 @@ use crate::panics::panic_message;
 use crate::request::without_userinfo;
 use crate::sync::Mutex;
 use crate::sync::atomic::{AtomicBool, Ordering};
-use crate::{Error, Outcome, Phase, Request, Settled};
+use crate::{Error, Outcome, Phase, Request, Settled, StallCause};
 
 /// Is told each event in the life of every URL. See [`What`] for the events, and [`Builder::observer`](crate::Builder::observer).
 ///
@@ -158,10 +158,19 @@ pub enum What<'a> {
     Settled(&'a Settled),
     /// A signal shuts the gate or opens it: while one holds it shut, only a few fetches are kept going.
     Gate {
-        /// Which.
+        /// What kind of signal.
         signal: Bound,
+        /// Its name: `lag`, `memory`, or that of a [`LoadSignal`](crate::LoadSignal).
+        name: &'a str,
         /// It lets go.
         open: bool,
+    },
+    /// The loop stood still; the URL is that of what made it, where one is known.
+    Stall {
+        /// For how long, above what a timer may be late by itself.
+        lag: Duration,
+        /// What made it.
+        cause: StallCause,
     },
 }
 
@@ -186,6 +195,7 @@ impl What<'_> {
             Self::Retried { .. } => "retried",
             Self::Settled(_) => "settled",
             Self::Gate { .. } => "gate",
+            Self::Stall { .. } => "stall",
         }
     }
 }
@@ -239,9 +249,10 @@ impl fmt::Display for What<'_> {
                 }
                 Ok(())
             }
-            Self::Gate { signal, open } => {
-                write!(f, "{name} {} by {}", if *open { "open" } else { "shut" }, signal.name())
+            Self::Gate { name: signal, open, .. } => {
+                write!(f, "{name} {} by {}", if *open { "open" } else { "shut" }, OneLine(signal))
             }
+            Self::Stall { lag, cause } => write!(f, "{name} of {} by {}", Ms(*lag), cause.code()),
         }
     }
 }
@@ -357,7 +368,8 @@ mod tests {
             (What::Retried { error: &error, wait: ms(1_500) }, "retried connect.reset in 1500.000 ms"),
             (What::Settled(&ok), "settled ok fetched in 12.345 ms"),
             (What::Settled(&failed), "settled error connect.reset"),
-            (What::Gate { signal: Bound::Lag, open: false }, "gate shut by lag"),
+            (What::Gate { signal: Bound::Lag, name: "lag", open: false }, "gate shut by lag"),
+            (What::Stall { lag: Duration::from_millis(300), cause: StallCause::Sink }, "stall of 300.000 ms by sink"),
         ] {
             assert_eq!(what.to_string(), text);
             assert!(text.starts_with(what.name()));

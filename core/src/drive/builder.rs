@@ -14,10 +14,12 @@ use super::inbox::{Inbox, LaneOf, Message};
 use super::items::{self, Items};
 use super::lag_probe::LagProbe;
 use super::lane::{Lane, SinkLane};
+use super::load::{LoadSignal, Signals};
 use super::parse_stage::{Local, ParseStage, Router};
+use super::stall::Stalls;
 use super::stats::{Report, Stats};
 use super::{Crawl, Handle, Profile, Scope};
-use crate::engine::{Config, Engine};
+use crate::engine::{Bound, Config, Engine};
 use crate::observer::Observers;
 use crate::rt::Runtime;
 use crate::{
@@ -75,6 +77,9 @@ pub struct Builder<I> {
     observers: Vec<Box<dyn Observer>>,
     window: Duration,
     loops: Option<usize>,
+    signals: Vec<(String, Box<dyn LoadSignal>)>,
+    memory_limit: Option<u64>,
+    stalls_told: u32,
 }
 
 enum Rules {
@@ -112,6 +117,9 @@ impl<I: Send + 'static> Builder<I> {
             observers: Vec::new(),
             window: Duration::from_secs(5),
             loops: None,
+            signals: Vec::new(),
+            memory_limit: None,
+            stalls_told: 10,
         };
         builder.config.resolve_hosts = true;
         builder.profile(Profile::crawl())
@@ -298,6 +306,26 @@ impl<I: Send + 'static> Builder<I> {
         self
     }
 
+    /// A signal of your own that shuts the gate while it is above its limit: only 16 fetches are kept going then. None by
+    /// default. See [`LoadSignal`].
+    pub fn load_signal(mut self, name: impl Into<String>, signal: impl LoadSignal) -> Self {
+        self.signals.push((name.into(), Box::new(signal)));
+        self
+    }
+
+    /// Memory of the process in bytes above which only 16 fetches are kept going, until it is below nine tenths of it. By
+    /// default nine tenths of what the container may have, or else the machine has. Read every 100 ms, on Linux.
+    pub fn memory_limit(mut self, bytes: u64) -> Self {
+        self.memory_limit = Some(bytes);
+        self
+    }
+
+    /// Stalls that are told a second at most: 10. All are counted.
+    pub fn stalls_told(mut self, a_second: u32) -> Self {
+        self.stalls_told = a_second;
+        self
+    }
+
     /// How long decoding and parsing one page may take: 30 s. Beyond it the URL fails with `parser.timeout`, and the
     /// thread is given up and replaced, up to [`ThreadPool::MAX_LOST`](crate::rt::ThreadPool::MAX_LOST) times. A parser
     /// that runs inline cannot be cut off.
@@ -400,15 +428,18 @@ impl<I: Send + 'static> Builder<I> {
         let frontier =
             self.frontier.unwrap_or_else(|| Box::new(MemoryFrontier::new(self.frontier_capacity, config.seed)));
         let loops = self.loops.unwrap_or_else(|| runtime.spawner().parallelism().get());
-        let probe = Arc::new(LagProbe::start(&runtime, Arc::clone(&inbox), self.lag_limit));
+        let mut signals = Signals::new();
+        signals.add_memory(self.memory_limit);
+        self.signals.into_iter().for_each(|(name, signal)| signals.add(Bound::Signal, name.into(), signal));
+        let probe = Arc::new(LagProbe::start(&runtime, Arc::clone(&inbox), self.lag_limit, signals));
         let stats = Arc::new(Mutex::new(Stats::new(runtime.now(), self.window, runtime.cpu_time())));
         let sink = self.sink.filter(|_| self.stream.is_none());
-        let sink = sink
-            .map(|sink| Box::new(SinkLane::start(&runtime, Arc::clone(&inbox), sink, LaneOf::Items)) as Box<dyn Lane>);
+        let sink =
+            sink.map(|sink| lane(SinkLane::start(&runtime, Arc::clone(&inbox), sink, LaneOf::Items, probe.worker())));
         let items = self.stream.or(sink);
-        let outcomes = self.outcomes.map(|sink| {
-            Box::new(SinkLane::start(&runtime, Arc::clone(&inbox), sink, LaneOf::Outcomes)) as Box<dyn Lane>
-        });
+        let outcomes = self
+            .outcomes
+            .map(|sink| lane(SinkLane::start(&runtime, Arc::clone(&inbox), sink, LaneOf::Outcomes, probe.worker())));
         let (done, report) = oneshot::channel();
         let ledger = Arc::new(BodyBytes::default());
         let handle = Handle {
@@ -422,8 +453,8 @@ impl<I: Send + 'static> Builder<I> {
         let alarm = Box::new(move |message| alarm.push(Message::ObserverPanicked(message)));
         let parts = Parts {
             observers: Observers::new(self.observers, runtime.now(), alarm),
-            loops: (0..loops.max(1)).map(|_| FetchLoop::start(&runtime, Arc::clone(&inbox))).collect(),
-            frontier: FrontierDoor::start(&runtime, Arc::clone(&inbox), frontier),
+            loops: (0..loops.max(1)).map(|_| FetchLoop::start(&runtime, Arc::clone(&inbox), probe.worker())).collect(),
+            frontier: FrontierDoor::start(&runtime, Arc::clone(&inbox), frontier, probe.worker()),
             engine: Engine::new(config),
             settings: Settings {
                 profile,
@@ -438,6 +469,8 @@ impl<I: Send + 'static> Builder<I> {
             inbox,
             fetcher: Some(fetcher),
             host_policy,
+            stalls: Stalls::new(self.stalls_told),
+            worker: probe.worker(),
             stage,
             items,
             outcomes,
@@ -465,6 +498,10 @@ impl<I: Send + 'static> Builder<I> {
         }
         Ok(())
     }
+}
+
+fn lane<T: Send + 'static>(lane: SinkLane<T>) -> Box<dyn Lane> {
+    Box::new(lane)
 }
 
 impl<I> std::fmt::Debug for Builder<I> {

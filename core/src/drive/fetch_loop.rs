@@ -14,6 +14,8 @@ use std::time::{Duration, Instant};
 use slab::Slab;
 
 use super::inbox::{Inbox, Message};
+use super::lag_probe::Worker;
+use super::stall::StallCause;
 use crate::hash::KeyedState;
 use crate::rt::{BoxFuture, Runtime, Sleep, SliceClock, Wheel};
 use crate::sync::atomic::{AtomicBool, Ordering};
@@ -34,6 +36,7 @@ pub(super) struct FetchLoop {
     shared: Arc<Shared>,
     wheel: Wheel,
     slice: Arc<SliceClock>,
+    worker: Arc<Worker>,
 }
 
 struct Shared {
@@ -46,6 +49,11 @@ struct State {
     ready: VecDeque<u32>,
     waker: Option<Waker>,
     closed: bool,
+    /// `None` once the loop has ended: whoever holds a waker must not keep its runtime.
+    worker: Option<Arc<Worker>>,
+    /// The beat with which a wake-up was measured, and which one is: its slot, and when.
+    measured: u64,
+    woken: Option<(u32, Instant)>,
 }
 
 enum Order {
@@ -71,9 +79,11 @@ impl Shared {
 
 impl FetchLoop {
     /// Starts a loop on `runtime`; it ends with [`close`](Self::close).
-    pub(super) fn start(runtime: &Runtime, inbox: Arc<Inbox>) -> Self {
-        let shared = Arc::new(Shared { state: Mutex::default() });
-        let wheel = Wheel::new(runtime);
+    pub(super) fn start(runtime: &Runtime, inbox: Arc<Inbox>, worker: Worker) -> Self {
+        let wheel = Wheel::with_stalls(runtime, worker.stalls());
+        let worker = Arc::new(worker);
+        let state = State { worker: Some(Arc::clone(&worker)), ..State::default() };
+        let shared = Arc::new(Shared { state: Mutex::new(state) });
         let slice = Arc::new(SliceClock::new(runtime.now()));
         runtime.spawn(Task {
             shared: Arc::clone(&shared),
@@ -81,13 +91,14 @@ impl FetchLoop {
             inbox,
             wheel: wheel.clone(),
             slice: Arc::clone(&slice),
+            worker: Arc::clone(&worker),
             slots: Slab::new(),
             keys: HashMap::with_hasher(KeyedState::new(0)),
             done: Vec::new(),
             timer: None,
             yielding: None,
         });
-        Self { shared, wheel, slice }
+        Self { shared, wheel, slice, worker }
     }
 
     /// The loop's timers, for the contexts of its fetches.
@@ -98,6 +109,11 @@ impl FetchLoop {
     /// The loop's slices, for the contexts of its fetches.
     pub(super) fn slice(&self) -> Arc<SliceClock> {
         Arc::clone(&self.slice)
+    }
+
+    /// What the loop tells of its work, for what its fetches call.
+    pub(super) fn worker(&self) -> Arc<Worker> {
+        Arc::clone(&self.worker)
     }
 
     /// Begins `work` when the loop has nothing ready; `key` names it for [`abort`](Self::abort).
@@ -127,6 +143,7 @@ struct Task {
     inbox: Arc<Inbox>,
     wheel: Wheel,
     slice: Arc<SliceClock>,
+    worker: Arc<Worker>,
     slots: Slab<Slot>,
     keys: HashMap<u64, usize, KeyedState>,
     /// Messages of this slice, sent together.
@@ -156,7 +173,13 @@ impl Wake for SlotWaker {
 
     fn wake_by_ref(self: &Arc<Self>) {
         if !self.queued.swap(true, Ordering::AcqRel) {
-            self.shared.change(|state| state.ready.push_back(self.index));
+            self.shared.change(|state| {
+                if let Some(worker) = state.worker.as_ref().filter(|worker| worker.beat() != state.measured) {
+                    state.measured = worker.beat();
+                    state.woken = Some((self.index, worker.now()));
+                }
+                state.ready.push_back(self.index);
+            });
         }
     }
 }
@@ -169,12 +192,17 @@ enum Next {
 }
 
 impl Task {
-    fn next(&mut self, started: usize, cx: &mut Context<'_>) -> Next {
+    fn next(&mut self, started: usize, now: Instant, cx: &mut Context<'_>) -> Next {
         let mut state = self.shared.lock();
         if state.closed {
             return Next::Ended;
         }
         if let Some(index) = state.ready.pop_front() {
+            let woken = state.woken.take_if(|(measured, _)| *measured == index);
+            drop(state);
+            if let Some((_, woken)) = woken {
+                self.worker.waited(now, now.saturating_duration_since(woken));
+            }
             return Next::Poll(index as usize);
         }
         if !state.orders.is_empty() && started < STARTS {
@@ -289,7 +317,7 @@ impl Future for Task {
             task.wheel.advance(now);
             let mut started = 0;
             loop {
-                let index = match task.next(started, cx) {
+                let index = match task.next(started, now, cx) {
                     Next::Poll(index) => Some(index),
                     Next::Begin => {
                         started += 1;
@@ -314,8 +342,12 @@ impl Future for Task {
                     }
                 };
                 let Some(index) = index else { continue };
+                let began = now;
+                let key = task.slots.get(index).and_then(|slot| slot.key);
+                task.worker.enter(StallCause::Fetch, key);
                 let lives = task.poll_slot(index);
                 now = task.runtime.now();
+                task.worker.leave(key, began, now);
                 if task.slice.is_over(now) {
                     if lives {
                         task.prefer(index);
@@ -334,9 +366,9 @@ impl Drop for Task {
         let mut state = self.shared.lock();
         let was_closed = std::mem::replace(&mut state.closed, true);
         // Wakers of slots outlive the loop, in connections that are parked, and with them what is shared.
-        let orders = std::mem::take(&mut state.orders);
+        let (orders, worker) = (std::mem::take(&mut state.orders), state.worker.take());
         drop(state);
-        drop(orders);
+        drop((orders, worker));
         if !was_closed {
             self.inbox.push(Message::TaskLost);
         }
@@ -373,7 +405,8 @@ mod tests {
     fn fixture() -> (Manual, FetchLoop, Arc<Inbox>, Arc<Mutex<Vec<u32>>>) {
         let manual = Manual::new();
         let inbox = Arc::new(Inbox::default());
-        let fetch_loop = FetchLoop::start(&manual.runtime(), Arc::clone(&inbox));
+        let fetch_loop =
+            FetchLoop::start(&manual.runtime(), Arc::clone(&inbox), Worker::alone(&manual.runtime(), &inbox));
         (manual, fetch_loop, inbox, Arc::default())
     }
 

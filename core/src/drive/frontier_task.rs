@@ -13,6 +13,8 @@ use futures::FutureExt;
 
 use super::fetch_loop::SLICE;
 use super::inbox::{Inbox, Message};
+use super::lag_probe::Worker;
+use super::stall::StallCause;
 use crate::Request;
 use crate::frontier::{Frontier, FrontierError, LeaseId, Leased, Verdict};
 use crate::panics::panic_message;
@@ -44,9 +46,10 @@ fn lock(shared: &Mutex<State>) -> MutexGuard<'_, State> {
 
 impl FrontierDoor {
     /// Starts the task.
-    pub(super) fn start(runtime: &Runtime, inbox: Arc<Inbox>, frontier: Box<dyn Frontier>) -> Self {
+    pub(super) fn start(runtime: &Runtime, inbox: Arc<Inbox>, frontier: Box<dyn Frontier>, worker: Worker) -> Self {
         let shared = Arc::new(Mutex::new(State::default()));
-        let task = Task { shared: Arc::clone(&shared), runtime: runtime.clone(), inbox, frontier, ended: false };
+        let task =
+            Task { shared: Arc::clone(&shared), runtime: runtime.clone(), inbox, frontier, worker, ended: false };
         runtime.spawn(task.run());
         Self { shared }
     }
@@ -103,6 +106,7 @@ struct Task {
     runtime: Runtime,
     inbox: Arc<Inbox>,
     frontier: Box<dyn Frontier>,
+    worker: Worker,
     ended: bool,
 }
 
@@ -137,6 +141,7 @@ impl Task {
 
     async fn work(&mut self) {
         let mut worked = Duration::ZERO;
+        let worker = self.worker.share();
         loop {
             // A frontier in memory is never pending by itself, and many small additions are a long time together.
             if worked >= SLICE {
@@ -146,9 +151,9 @@ impl Task {
             let work = self.next().await;
             let began = self.runtime.now();
             let done = match work {
-                Work::Add(found) => contained(self.add(found)).await,
-                Work::Settle(done) => contained(self.settle(done)).await,
-                Work::Lease(want) => contained(self.lease(want)).await,
+                Work::Add(found) => worker.watch(StallCause::Frontier, None, contained(self.add(found))).await,
+                Work::Settle(done) => worker.watch(StallCause::Frontier, None, contained(self.settle(done))).await,
+                Work::Lease(want) => worker.watch(StallCause::Frontier, None, contained(self.lease(want))).await,
                 Work::Nothing => {
                     self.inbox.push(Message::Leased(Leased::default()));
                     Ok(())
@@ -279,6 +284,7 @@ mod tests {
             runtime: Manual::new().runtime(),
             inbox: Arc::new(Inbox::default()),
             frontier: Box::new(MemoryFrontier::new(1, 0)),
+            worker: Worker::alone(&Manual::new().runtime(), &Arc::default()),
             ended: false,
         };
         let mut running = pin!(task.run());

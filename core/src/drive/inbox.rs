@@ -3,12 +3,13 @@
 use std::any::Any;
 use std::collections::VecDeque;
 use std::net::IpAddr;
-use std::sync::PoisonError;
+use std::sync::{Arc, PoisonError};
 use std::task::Waker;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use futures::channel::oneshot;
 
+use super::stall::{Seen, StallCause};
 use crate::engine::{Bound, HostId, JobId, Shutdown};
 use crate::frontier::{FrontierError, Leased};
 use crate::sync::{Mutex, MutexGuard, keep_waker};
@@ -53,15 +54,45 @@ pub(super) enum Message {
         error: Error,
     },
     LaneClosed(Result<(), Error>),
+    /// The probe closed the gate or opened it; it says which it is now.
+    LagGate,
+    /// A signal changed; `bound_open` where none of its kind holds the gate shut.
     Gate {
         signal: Bound,
+        name: Arc<str>,
         open: bool,
+        bound_open: bool,
+    },
+    /// Work that may explain a stall. Comes before whatever ends its job.
+    Slow {
+        cause: StallCause,
+        job: Option<u64>,
+        began: Instant,
+        ended: Instant,
+    },
+    /// The loop stood still; `by` is what the watchdog saw, where it was that which saw it.
+    Stall {
+        seen: Seen,
+        by: Option<(StallCause, Option<u64>)>,
     },
     /// What the panic said.
     ObserverPanicked(String),
     /// A task that the crawl cannot do without is gone: the runtime has shut down.
     TaskLost,
     Command(Command),
+}
+
+impl Message {
+    /// The job that it is about.
+    pub(super) fn job(&self) -> Option<JobId> {
+        match self {
+            Self::Fetched { job, .. }
+            | Self::Parsed { job, .. }
+            | Self::Delivered { job, .. }
+            | Self::Closed { job } => Some(*job),
+            _ => None,
+        }
+    }
 }
 
 /// What a lane delivers.

@@ -11,6 +11,8 @@ use std::time::Duration;
 use futures::FutureExt;
 
 use super::inbox::{Inbox, LaneOf, Message};
+use super::lag_probe::Worker;
+use super::stall::StallCause;
 use crate::engine::JobId;
 use crate::panics::panic_message;
 use crate::rt::Runtime;
@@ -52,7 +54,13 @@ struct State<T> {
 
 impl<T: Send + 'static> SinkLane<T> {
     /// Starts the task.
-    pub(super) fn start(runtime: &Runtime, inbox: Arc<Inbox>, sink: Box<dyn Sink<T>>, of: LaneOf) -> Self {
+    pub(super) fn start(
+        runtime: &Runtime,
+        inbox: Arc<Inbox>,
+        sink: Box<dyn Sink<T>>,
+        of: LaneOf,
+        worker: Worker,
+    ) -> Self {
         let shared = Arc::new(Mutex::new(State {
             queue: VecDeque::new(),
             waker: None,
@@ -66,6 +74,7 @@ impl<T: Send + 'static> SinkLane<T> {
             inbox,
             sink,
             of,
+            worker,
             batch: Batch::default(),
             accounts: VecDeque::new(),
             backoff: Duration::ZERO,
@@ -133,6 +142,7 @@ struct Task<T: Send + 'static> {
     inbox: Arc<Inbox>,
     sink: Box<dyn Sink<T>>,
     of: LaneOf,
+    worker: Worker,
     batch: Batch<T>,
     /// Whose deliveries the batch holds, in its order.
     accounts: VecDeque<Account>,
@@ -161,9 +171,11 @@ impl<T: Send + 'static> Task<T> {
                 break why;
             }
             let before = self.batch.len();
+            let first = self.accounts.front().map(|account| account.job.as_u64());
             let sink = &mut self.sink;
             let batch = &mut self.batch;
-            let delivery = AssertUnwindSafe(async { sink.deliver(batch).await }).catch_unwind().await;
+            let delivery = AssertUnwindSafe(async { sink.deliver(batch).await }).catch_unwind();
+            let delivery = self.worker.watch(StallCause::Sink, first, delivery).await;
             let taken = before.saturating_sub(self.batch.len());
             self.acknowledge(taken);
             match delivery {
@@ -184,7 +196,8 @@ impl<T: Send + 'static> Task<T> {
             }
         };
         let sink = &mut self.sink;
-        let closed = AssertUnwindSafe(async { sink.close(why).await }).catch_unwind().await;
+        let closed = AssertUnwindSafe(async { sink.close(why).await }).catch_unwind();
+        let closed = self.worker.watch(StallCause::Sink, None, closed).await;
         let result = match closed {
             Ok(Ok(())) => Ok(()),
             Ok(Err(error)) => Err(Error::new(ErrorKind::SinkFailed, "close the sink").with_source(error.into_source())),

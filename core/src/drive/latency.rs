@@ -22,7 +22,7 @@ enum Of {
 
 /// Durations of one kind. What is new is counted once, and added to the whole run when its half of a window is over.
 #[derive(Clone, Debug)]
-struct Track {
+pub(super) struct Track {
     /// Without the two halves below.
     whole: Histogram<u64>,
     before: Histogram<u64>,
@@ -96,11 +96,15 @@ fn histogram() -> Histogram<u64> {
 }
 
 impl Track {
-    fn record(&mut self, took: Duration) {
+    pub(super) fn new() -> Self {
+        Self { whole: histogram(), before: histogram(), now: histogram() }
+    }
+
+    pub(super) fn record(&mut self, took: Duration) {
         self.now.saturating_record(u64::try_from(took.as_micros()).unwrap_or(u64::MAX).max(1));
     }
 
-    fn turn(&mut self) {
+    pub(super) fn turn(&mut self) {
         if !self.before.is_empty() {
             self.whole.add(&self.before).expect("equal bounds");
             self.before.reset();
@@ -108,7 +112,7 @@ impl Track {
         std::mem::swap(&mut self.before, &mut self.now);
     }
 
-    fn latency(&self) -> Latency {
+    pub(super) fn latency(&self) -> Latency {
         let mut sum = self.before.clone();
         sum.add(&self.now).expect("equal bounds");
         let window = quantiles(&sum);
@@ -127,7 +131,7 @@ fn quantiles(of: &Histogram<u64>) -> Quantiles {
 
 impl Tracks {
     pub(super) fn new() -> Self {
-        Self(std::array::from_fn(|_| Track { whole: histogram(), before: histogram(), now: histogram() }))
+        Self(std::array::from_fn(|_| Track::new()))
     }
 
     fn record(&mut self, of: Of, took: Option<Duration>) {

@@ -5,6 +5,7 @@
 
 mod attempt;
 mod builder;
+mod cell;
 mod crawl;
 mod driver;
 mod fetch_loop;
@@ -15,12 +16,15 @@ mod items;
 mod lag_probe;
 mod lane;
 mod latency;
+mod load;
 mod parse_stage;
 mod record;
 mod scope;
 mod settings;
+mod stall;
 mod stats;
 mod tally;
+mod times;
 mod window;
 
 pub use self::builder::Builder;
@@ -29,7 +33,9 @@ pub use self::handle::Handle;
 pub use self::items::{Item, Items};
 pub use self::lag_probe::LagSnapshot;
 pub use self::latency::{Latencies, Latency, Quantiles};
+pub use self::load::LoadSignal;
 pub use self::scope::Scope;
 pub use self::settings::Profile;
+pub use self::stall::{GateEvent, Stall, StallCause};
 pub use self::stats::{BoundShare, FinishReason, HostSnapshot, Report, Snapshot};
 pub use self::window::Recent;

@@ -1,11 +1,12 @@
 //! What a crawl counts, as the driver writes it and everybody else reads it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::time::{Duration, Instant};
 
 use super::lag_probe::LagSnapshot;
 use super::latency::{Latencies, Tracks};
+use super::stall::{GateEvent, Stall, StallCause, push_bounded};
 use super::tally::{Ended, Tally};
 use super::window::{HALF, Recent, Sums, Window};
 use crate::engine::{Bound, BoundClock, Counters, Engine, InFlight, LittlesLaw};
@@ -29,6 +30,10 @@ pub(super) struct Stats {
     window: Window,
     /// Marks since half of a window was over.
     marks: u32,
+    stalls: BTreeMap<&'static str, u64>,
+    stalls_untold: u64,
+    recent_stalls: VecDeque<Stall>,
+    recent_gates: VecDeque<GateEvent>,
 }
 
 /// What the last window needs at each of its marks.
@@ -88,6 +93,10 @@ impl Stats {
             tracks: Box::new(Tracks::new()),
             window: Window::new(window, start),
             marks: 0,
+            stalls: BTreeMap::new(),
+            stalls_untold: 0,
+            recent_stalls: VecDeque::new(),
+            recent_gates: VecDeque::new(),
         }
     }
 
@@ -135,6 +144,19 @@ impl Stats {
         self.links += ended.links;
         self.bytes += ended.bytes;
         self.totals.bytes_wire += ended.bytes_wire;
+    }
+
+    pub(super) fn stall(&mut self, cause: StallCause, untold: bool) {
+        *self.stalls.entry(cause.code()).or_default() += 1;
+        self.stalls_untold += u64::from(untold);
+    }
+
+    pub(super) fn keep_stall(&mut self, stall: Stall) {
+        push_bounded(&mut self.recent_stalls, stall);
+    }
+
+    pub(super) fn keep_gate(&mut self, event: GateEvent) {
+        push_bounded(&mut self.recent_gates, event);
     }
 
     /// The run has ended.
@@ -189,6 +211,10 @@ impl Stats {
             bound_now: self.totals.bound.current(),
             recent: self.window.recent(&sums),
             littles_law: self.totals.law(now, self.started),
+            stalls: self.stalls.clone(),
+            stalls_untold: self.stalls_untold,
+            recent_stalls: self.recent_stalls.iter().cloned().collect(),
+            recent_gates: self.recent_gates.iter().cloned().collect(),
         }
     }
 }
@@ -279,6 +305,14 @@ pub struct Snapshot {
     pub recent: Recent,
     /// Whether over the whole run what was in flight is what ended times how long it took.
     pub littles_law: LittlesLaw,
+    /// Times in which the loop stood still for longer than the limit of lag, by the code of their cause.
+    pub stalls: BTreeMap<&'static str, u64>,
+    /// Of those, the ones that were not told, since there were too many a second.
+    pub stalls_untold: u64,
+    /// The last 16 that were told, the oldest first.
+    pub recent_stalls: Vec<Stall>,
+    /// The last 16 times that a signal shut the gate or opened it, the oldest first.
+    pub recent_gates: Vec<GateEvent>,
 }
 
 impl Snapshot {

@@ -45,7 +45,17 @@ impl LagMonitor {
 
     /// Takes a sample. `Some(open)` when the gate is to change.
     pub fn record(&mut self, lag: Duration) -> Option<bool> {
+        self.observe(lag);
+        self.press(lag)
+    }
+
+    /// Takes a sample that is no reason to close the gate or to keep it closed: the machine stopped us, and not the load.
+    pub fn observe(&mut self, lag: Duration) {
         self.histogram.saturating_record(u64::try_from(lag.as_micros()).unwrap_or(u64::MAX).max(1));
+    }
+
+    /// Takes a sign of lag that is no sample of the same kind: it counts for the gate alone.
+    pub fn press(&mut self, lag: Duration) -> Option<bool> {
         if self.recent.len() == WINDOW {
             self.recent.pop_front();
         }

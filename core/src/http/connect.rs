@@ -123,8 +123,7 @@ impl Connector {
         limits: &Limits,
         cx: &FetchCx,
     ) -> Result<Box<dyn Io>, Error> {
-        cx.phase(Phase::Local);
-        let _turn = self.ledger.handshake().await;
+        let _turn = self.ledger.handshake(|| cx.phase(Phase::Local)).await;
         cx.phase(Phase::Tls);
         let (host, _) = endpoint(url)?;
         let attempted = format!("shake hands over TLS with {} at {}", host, peer.addr);
@@ -239,8 +238,7 @@ impl Connector {
         };
         let name = Name::new(domain)
             .ok_or_else(|| Error::new(ErrorKind::UrlInvalid, format!("look up {domain:?}, which is no host name")))?;
-        cx.phase(Phase::Local);
-        let _turn = self.ledger.lookup().await;
+        let _turn = self.ledger.lookup(|| cx.phase(Phase::Local)).await;
         cx.phase(Phase::Dns);
         let attempted = format!("look up {name}");
         let limit = limits.deadlines.dns;

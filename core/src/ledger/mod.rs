@@ -142,20 +142,20 @@ impl Ledger {
         self.book().ports_ran_out(to, source, now);
     }
 
-    /// Waits until another TLS handshake may begin.
+    /// Waits until another TLS handshake may begin; `waits` is called where that is not now.
     ///
     /// # Cancel safety
     /// Dropping it passes the turn on.
-    pub(crate) async fn handshake(&self) -> Permit {
-        Permit::of(self, |shared| &shared.handshakes).await
+    pub(crate) async fn handshake(&self, waits: impl FnOnce()) -> Permit {
+        Permit::of(self, |shared| &shared.handshakes, waits).await
     }
 
-    /// Waits until another lookup may begin.
+    /// Waits until another lookup may begin; `waits` is called where that is not now.
     ///
     /// # Cancel safety
     /// Dropping it passes the turn on.
-    pub(crate) async fn lookup(&self) -> Permit {
-        Permit::of(self, |shared| &shared.lookups).await
+    pub(crate) async fn lookup(&self, waits: impl FnOnce()) -> Permit {
+        Permit::of(self, |shared| &shared.lookups, waits).await
     }
 }
 
@@ -282,9 +282,17 @@ pub(crate) struct Permit {
 }
 
 impl Permit {
-    async fn of(ledger: &Ledger, of: fn(&Shared) -> &Turnstile) -> Self {
+    async fn of(ledger: &Ledger, of: fn(&Shared) -> &Turnstile, waits: impl FnOnce()) -> Self {
         let mut pass = Pass::new(of(&ledger.0));
-        poll_fn(|cx| pass.poll(cx)).await;
+        let mut waits = Some(waits);
+        poll_fn(|cx| {
+            let poll = pass.poll(cx);
+            if let Some(waits) = waits.take().filter(|_| poll.is_pending()) {
+                waits();
+            }
+            poll
+        })
+        .await;
         pass.keep();
         Self { ledger: ledger.clone(), of }
     }

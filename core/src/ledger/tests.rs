@@ -104,8 +104,8 @@ fn what_the_system_lacks_comes_back_slowly() {
 #[test]
 fn handshakes_take_turns() {
     let ledger = ledger(9, 9);
-    let first = ledger.handshake().now_or_never().expect("room");
-    let (mut second, mut third) = (Box::pin(ledger.handshake()), Box::pin(ledger.handshake()));
+    let first = ledger.handshake(|| {}).now_or_never().expect("room");
+    let (mut second, mut third) = (Box::pin(ledger.handshake(|| {})), Box::pin(ledger.handshake(|| {})));
     assert!(second.as_mut().now_or_never().is_none() && third.as_mut().now_or_never().is_none());
     drop(first);
     assert!(third.as_mut().now_or_never().is_none(), "not before the second");

@@ -23,6 +23,12 @@ impl Cgroup {
         Self::find(controller, &groups, &mounts).filter(|found| found.folder.is_dir())
     }
 
+    /// A group of this folder and nothing above it.
+    #[cfg(test)]
+    pub(super) fn at(folder: &Path) -> Self {
+        Self { folder: folder.into(), top: folder.into(), unified: true }
+    }
+
     fn find(controller: &str, groups: &str, mounts: &str) -> Option<Self> {
         let group = |wanted: &dyn Fn(&str) -> bool| {
             groups.lines().find_map(|line| {

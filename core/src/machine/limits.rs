@@ -3,7 +3,7 @@
 use std::fs;
 use std::io;
 
-use super::Cgroup;
+use super::{Cgroup, memory};
 
 /// What a machine gives this process. `None` where there is no limit or it is not known.
 ///
@@ -53,16 +53,12 @@ impl Machine {
     pub fn read() -> Self {
         let (descriptors_soft, descriptors_hard) = descriptors();
         let cores = std::thread::available_parallelism().map_or(1, |n| u32::try_from(n.get()).unwrap_or(u32::MAX));
-        let container = Cgroup::of_this_process("memory")
-            .and_then(|group| group.least(if group.is_unified() { "memory.max" } else { "memory.limit_in_bytes" }));
-        let all = fs::read_to_string("/proc/meminfo").ok().and_then(|text| total_memory(&text));
         Self {
             descriptors_soft,
             descriptors_hard,
             ports: read_ports(),
             source_addresses: 1,
-            // Version 1 writes "no limit" as a number larger than any memory.
-            memory: container.into_iter().chain(all).min(),
+            memory: memory(),
             pids: Cgroup::of_this_process("pids").and_then(|group| group.least("pids.max")),
             cores,
             cpu_quota: Cgroup::of_this_process("cpu").and_then(|group| {
@@ -93,11 +89,6 @@ fn ports(range: &str, reserved: &str) -> Option<u32> {
         (to + 1).checked_sub(from)
     });
     (high + 1).checked_sub(low)?.checked_sub(taken.sum())
-}
-
-fn total_memory(meminfo: &str) -> Option<u64> {
-    let line = meminfo.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
-    line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
 }
 
 /// `quota period` in microseconds; `max` or -1 is no limit.
@@ -168,9 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn memory_and_quota_are_read() {
-        assert_eq!(total_memory("MemFree: 1 kB\nMemTotal:       2048 kB\n"), Some(2 << 20));
-        assert_eq!(total_memory("Mem"), None);
+    fn a_quota_is_read() {
         assert_eq!(quota("150000 100000\n"), Some(1.5));
         assert_eq!(quota("max 100000"), None);
         assert_eq!(quota("-1 100000"), None);

@@ -2,6 +2,10 @@
 
 mod cgroup;
 mod limits;
+mod memory;
+mod throttle;
 
 pub(crate) use self::cgroup::Cgroup;
 pub use self::limits::{Machine, raise_descriptor_limit};
+pub(crate) use self::memory::{memory, resident};
+pub(crate) use self::throttle::{Throttle, explains};

@@ -72,7 +72,7 @@ impl Observer for Tracing {
         }
         self.span(of).in_scope(|| match of.what {
             What::Settled(settled) if matches!(settled.outcome, Outcome::Error(_)) => emit!(WARN),
-            What::Gate { open: false, .. } => emit!(WARN),
+            What::Gate { open: false, .. } | What::Stall { .. } => emit!(WARN),
             What::Retried { .. } | What::Gate { open: true, .. } => emit!(INFO),
             What::Settled(_) => emit!(DEBUG),
             _ => emit!(TRACE),
@@ -168,7 +168,7 @@ mod tests {
             tell(2, What::Leased { depth: 0 });
             tell(1, What::Queued);
             tell(2, What::Retried { error: &error, wait: Duration::ZERO });
-            tell(0, What::Gate { signal: Bound::Lag, open: false });
+            tell(0, What::Gate { signal: Bound::Lag, name: "lag", open: false });
             tell(1, What::Settled(&good));
             tell(2, What::Settled(&bad));
         });

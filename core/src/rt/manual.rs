@@ -72,6 +72,7 @@ impl Manual {
         Runtime::new("manual", self.clone(), self.clone(), self.clone(), self.clone())
             .with_offload(Inline::new())
             .without_cpu_time()
+            .without_watch()
     }
 
     /// Polls what is ready until nothing is, without moving the clock.

@@ -1,7 +1,7 @@
-//! The seam: everything that tidegate asks of an executor, as five parts that can be replaced one by one.
+//! The seam: everything that tidegate asks of an executor, as parts that can be replaced one by one.
 //!
 //! An adapter implements [`Timer`], [`Spawn`], [`TcpConnect`] and [`Resolve`]; [`Offload`] has two implementations
-//! here, [`ThreadPool`] and [`Inline`]. Everything else (channels, timeouts, cancellation, panic handling) is built once,
+//! here, [`ThreadPool`] and [`Inline`], and [`Watch`] has one, [`ThreadWatch`]. Everything else (channels, timeouts, cancellation, panic handling) is built once,
 //! in this crate, so that every runtime behaves the same.
 
 mod dns;
@@ -14,7 +14,9 @@ pub(crate) mod offload;
 mod resolve;
 mod slice;
 mod spawn;
+mod stall_clock;
 mod timer;
+mod watch;
 mod wheel;
 
 use std::fmt;
@@ -31,7 +33,9 @@ pub use self::offload::{Inline, Job, Offload, Place, Priority, Rejected, ThreadP
 pub use self::resolve::{Addrs, Name, Resolve, ResolveError, SystemResolver};
 pub use self::slice::SliceClock;
 pub use self::spawn::Spawn;
+pub(crate) use self::stall_clock::StallClock;
 pub use self::timer::{Sleep, Timer};
+pub use self::watch::{Look, ThreadWatch, Watch};
 pub use self::wheel::{PhaseTimer, Wheel};
 
 use crate::LedgerLimits;
@@ -39,7 +43,7 @@ use crate::LedgerLimits;
 /// A boxed future that may move between threads.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
-/// An executor, as tidegate sees it: a cheap handle to five parts.
+/// An executor, as tidegate sees it: a cheap handle to its parts.
 ///
 /// Comes from an adapter (`tidegate_tokio::current()`, `tidegate_smol::runtime()`); a part is replaced by `with_*`:
 ///
@@ -63,10 +67,11 @@ struct Parts {
     /// Whether the CPU time of the process has to do with the time of this runtime.
     measures_cpu: bool,
     ledger_limits: Option<LedgerLimits>,
+    watch: Option<Arc<dyn Watch>>,
 }
 
 impl Runtime {
-    /// A runtime of these parts, with [`ThreadPool::default`] for CPU work. `name` appears in reports.
+    /// A runtime of these parts, with [`ThreadPool::default`] for CPU work and a [`ThreadWatch`]. `name` appears in reports.
     pub fn new(
         name: &'static str,
         timer: impl Timer,
@@ -83,6 +88,7 @@ impl Runtime {
             offload: Arc::new(ThreadPool::default()),
             measures_cpu: true,
             ledger_limits: None,
+            watch: Some(Arc::new(ThreadWatch::new())),
         }))
     }
 
@@ -145,6 +151,18 @@ impl Runtime {
         self.0.ledger_limits.clone().unwrap_or_else(LedgerLimits::of_this_machine)
     }
 
+    /// Replaces what looks at the executor from outside.
+    #[must_use]
+    pub fn with_watch(self, watch: impl Watch) -> Self {
+        self.with(|parts| parts.watch = Some(Arc::new(watch)))
+    }
+
+    /// Does without: a stall is then seen when it is over, and no thread is started for it.
+    #[must_use]
+    pub fn without_watch(self) -> Self {
+        self.with(|parts| parts.watch = None)
+    }
+
     /// The name of the executor: `tokio`, `smol`.
     pub fn name(&self) -> &'static str {
         self.0.name
@@ -173,6 +191,11 @@ impl Runtime {
     /// Where CPU work runs.
     pub fn offload(&self) -> &Arc<dyn Offload> {
         &self.0.offload
+    }
+
+    /// What looks at the executor from outside, where something does.
+    pub fn watch(&self) -> Option<&dyn Watch> {
+        self.0.watch.as_deref()
     }
 
     /// The time, by the monotonic clock of this runtime.
@@ -220,5 +243,7 @@ const _: fn() = || {
     send_sync::<Wheel>();
     send_sync::<CachedResolver>();
     fn object_safe(_: &dyn Timer, _: &dyn Spawn, _: &dyn TcpConnect, _: &dyn Resolve, _: &dyn Offload, _: &dyn Io) {}
+    fn object_safe_too(_: &dyn Watch) {}
+    let _ = object_safe_too;
     let _ = object_safe;
 };

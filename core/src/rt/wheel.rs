@@ -6,8 +6,9 @@ use std::sync::{Arc, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
-use super::{Runtime, Sleep};
+use super::{Runtime, Sleep, StallClock};
 use crate::sync::{Mutex, MutexGuard, keep_waker};
+use crate::time::later;
 
 const SLOTS: usize = 512;
 
@@ -42,6 +43,8 @@ pub struct Wheel(Arc<Shared>);
 struct Shared {
     origin: Instant,
     runtime: Runtime,
+    /// Where the loop stands still now and then.
+    stalls: Option<Arc<StallClock>>,
     state: Mutex<State>,
 }
 
@@ -95,9 +98,19 @@ impl Wheel {
 
     /// An empty wheel by the clock of `runtime`.
     pub fn new(runtime: &Runtime) -> Self {
+        Self::make(runtime, None)
+    }
+
+    /// One whose [`phase`](Self::phase)s are put off by these stalls.
+    pub(crate) fn with_stalls(runtime: &Runtime, stalls: Arc<StallClock>) -> Self {
+        Self::make(runtime, Some(stalls))
+    }
+
+    fn make(runtime: &Runtime, stalls: Option<Arc<StallClock>>) -> Self {
         Self(Arc::new(Shared {
             origin: runtime.now(),
             runtime: runtime.clone(),
+            stalls,
             state: Mutex::new(State {
                 slots: (0..SLOTS).map(|_| Vec::new()).collect(),
                 entries: Vec::new(),
@@ -112,7 +125,20 @@ impl Wheel {
 
     /// A timer for `at`.
     pub fn timer(&self, at: Instant) -> PhaseTimer {
-        PhaseTimer(Kind::Wheel { wheel: self.clone(), at, entry: None })
+        PhaseTimer { kind: Kind::Wheel { wheel: self.clone(), at, entry: None }, credit: None }
+    }
+
+    /// A timer for the end of a phase that begins at `now`: put off by the time that the loop stands still meanwhile, at most
+    /// by the phase's own length. [`PhaseTimer::reset`] begins the phase anew.
+    pub(crate) fn phase(&self, now: Instant, length: Duration) -> PhaseTimer {
+        let at = later(now, length);
+        let credit = self.0.stalls.as_ref().map(|stalls| Box::new(Credit::new(stalls.stalled(now), length)));
+        PhaseTimer { kind: Kind::Wheel { wheel: self.clone(), at, entry: None }, credit }
+    }
+
+    /// The time that the loop stood still, up to `now`.
+    pub(crate) fn stalled(&self, now: Instant) -> Duration {
+        self.0.stalls.as_ref().map_or(Duration::ZERO, |stalls| stalls.stalled(now))
     }
 
     /// Fires what is due at `now` and says when to call again; `None` while no timer is armed.
@@ -248,30 +274,76 @@ impl std::fmt::Debug for Wheel {
     }
 }
 
-/// A deadline: ready once the clock says so, and never before.
-pub struct PhaseTimer(Kind);
+/// A deadline: ready once the clock says so, and never before. That of a phase is put off by our own stalls.
+pub struct PhaseTimer {
+    kind: Kind,
+    /// Boxed: most of a fetch's waits have one, and none looks at it but at its end.
+    credit: Option<Box<Credit>>,
+}
 
 enum Kind {
     Wheel { wheel: Wheel, at: Instant, entry: Option<u32> },
     Sleep { runtime: Runtime, at: Instant, sleep: Option<Pin<Box<dyn Sleep>>> },
 }
 
+/// By how much a phase is put off.
+#[derive(Clone, Copy)]
+struct Credit {
+    /// The loop's stalls when the phase began.
+    before: Duration,
+    /// The length of the phase: no more is granted.
+    most: Duration,
+    /// By how much the timer's deadline is later than the phase's own end.
+    granted: Duration,
+    /// The stalls within the phase when it was judged last.
+    seen: Duration,
+    /// It had the turn of I/O that comes after a stall which is longer than what may be granted.
+    had_turn: bool,
+}
+
+impl Credit {
+    fn new(before: Duration, most: Duration) -> Self {
+        Self { before, most, granted: Duration::ZERO, seen: Duration::ZERO, had_turn: false }
+    }
+
+    /// Until when the phase that ends at `end` by itself goes on, where it does: what came during a stall was not read yet, so
+    /// there is one more turn of I/O after it in any case.
+    fn judge(&mut self, end: Instant, now: Instant, stalled: Duration) -> Option<Instant> {
+        let within = stalled.saturating_sub(self.before);
+        let is_new = within > self.seen;
+        self.seen = within;
+        let until = end + within.min(self.most);
+        let goes_on = until > now || (is_new && !std::mem::replace(&mut self.had_turn, true));
+        let until = goes_on.then(|| until.max(now + Wheel::TICK))?;
+        self.granted = until.saturating_duration_since(end);
+        Some(until)
+    }
+}
+
 impl PhaseTimer {
     /// A deadline on a timer of the runtime's own.
     pub fn from_sleep(runtime: Runtime, at: Instant) -> Self {
-        Self(Kind::Sleep { runtime, at, sleep: None })
+        Self { kind: Kind::Sleep { runtime, at, sleep: None }, credit: None }
     }
 
-    /// When it is over.
+    /// When it is over, as far as is known.
     pub fn deadline(&self) -> Instant {
-        match &self.0 {
+        match &self.kind {
             Kind::Wheel { at, .. } | Kind::Sleep { at, .. } => *at,
         }
     }
 
-    /// Sets another deadline. A later one costs nothing on a wheel.
+    /// Sets another deadline, before which no stall has been. A later one costs nothing on a wheel.
     pub fn reset(&mut self, to: Instant) {
-        match &mut self.0 {
+        if let (Some(credit), Kind::Wheel { wheel, .. }) = (&mut self.credit, &self.kind) {
+            let before = wheel.stalled(wheel.0.runtime.now());
+            **credit = Credit::new(before, credit.most);
+        }
+        self.set(to);
+    }
+
+    fn set(&mut self, to: Instant) {
+        match &mut self.kind {
             Kind::Wheel { wheel, at, entry } => {
                 let later = to >= *at;
                 *at = to;
@@ -296,13 +368,19 @@ impl PhaseTimer {
             }
         }
     }
-}
 
-impl Future for PhaseTimer {
-    type Output = ();
+    /// Puts off a deadline that is over by the clock, where the loop stood still within its phase.
+    fn put_off(&mut self) -> bool {
+        let (Some(credit), Kind::Wheel { wheel, at, .. }) = (&mut self.credit, &self.kind) else { return false };
+        let now = wheel.0.runtime.now();
+        let Some(end) = at.checked_sub(credit.granted) else { return false };
+        let Some(until) = credit.judge(end, now, wheel.stalled(now)) else { return false };
+        self.set(until);
+        true
+    }
 
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        match &mut self.0 {
+    fn poll_once(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        match &mut self.kind {
             Kind::Wheel { wheel, at, entry } => {
                 let Some(index) = *entry else {
                     if wheel.0.runtime.now() >= *at {
@@ -340,9 +418,25 @@ impl Future for PhaseTimer {
     }
 }
 
+impl Future for PhaseTimer {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let timer = &mut *self;
+        loop {
+            if timer.poll_once(cx).is_pending() {
+                return Poll::Pending;
+            }
+            if !timer.put_off() {
+                return Poll::Ready(());
+            }
+        }
+    }
+}
+
 impl Drop for PhaseTimer {
     fn drop(&mut self) {
-        if let Kind::Wheel { wheel, entry: Some(index), .. } = &self.0 {
+        if let Kind::Wheel { wheel, entry: Some(index), .. } = &self.kind {
             let waker = wheel.0.lock().release(*index);
             drop(waker);
         }

@@ -59,6 +59,7 @@ mod net;
 mod offload;
 mod task;
 mod timer;
+mod watch;
 mod world;
 
 use std::future::Future;
@@ -79,6 +80,7 @@ pub use self::net::{Host, Link, Net, PeerRequest, Reply, SimListener, SimStream}
 use self::offload::SimOffload;
 use self::task::Wait;
 use self::timer::SimTimer;
+use self::watch::SimWatch;
 use self::world::World;
 use crate::rt::{BoxFuture, Name, Runtime, Spawn};
 
@@ -172,6 +174,7 @@ impl Sim {
             .without_cpu_time()
             // Nothing of the machine that runs the test.
             .with_ledger_limits(crate::LedgerLimits::default())
+            .with_watch(SimWatch(world()))
     }
 
     /// The network.

@@ -19,6 +19,7 @@ use super::fault::Faults;
 use super::net::Network;
 use super::offload::Pool;
 use super::task::{MAIN, Task, TaskId, TaskWaker, Wait};
+use super::watch::Watches;
 use crate::hash::{KeyedHasher, KeyedState};
 use crate::panics::panic_message;
 use crate::rt::BoxFuture;
@@ -40,6 +41,7 @@ pub(super) struct World {
     elapsed: Arc<AtomicU64>,
     pub(super) config: SimBuilder,
     state: Mutex<State>,
+    pub(super) watches: Watches,
 }
 
 pub(super) struct State {
@@ -151,6 +153,8 @@ enum Step {
     Poll(TaskId),
     /// Something was woken, or the clock moved.
     Again,
+    /// Nothing happens before this instant.
+    Idle(u64),
     GiveUp(Reason),
 }
 
@@ -220,7 +224,7 @@ impl World {
             faults: Faults::default(),
             ended: false,
         };
-        Arc::new(Self { origin, elapsed, config, state: Mutex::new(state) })
+        Arc::new(Self { origin, elapsed, config, state: Mutex::new(state), watches: Watches::default() })
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, State> {
@@ -240,10 +244,11 @@ impl World {
         nanos(at.saturating_duration_since(self.origin))
     }
 
-    /// Time passes while whoever calls this works: nothing else happens meanwhile.
+    /// Time passes while whoever calls this works: nothing else happens meanwhile, but that somebody looks.
     pub(super) fn pass(&self, by: Duration) {
-        let now = self.elapsed.load(Ordering::Relaxed);
-        self.elapsed.store(now.saturating_add(nanos(by)), Ordering::Relaxed);
+        let until = self.elapsed.load(Ordering::Relaxed).saturating_add(nanos(by));
+        self.watches.look_until(until, &self.elapsed);
+        self.elapsed.store(until, Ordering::Relaxed);
     }
 
     pub(super) fn spawn(self: &Arc<Self>, task: BoxFuture<'static, ()>, from: &'static Location<'static>) {
@@ -283,6 +288,7 @@ impl World {
                 }
                 Step::Poll(id) => self.poll_task(id),
                 Step::Again => self.turn(),
+                Step::Idle(until) => self.idle(until),
                 Step::GiveUp(reason) => self.give_up(&reason),
             }
         }
@@ -307,6 +313,7 @@ impl World {
                     left -= 1;
                 }
                 Step::Again => self.turn(),
+                Step::Idle(until) => self.idle(until),
                 Step::GiveUp(Reason::Deadlock | Reason::Ended) => return false,
                 Step::GiveUp(reason) => self.give_up(&reason),
             }
@@ -358,6 +365,17 @@ impl World {
         } else {
             drop(state);
             drop(future);
+        }
+    }
+
+    /// Moves the clock to the next event, or to a look before it: that may wake somebody.
+    fn idle(self: &Arc<Self>, until: u64) {
+        match self.watches.next().filter(|at| *at < until) {
+            Some(at) => self.watches.look_until(at, &self.elapsed),
+            None => {
+                self.elapsed.store(until, Ordering::Relaxed);
+                self.turn();
+            }
         }
     }
 
@@ -426,6 +444,7 @@ impl World {
             (state.net.close(), names, faults)
         };
         drop(garbage);
+        self.watches.end();
         super::offload::end(self);
         loop {
             let mut state = self.lock();
@@ -565,10 +584,7 @@ impl State {
         if is_beyond(at) {
             return Step::GiveUp(Reason::TimeAhead(at));
         }
-        if at > now {
-            self.elapsed.store(at, Ordering::Relaxed);
-        }
-        Step::Again
+        if at > now { Step::Idle(at) } else { Step::Again }
     }
 
     fn begin_poll(&mut self, id: TaskId, now: u64) {

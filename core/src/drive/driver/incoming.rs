@@ -65,15 +65,12 @@ impl Driver {
                     self.fail(now, Error::new(ErrorKind::Shutdown, "go on without a sink or frontier"));
                 }
             }
-            Message::Gate { signal, open } => {
-                if let Some(observers) = &self.p.observers {
-                    observers.tell(now, 0, "", 0, What::Gate { signal, open });
-                }
-                self.event(now, Event::Gate { signal, open });
-            }
             Message::ObserverPanicked(message) => {
                 let attempted = format!("go on after a panic of an observer: {message}");
                 self.fail(now, Error::new(ErrorKind::Other, attempted));
+            }
+            message @ (Message::LagGate | Message::Gate { .. } | Message::Slow { .. } | Message::Stall { .. }) => {
+                self.on_lag(now, message);
             }
             Message::TaskLost => {
                 self.fatal = Some(Error::new(ErrorKind::Shutdown, "go on: the runtime dropped a task of the crawl"));

@@ -1,6 +1,7 @@
 //! The driver: the one task that owns the engine, turns messages into its events and its actions into work.
 
 mod incoming;
+mod lag;
 mod outgoing;
 
 use std::collections::{HashMap, HashSet, VecDeque};
@@ -17,10 +18,11 @@ use futures::channel::oneshot;
 use super::fetch_loop::{FetchLoop, SLICE};
 use super::frontier_task::FrontierDoor;
 use super::inbox::Inbox;
-use super::lag_probe::LagProbe;
+use super::lag_probe::{LagProbe, Worker};
 use super::lane::Lane;
 use super::parse_stage::ParseStage;
 use super::record::Record;
+use super::stall::{StallCause, Stalls};
 use super::stats::{FinishReason, Report, Stats};
 use super::tally::Tally;
 use super::{Profile, Scope};
@@ -77,6 +79,8 @@ pub(super) struct Parts {
     pub(super) fetcher: Option<Arc<dyn Fetcher>>,
     pub(super) host_policy: Option<Arc<dyn HostPolicy>>,
     pub(super) loops: Vec<FetchLoop>,
+    pub(super) stalls: Stalls,
+    pub(super) worker: Worker,
     pub(super) stage: Arc<dyn ParseStage>,
     pub(super) items: Option<Box<dyn Lane>>,
     pub(super) outcomes: Option<Box<dyn Lane>>,
@@ -426,11 +430,14 @@ impl Driver {
                 self.submit_settled(now, None, request, JobVerdict::Skipped(SkipReason::FrontierFull), None);
             }
             while let Some(message) = self.p.inbox.poll_next(cx.waker()) {
+                let (began, job) = (now, message.job().map(key));
+                self.p.worker.enter(StallCause::Driver, job);
                 self.contained(now, |driver| driver.on_message(now, message));
+                now = self.p.runtime.now();
+                self.p.worker.leave(job, began, now);
                 if self.ended {
                     return true;
                 }
-                now = self.p.runtime.now();
                 if now >= end {
                     return false;
                 }
@@ -446,8 +453,11 @@ impl Driver {
             let mut acted = false;
             while let Some(action) = self.p.engine.poll(now) {
                 acted = true;
+                let (began, (cause, job)) = (now, self.work_of(&action));
+                self.p.worker.enter(cause, job);
                 self.contained(now, |driver| driver.act(now, action));
                 now = self.p.runtime.now();
+                self.p.worker.leave(job, began, now);
                 if now >= end {
                     return false;
                 }

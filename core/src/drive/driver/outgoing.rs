@@ -121,10 +121,11 @@ impl Driver {
         let (follow, page_only) = (record.hops() < limits.redirects, record.reply.is_some());
         let accept = {
             let (stage, request) = (Arc::clone(&self.p.stage), Arc::clone(&request));
+            let worker = self.p.loops[at].worker();
             move |head: &Head| match head.location() {
                 Some(_) if follow => attempt::accept_redirect(head),
                 _ if page_only => Accept::Body,
-                _ => stage.accept(request.label(), head),
+                _ => worker.hook(|| stage.accept(request.label(), head)),
             }
         };
         let guards = self.p.settings.profile.guard;

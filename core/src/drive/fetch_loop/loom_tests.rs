@@ -11,7 +11,7 @@ use crate::sync::atomic::AtomicUsize;
 fn started() -> (Manual, FetchLoop, Arc<Inbox>) {
     let manual = Manual::new();
     let inbox = Arc::new(Inbox::default());
-    let fetch_loop = FetchLoop::start(&manual.runtime(), Arc::clone(&inbox));
+    let fetch_loop = FetchLoop::start(&manual.runtime(), Arc::clone(&inbox), Worker::alone(&manual.runtime(), &inbox));
     manual.settle();
     (manual, fetch_loop, inbox)
 }

@@ -32,7 +32,12 @@ fn a_task_that_goes_to_sleep_or_waits_for_a_lease_takes_what_comes() {
     loom::model(|| {
         let (manual, inbox, given) = (Manual::new(), Arc::new(Inbox::default()), Arc::default());
         let frontier = Box::new(Empty(Arc::clone(&given)));
-        let door = Arc::new(FrontierDoor::start(&manual.runtime(), Arc::clone(&inbox), frontier));
+        let door = Arc::new(FrontierDoor::start(
+            &manual.runtime(),
+            Arc::clone(&inbox),
+            frontier,
+            Worker::alone(&manual.runtime(), &inbox),
+        ));
         let other = {
             let door = Arc::clone(&door);
             thread::spawn(move || {
@@ -61,7 +66,8 @@ fn close_ends_a_task_that_waits_for_a_lease() {
     loom::model(|| {
         let (manual, inbox, given) = (Manual::new(), Arc::new(Inbox::default()), Arc::default());
         let frontier = Box::new(Empty(Arc::clone(&given)));
-        let door = Arc::new(FrontierDoor::start(&manual.runtime(), inbox, frontier));
+        let worker = Worker::alone(&manual.runtime(), &inbox);
+        let door = Arc::new(FrontierDoor::start(&manual.runtime(), inbox, frontier, worker));
         door.lease(NonZeroU32::MIN);
         let other = {
             let door = Arc::clone(&door);

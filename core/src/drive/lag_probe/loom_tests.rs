@@ -7,7 +7,7 @@ use crate::rt::manual::Manual;
 
 fn started() -> (Manual, Arc<LagProbe>) {
     let (manual, inbox) = (Manual::new(), Arc::new(Inbox::default()));
-    let probe = LagProbe::start(&manual.runtime(), inbox, Duration::from_secs(1));
+    let probe = LagProbe::start(&manual.runtime(), inbox, Duration::from_secs(1), Signals::new());
     (manual, Arc::new(probe))
 }
 

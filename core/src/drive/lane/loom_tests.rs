@@ -35,7 +35,13 @@ impl Fixture {
     fn new(stuck: bool) -> Self {
         let (manual, inbox, taken) = (Manual::new(), Arc::new(Inbox::default()), Arc::default());
         let sink = Box::new(Probe { taken: Arc::clone(&taken), stuck });
-        let lane = SinkLane::start(&manual.runtime(), Arc::clone(&inbox), sink, LaneOf::Items);
+        let lane = SinkLane::start(
+            &manual.runtime(),
+            Arc::clone(&inbox),
+            sink,
+            LaneOf::Items,
+            Worker::alone(&manual.runtime(), &inbox),
+        );
         Self { manual, inbox, lane: Arc::new(lane), taken }
     }
 
