@@ -89,6 +89,7 @@ mod hash;
 mod host;
 #[cfg(feature = "http")]
 pub mod http;
+#[cfg_attr(not(feature = "tls"), allow(dead_code, reason = "what is booked is booked by the fetcher and its TLS"))]
 mod ledger;
 mod limits;
 mod machine;

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 pub enum Bound {
     /// Nothing waits to be fetched.
     NoWork,
-    /// Every host that has work must wait for its gap, its `Retry-After` or its rules.
+    /// Every host that has work must wait for its gap, its `Retry-After`, its rules or its address.
     Politeness,
     /// Every host that has work is at its limit of connections.
     HostLimit,
@@ -30,12 +30,6 @@ pub enum Bound {
     Memory,
     /// No descriptor is free for another socket.
     Descriptors,
-    /// No ephemeral port is free for where connections are wanted.
-    Ports,
-    /// The addresses of the hosts that have work are being looked up.
-    Dns,
-    /// The hosts that have work do not answer, and are asked once in a while.
-    Breaker,
     /// A load signal of the embedder's own.
     Signal,
     /// Paused, or ending.
@@ -44,7 +38,7 @@ pub enum Bound {
 
 impl Bound {
     /// All of them, in the order of this page.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 14] = [
         Self::NoWork,
         Self::Politeness,
         Self::HostLimit,
@@ -57,9 +51,6 @@ impl Bound {
         Self::Bytes,
         Self::Memory,
         Self::Descriptors,
-        Self::Ports,
-        Self::Dns,
-        Self::Breaker,
         Self::Signal,
         Self::Stopped,
     ];
@@ -79,9 +70,6 @@ impl Bound {
             Self::Bytes => "bytes",
             Self::Memory => "memory",
             Self::Descriptors => "descriptors",
-            Self::Ports => "ports",
-            Self::Dns => "DNS",
-            Self::Breaker => "breaker",
             Self::Signal => "signal",
             Self::Stopped => "stopped",
         }
@@ -93,7 +81,6 @@ impl Bound {
             Self::NoWork => "no_work",
             Self::HostLimit => "host_limit",
             Self::GlobalLimit => "global_limit",
-            Self::Dns => "dns",
             other => other.name(),
         }
     }

@@ -344,11 +344,7 @@ impl Model {
             Event::Bytes(bytes) => self.bytes = bytes,
             Event::FrontierBehind(behind) => self.behind = behind,
             Event::Gate { signal, open: false } => _ = self.shut.insert(signal),
-            Event::Gate { signal, open: true } => {
-                if self.shut.remove(&signal) && self.shut.is_empty() {
-                    self.restart();
-                }
-            }
+            Event::Gate { signal, open: true } if self.shut.remove(&signal) && self.shut.is_empty() => self.restart(),
             Event::Short { of, short: true } => _ = self.short.insert(of),
             Event::Short { of, short: false } => _ = self.short.remove(&of),
             _ => {}
