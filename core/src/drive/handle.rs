@@ -109,8 +109,8 @@ impl Handle {
         hosts.await.map_err(|_| Self::ended("list the hosts"))
     }
 
-    /// Everything that is counted, at this moment; after the end, how it ended. Takes about 100 us, and holds up the driver
-    /// for as long where it would publish meanwhile.
+    /// Everything that is counted, at this moment; after the end, how it ended. It makes the quantiles of all histograms,
+    /// and holds up the driver where that would publish meanwhile: for a few looks a second, not for each page.
     ///
     /// ```no_run
     /// # fn example(crawl: &tidegate::Crawl) {
