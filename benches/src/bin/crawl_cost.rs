@@ -7,7 +7,7 @@ use std::sync::mpsc;
 
 use clap::{Parser, ValueEnum};
 use tidegate::rt::{Inline, Runtime};
-use tidegate::{Crawl, Head, Output, Page, ParseError, Profile, Request, Response};
+use tidegate::{Crawl, Head, Output, Page, ParseError, Profile, Report, Request, Response};
 use tidegate_benches::{median, process_cpu_time};
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
@@ -34,7 +34,7 @@ struct Args {
     /// Pairs of runs.
     #[arg(long, default_value_t = 5)]
     pairs: usize,
-    /// Run one crawl of so many URLs and measure nothing: for callgrind.
+    /// Run one crawl of so many URLs on Tokio, on the first thread, and measure nothing: for callgrind.
     #[arg(long)]
     once: Option<u32>,
 }
@@ -47,14 +47,20 @@ enum Name {
 
 fn main() -> Result<(), Failure> {
     let args = Args::parse();
+    if let Some(urls) = args.once {
+        // On the first thread: callgrind does not tell what one that is stopped with the process has done.
+        let tokio = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let report = tokio.block_on(async {
+            let runtime = tidegate_tokio::current().with_offload(Inline::new());
+            start(&runtime, &args, urls)?.await
+        })?;
+        return judged(&report, urls);
+    }
     let runtime = match args.runtime {
         Name::Tokio => tidegate_tokio::dedicated()?,
         Name::Smol => tidegate_smol::dedicated()?,
     };
     let runtime = if args.pool { runtime } else { runtime.with_offload(Inline::new()) };
-    if let Some(urls) = args.once {
-        return crawl(&runtime, &args, urls);
-    }
     let mut out = io::stdout().lock();
     let mut costs = Vec::new();
     for _ in 0..args.pairs {
@@ -72,12 +78,12 @@ fn main() -> Result<(), Failure> {
     Ok(writeln!(out, "median {cost:.2} us of CPU a URL, {:.1} % of a core at 4,000 URLs/s", cost * 0.4)?)
 }
 
-fn crawl(runtime: &Runtime, args: &Args, urls: u32) -> Result<(), Failure> {
+fn start(runtime: &Runtime, args: &Args, urls: u32) -> Result<Crawl, tidegate::Error> {
     fn nothing(_: &Page, _: &mut Output<()>) -> Result<(), ParseError> {
         Ok(())
     }
     let hosts = args.hosts.max(1);
-    let crawl = Crawl::builder(runtime.clone())
+    Crawl::builder(runtime.clone())
         .profile(Profile::own())
         .max_in_flight(args.in_flight)
         .max_in_flight_per_host(None)
@@ -87,13 +93,20 @@ fn crawl(runtime: &Runtime, args: &Args, urls: u32) -> Result<(), Failure> {
         )
         .parse_with(nothing)
         .random_seed(1)
-        .start()?;
+        .start()
+}
+
+fn crawl(runtime: &Runtime, args: &Args, urls: u32) -> Result<(), Failure> {
+    let crawl = start(runtime, args, urls)?;
     let (done, report) = mpsc::channel();
     runtime.spawn(async move {
         // The receiver waits below.
         let _ = done.send(crawl.await);
     });
-    let report = report.recv()??;
+    judged(&report.recv()??, urls)
+}
+
+fn judged(report: &Report, urls: u32) -> Result<(), Failure> {
     if report.totals.counters.ok != u64::from(urls) {
         return Err(report.to_string().into());
     }
