@@ -1,6 +1,8 @@
 //! [`Ledger`]: what a process may hold of sockets, ports and handshakes, booked before anything is opened.
 
+mod body;
 mod book;
+mod bytes;
 mod limits;
 mod turnstile;
 
@@ -10,6 +12,7 @@ use std::sync::{Arc, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::Instant;
 
+pub(crate) use self::body::{BodyBytes, Booking};
 use self::book::{Book, Told};
 pub use self::limits::LedgerLimits;
 use self::turnstile::{Pass, Turnstile};

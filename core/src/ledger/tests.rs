@@ -25,6 +25,15 @@ fn granted(place: &mut Waiting) -> Option<Socket> {
     }
 }
 
+// H5
+#[test]
+fn bodies_have_an_eighth_of_the_memory_at_most() {
+    for (memory, bytes) in [(None, 256 << 20), (Some(1 << 30), 128 << 20), (Some(1 << 40), 256 << 20), (Some(0), 1)] {
+        let machine = crate::Machine { memory, ..crate::Machine::default() };
+        assert_eq!(LedgerLimits::of(&machine).body_bytes, bytes, "{memory:?}");
+    }
+}
+
 // H2
 #[test]
 fn each_source_and_each_destination_has_all_ports() {

@@ -446,6 +446,7 @@ impl Driver {
             // since who gives back wakes its reader.
             let bytes = self.p.ledger.bytes();
             self.event(now, Event::Bytes(bytes));
+            self.event(now, Event::Short { of: Bound::Bytes, short: self.p.ledger.is_short() });
             // Whoever waits in the ledger is in flight, and so is who has what it waits for: its end wakes this task.
             let short = self.p.fetcher.as_ref().and_then(|f| f.ledger()).is_some_and(Ledger::is_short);
             self.event(now, Event::Short { of: Bound::Descriptors, short });
