@@ -84,3 +84,35 @@ fn fetches_that_are_dropped_while_they_wait_pass_their_turn_on() {
         }
     });
 }
+
+// H1, H2
+#[test]
+fn fetchers_that_share_a_ledger_do_not_wait_for_what_others_have_parked() {
+    // One socket in all; one port to a host.
+    for (sockets, ports, hosts) in [(1, 9, ["h0", "h1", "h2"]), (9, 1, ["h0", "h0", "h0"])] {
+        Sim::check(0..4, |sim| async move {
+            serve(&sim);
+            let ledger = ledger(sockets, ports);
+            let fetcher = || HttpFetcher::builder(&sim.runtime()).ledger(ledger.clone()).build().expect("valid");
+            let mut fetchers = [fetcher(), fetcher(), fetcher()];
+            for round in 0..3 {
+                let fetches = fetchers.iter().zip(hosts).map(|(fetcher, host)| {
+                    let runtime = sim.runtime();
+                    async move {
+                        let request = Request::get(format!("http://{host}.test/{round}"));
+                        fetcher.fetch(&request, &FetchCx::detached(&runtime)).await
+                    }
+                });
+                let before = sim.elapsed();
+                for answer in join_all(fetches).await {
+                    assert!(answer.is_ok(), "{answer:?}");
+                }
+                // A second for each body and nothing else.
+                assert!(sim.elapsed() - before < Duration::from_secs(8), "{:?}", sim.elapsed() - before);
+                assert_eq!(fetchers.iter().map(HttpFetcher::idle_connections).sum::<usize>(), 1);
+                // One that is gone is in nobody's way.
+                fetchers[round] = fetcher();
+            }
+        });
+    }
+}

@@ -185,7 +185,7 @@ impl Connector {
                 Err(e)
                     if e.kind() == ErrorKind::LocalDescriptors
                         && std::mem::take(&mut may_evict)
-                        && idle.pool.evict(EVICT) > 0 => {}
+                        && self.ledger.evict(EVICT) > 0 => {}
                 // Another source address may have ports left: the ledger knows of this one now.
                 Err(e) if e.kind() == ErrorKind::LocalPorts && other_sources > 0 => {
                     other_sources -= 1;
@@ -210,10 +210,10 @@ impl Connector {
             }
             if self.ledger.lacks_ports(to, sources) {
                 if self.ledger.has_idle(to) {
-                    idle.pool.evict_to(to);
+                    self.ledger.evict_to(to);
                 }
             } else {
-                idle.pool.evict(1);
+                self.ledger.evict(1);
             }
             if let Turn::Granted(socket) = place.turn().await {
                 return Ok(socket);

@@ -3,6 +3,7 @@
 mod body;
 mod book;
 mod bytes;
+mod evict;
 mod limits;
 mod turnstile;
 
@@ -14,6 +15,8 @@ use std::time::Instant;
 
 pub(crate) use self::body::{BodyBytes, Booking};
 use self::book::{Book, Told};
+pub(crate) use self::evict::Evict;
+use self::evict::Evictors;
 pub use self::limits::LedgerLimits;
 use self::turnstile::{Pass, Turnstile};
 use crate::sync::{Mutex, MutexGuard};
@@ -22,7 +25,7 @@ use crate::sync::{Mutex, MutexGuard};
 ///
 /// Everything is booked before it is opened and given back on drop. Who finds no room closes an idle connection first;
 /// where there is none it waits, in the order of arrival. Several fetchers may share one ledger
-/// (`HttpFetcherBuilder::ledger`).
+/// (`HttpFetcherBuilder::ledger`): the idle connections of each make room for all.
 ///
 /// ```
 /// use tidegate::{Ledger, LedgerLimits};
@@ -40,6 +43,7 @@ struct Shared {
     book: Mutex<Book>,
     handshakes: Turnstile,
     lookups: Turnstile,
+    evictors: Evictors,
 }
 
 /// What is booked in a [`Ledger`] now.
@@ -69,6 +73,7 @@ impl Ledger {
             book: Mutex::new(Book::new(limits.sockets, limits.ports)),
             handshakes: Turnstile::new(limits.handshakes),
             lookups: Turnstile::new(limits.lookups),
+            evictors: Evictors::default(),
             limits,
         }))
     }
@@ -109,6 +114,21 @@ impl Ledger {
         drop(book);
         wake_all(wake);
         Some(Socket { ledger: self.clone(), to, source: booked?, idle: false })
+    }
+
+    /// Has what is parked in `pool` make room for everybody, as long as it lives.
+    pub(crate) fn register(&self, pool: std::sync::Weak<dyn Evict>) {
+        self.0.evictors.add(pool);
+    }
+
+    /// Closes the `most` connections that were parked longest ago, and says how many they were.
+    pub(crate) fn evict(&self, most: usize) -> usize {
+        self.0.evictors.evict(most)
+    }
+
+    /// Closes the connection to `to` that was parked longest ago.
+    pub(crate) fn evict_to(&self, to: SocketAddr) -> bool {
+        self.0.evictors.evict_to(to)
     }
 
     /// Takes a place in the queue.
@@ -309,3 +329,6 @@ impl Drop for Permit {
 
 #[cfg(test)]
 mod tests;
+
+#[cfg(all(test, tidegate_loom))]
+mod loom_tests;
