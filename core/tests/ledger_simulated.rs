@@ -6,7 +6,7 @@ use std::time::Duration;
 use futures::future::join_all;
 use tidegate::http::HttpFetcher;
 use tidegate::sim::{Host, Reply, Sim};
-use tidegate::{FetchCx, Fetcher, Ledger, LedgerLimits, Request};
+use tidegate::{Crawl, FetchCx, Fetcher, Ledger, LedgerLimits, Profile, Request, Scope};
 
 const HOSTS: usize = 4;
 
@@ -115,4 +115,34 @@ fn fetchers_that_share_a_ledger_do_not_wait_for_what_others_have_parked() {
             }
         });
     }
+}
+
+// H1, H2
+#[test]
+fn a_crawl_knows_how_many_descriptors_and_ports_there_are() {
+    Sim::check(0..3, |sim| async move {
+        let reply = || Reply::ok(vec![b'x'; 1 << 10]).drip(1 << 9, Duration::from_millis(500));
+        for n in 0..300 {
+            sim.net().host(Sim::address_of(&format!("h{n}.test")), Host::http(move |_| reply()));
+        }
+        let runtime = sim.runtime();
+        sim.net().limit_descriptors(Some(100));
+        sim.net().limit_ports(Some(2));
+        assert_eq!((runtime.ledger_limits().sockets, runtime.ledger_limits().ports), (100, 2));
+        let report = Crawl::builder::<()>(runtime)
+            .profile(Profile::list())
+            .scope(Scope::any())
+            .max_in_flight_per_host(None)
+            // An attempt that the system has no room for is none, so the servers count what was really tried.
+            .retries(0)
+            .seeds((0..900).map(|n| Request::get(format!("http://h{}.test/{n}", n % 300))))
+            .run()
+            .await
+            .expect("it ends well");
+        let counters = &report.totals.counters;
+        assert_eq!((counters.ok, counters.error, counters.starts), (900, 0, 900), "{report}");
+        assert!(sim.net().open_sockets_peak() <= 100);
+        sim.net().limit_descriptors(None);
+        assert_eq!(sim.runtime().ledger_limits().sockets, LedgerLimits::default().sockets);
+    });
 }
