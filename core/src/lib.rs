@@ -124,7 +124,7 @@ pub use self::frontier::{
 };
 pub use self::host::{HostCx, HostPolicy, HostRules};
 use self::ledger::{BodyBytes, Booking};
-pub use self::ledger::{Ledger, LedgerLimits, LedgerUsage};
+pub use self::ledger::{Booked, Ledger, LedgerLimits, LedgerUsage, Share};
 pub use self::limits::{Deadlines, Limits};
 pub use self::machine::{Machine, raise_descriptor_limit};
 pub use self::observer::Observer;

@@ -458,6 +458,7 @@ impl<I: Send + 'static> Builder<I> {
             probe: Arc::clone(&probe),
             runtime: runtime.clone(),
             ledger: Arc::clone(&ledger),
+            sockets: fetcher.ledger().cloned(),
         };
         let alarm = Arc::clone(&inbox);
         let alarm = Box::new(move |message| alarm.push(Message::ObserverPanicked(message)));

@@ -5,6 +5,7 @@ use std::future::poll_fn;
 use std::sync::{Arc, PoisonError};
 use std::task::{Context, Poll, Waker};
 
+use super::Share;
 use super::bytes::Bytes;
 use crate::hash::KeyedState;
 use crate::sync::{Mutex, MutexGuard};
@@ -41,6 +42,13 @@ impl BodyBytes {
     /// Bytes booked now.
     pub(crate) fn bytes(&self) -> u64 {
         self.lock().book.booked()
+    }
+
+    /// Bytes that are booked of those that may be, and how many fetches wait for some.
+    pub(super) fn share(&self) -> (Share, u32) {
+        let state = self.lock();
+        let share = Share { now: state.book.booked(), most: state.book.budget() };
+        (share, u32::try_from(state.book.waiting()).unwrap_or(u32::MAX))
     }
 
     /// Whether a fetch waits for bytes.

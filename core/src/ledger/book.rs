@@ -136,13 +136,16 @@ impl Book {
     }
 
     pub(super) fn usage(&self) -> LedgerUsage {
-        let fullest = self.destinations.values().flat_map(|d| d.sources.iter().map(|s| s.used)).max();
+        let sources = self.destinations.values().flat_map(|d| &d.sources);
+        let ports = sources.map(|source| (source.used, source.cap.now));
+        let (used, cap) = ports.max_by_key(|(used, cap)| (*used, std::cmp::Reverse(*cap))).unwrap_or((0, self.ports));
         LedgerUsage {
             sockets: self.open,
             idle: self.idle,
             socket_cap: self.sockets.now,
             waiting: self.ungranted,
-            ports_of_fullest: fullest.unwrap_or(0),
+            ports_of_fullest: used,
+            port_cap: cap,
             handshakes: 0,
             lookups: 0,
         }

@@ -46,6 +46,10 @@ impl Bytes {
         }
     }
 
+    pub(super) fn budget(&self) -> u64 {
+        self.budget
+    }
+
     pub(super) fn booked(&self) -> u64 {
         self.booked
     }

@@ -5,6 +5,7 @@ mod book;
 mod bytes;
 mod evict;
 mod limits;
+mod share;
 mod turnstile;
 
 use std::future::poll_fn;
@@ -18,6 +19,7 @@ use self::book::{Book, Told};
 pub(crate) use self::evict::Evict;
 use self::evict::Evictors;
 pub use self::limits::LedgerLimits;
+pub use self::share::{Booked, Share};
 use self::turnstile::{Pass, Turnstile};
 use crate::sync::{Mutex, MutexGuard};
 
@@ -60,6 +62,8 @@ pub struct LedgerUsage {
     pub waiting: u32,
     /// Ports in use from one source address to one destination, where they are most.
     pub ports_of_fullest: u32,
+    /// Ports that may be in use there: the limit, or less while the system has less.
+    pub port_cap: u32,
     /// TLS handshakes under way.
     pub handshakes: u32,
     /// Lookups of names under way.

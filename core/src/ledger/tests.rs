@@ -64,7 +64,7 @@ fn who_waited_longest_is_next_and_who_leaves_passes_its_turn_on() {
     drop(places.remove(1));
     assert!(!ledger.is_short());
     drop((second, places));
-    assert_eq!(ledger.usage(), LedgerUsage { socket_cap: 1, ..LedgerUsage::default() });
+    assert_eq!(ledger.usage(), LedgerUsage { socket_cap: 1, port_cap: 9, ..LedgerUsage::default() });
 }
 
 #[test]
@@ -162,6 +162,6 @@ proptest! {
             prop_assert!(usage.sockets <= sockets && usage.ports_of_fullest <= ports);
         }
         drop((held, places));
-        prop_assert_eq!(ledger.usage(), LedgerUsage { socket_cap: sockets, ..LedgerUsage::default() });
+        prop_assert_eq!(ledger.usage(), LedgerUsage { socket_cap: sockets, port_cap: ports, ..LedgerUsage::default() });
     }
 }
