@@ -174,6 +174,8 @@ pub(super) fn was_not_sent(kind: ErrorKind) -> bool {
             | K::ConnectRefused
             | K::ConnectUnreachable
             | K::TimeoutConnect
+            | K::LocalDescriptors
+            | K::LocalPorts
             | K::LocalResource
             | K::ProxyConnect
             | K::ProxyRefused

@@ -80,6 +80,28 @@ pub struct Config {
     pub seed: u64,
 }
 
+impl Config {
+    /// With at least one of each thing of which none would start nothing.
+    pub(crate) fn clamped(mut self) -> Self {
+        for most in [
+            &mut self.max_in_flight,
+            &mut self.parse_permits,
+            &mut self.deliver_permits,
+            &mut self.backlog,
+            &mut self.gate_floor,
+            &mut self.attempts,
+            &mut self.prepare_permits,
+            &mut self.queue,
+        ] {
+            *most = (*most).max(1);
+        }
+        for most in [&mut self.ramp_from, &mut self.per_host, &mut self.per_address] {
+            *most = most.map(|most| most.max(1));
+        }
+        self
+    }
+}
+
 impl Default for Config {
     fn default() -> Self {
         Self {
@@ -114,5 +136,58 @@ impl Default for Config {
             resolve_hosts: false,
             seed: 0,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use super::*;
+    use crate::engine::{Action, Engine, Event, JobSpec};
+
+    #[test]
+    fn nothing_at_all_is_one() {
+        let nothing = Config {
+            max_in_flight: 0,
+            ramp_from: Some(0),
+            per_host: Some(0),
+            per_address: Some(0),
+            parse_permits: 0,
+            deliver_permits: 0,
+            backlog: 0,
+            byte_budget: 0,
+            gate_floor: 0,
+            attempts: 0,
+            prepare_permits: 0,
+            queue: 0,
+            max_hosts: 0,
+            ..Config::default()
+        };
+        #[expect(clippy::disallowed_methods, reason = "any origin of time will do")]
+        let now = Instant::now();
+        for prepares in [false, true] {
+            let mut engine = Engine::new(Config { prepare_hosts: prepares, ..nothing.clone() });
+            assert_eq!(engine.want(), 1);
+            let host = engine.host("http://a.test");
+            engine.submit(now, host, JobSpec::default());
+            let mut settled = false;
+            while let Some(action) = engine.poll(now) {
+                let event = match action {
+                    Action::Prepare(host) => Event::Prepared { host, gap: None, valid_until: None },
+                    Action::Fetch { job, .. } => Event::Fetched { job },
+                    Action::Parse(job) => Event::Parsed { job, deliver: true },
+                    Action::Deliver(job) => Event::Delivered { job, rejected: false },
+                    Action::Settle { job, .. } => {
+                        settled = true;
+                        Event::Closed { job }
+                    }
+                    _ => continue,
+                };
+                engine.handle_event(now, event);
+            }
+            assert!(settled);
+        }
+        assert_eq!(Config::default().clamped(), Config::default());
     }
 }

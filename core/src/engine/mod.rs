@@ -181,8 +181,9 @@ impl Stage {
 }
 
 impl Engine {
-    /// An engine with nothing to do.
+    /// An engine with nothing to do. Of what would keep it from starting anything at 0, it has 1.
     pub fn new(config: Config) -> Self {
+        let config = config.clamped();
         Self {
             jobs: Slab::new(),
             hosts: Slab::new(),

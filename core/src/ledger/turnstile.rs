@@ -117,3 +117,6 @@ impl Drop for Pass<'_> {
         }
     }
 }
+
+#[cfg(all(test, tidegate_loom))]
+mod loom_tests;

@@ -172,8 +172,10 @@ impl Sim {
         Runtime::new("sim", SimTimer(world()), SimSpawn(world()), SimConnect(world()), SimResolve(world()))
             .with_offload(SimOffload(world()))
             .without_cpu_time()
-            // Nothing of the machine that runs the test.
-            .with_ledger_limits(crate::LedgerLimits::default())
+            .with_ledger_limits_of({
+                let net = self.net();
+                move || net.ledger_limits()
+            })
             .with_watch(SimWatch(world()))
     }
 

@@ -318,7 +318,7 @@ impl<'a> World<'a> {
             Answer::Error(kind) => {
                 known.error = Some(kind);
                 // A request that may have arrived is sent again only where that does no harm.
-                let was_sent = !matches!(kind, ErrorKind::ConnectRefused | ErrorKind::LocalResource);
+                let was_sent = !(kind == ErrorKind::ConnectRefused || kind.retry_time() == RetryTime::WhenRoom);
                 let retry = if is_post && was_sent { RetryTime::Never } else { kind.retry_time() };
                 let blame = match kind {
                     ErrorKind::LocalResource => Blame::Nobody,

@@ -136,6 +136,7 @@ impl Driver {
         }
         let cx = self.context(at, limits, number, attempt).guarding(guards, guarded);
         let cx = cx.wishing(Arc::new(Wishes { watch, accept }));
+        let cx = if page_only { cx.booking_at_once() } else { cx };
         self.tell(now, job, |record| What::Dispatched {
             hop: record.hops(),
             queue: record.settled.timings.queue.unwrap_or_default(),
