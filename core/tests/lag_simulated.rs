@@ -11,8 +11,8 @@ use tidegate::rt::{Inline, Look, Watch};
 use tidegate::sim::{Host, Link, Reply, Sim};
 use tidegate::sink::Collect;
 use tidegate::{
-    Accept, Batch, Builder, Crawl, Delivery, ErrorKind, Handle, Head, Limits, Outcome, Output, Page, ParseError,
-    Parser, Profile, Report, Request, Settled, Sink, SinkError, Snapshot, Stall, StallCause,
+    Accept, Batch, Builder, Crawl, Delivery, Error, ErrorKind, Handle, Head, Limits, Outcome, Output, Page, ParseError,
+    Parser, Profile, Report, Request, Response, Settled, Sink, SinkError, Snapshot, Stall, StallCause,
 };
 
 const MS: Duration = Duration::from_millis(1);
@@ -148,6 +148,27 @@ fn a_parser_that_blocks_inline_is_named_with_its_url() {
             .parse_with(parse);
         let totals = run(crawl).await;
         all_are(&totals, StallCause::InlineParse, 3);
+        names_slow_urls(&totals.recent_stalls);
+    });
+}
+
+// H7
+#[test]
+fn a_fetch_whose_poll_takes_long_is_named_with_its_url() {
+    Sim::check(0..2, |sim| async move {
+        let (runtime, slow) = (sim.runtime(), sim.clone());
+        let fetcher = move |request: Request| {
+            let (runtime, slow) = (runtime.clone(), slow.clone());
+            async move {
+                runtime.sleep_until(runtime.now() + 20 * MS).await;
+                if is_slow(request.url()) {
+                    slow.spend(200 * MS);
+                }
+                Ok::<_, Error>(Response::new(Head::new(request.target()?, http::StatusCode::OK), "page"))
+            }
+        };
+        let totals = run(crawl(&sim, 2000, item).fetcher(fetcher)).await;
+        assert_eq!(totals.stalls, [(StallCause::Fetch.code().into(), 2)].into());
         names_slow_urls(&totals.recent_stalls);
     });
 }
