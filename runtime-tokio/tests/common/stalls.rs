@@ -3,6 +3,7 @@
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::num::NonZeroU32;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::thread;
 
@@ -41,9 +42,13 @@ fn answer(mut stream: TcpStream) {
     }
 }
 
-/// Blocks on every tenth page until the watchdog has shut the gate for it; does not block where it is shut already.
+/// Blocks on every tenth page until the watchdog has shut the gate for it; does not block where it is shut already, or where
+/// the crawl is to end, since nobody looks then.
 #[derive(Clone, Default)]
-struct Blocker(Arc<OnceLock<Handle>>);
+struct Blocker {
+    handle: Arc<OnceLock<Handle>>,
+    over: Arc<AtomicBool>,
+}
 
 impl Blocker {
     fn is_slow(url: &str) -> bool {
@@ -51,10 +56,10 @@ impl Blocker {
     }
 
     fn meets(&self, url: &str) {
-        let Some(handle) = self.0.get().filter(|_| Self::is_slow(url)) else { return };
+        let Some(handle) = self.handle.get().filter(|_| Self::is_slow(url)) else { return };
         let closed = || handle.snapshot().lag.gate_closed;
         let before = closed();
-        while closed() == before {
+        while closed() == before && !self.over.load(Ordering::Acquire) {
             thread::yield_now();
         }
     }
@@ -86,17 +91,19 @@ fn first_stall(crawl: Builder<String>, blocker: &Blocker, cause: StallCause) -> 
         .start()
         .expect("valid");
     let handle = crawl.handle();
-    blocker.0.set(handle.clone()).expect("it is set once");
+    blocker.handle.set(handle.clone()).expect("it is set once");
     let (told, found) = std::sync::mpsc::channel();
     let is_told = move |stalls: &[Stall]| {
         let stall = stalls.iter().find(|stall| stall.cause == cause && stall.url.is_some());
         stall.is_some_and(|stall| told.send(stall.clone()).is_ok())
     };
+    let over = Arc::clone(&blocker.over);
     let looks = thread::spawn(move || {
         let end = |now: &tidegate::Snapshot| now.counters.ok + now.counters.error >= 1000;
         loop {
             let now = handle.snapshot();
             if is_told(&now.recent_stalls) || end(&now) {
+                over.store(true, Ordering::Release);
                 return handle.shutdown(Shutdown::Now);
             }
             thread::yield_now();
