@@ -1,0 +1,74 @@
+//! How a crawl finds the concurrency that a server can bear: the engine against a model of servers, in virtual time,
+//! beside fixed limits and another crawler's rule. It prints figures, and writes curves and pictures.
+
+mod crawlee;
+mod measure;
+mod model;
+mod picture;
+mod policy;
+mod scenario;
+mod server;
+mod table;
+
+use std::fs;
+use std::io::{self, BufWriter, Write as _};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Parser, ValueEnum as _};
+
+use self::policy::Policy;
+use self::scenario::Name;
+
+type Failure = Box<dyn std::error::Error + Send + Sync>;
+
+/// Crawls a model of servers by several rules and compares them.
+#[derive(Parser)]
+struct Args {
+    /// Scenarios; all of them by default.
+    #[arg(long, value_enum, value_delimiter = ',')]
+    scenario: Vec<Name>,
+    /// Only policies that begin with this.
+    #[arg(long, default_value = "")]
+    policy: String,
+    /// Seconds of virtual time, where the scenario's own are not wanted.
+    #[arg(long)]
+    seconds: Option<u32>,
+    /// Seed of all chance.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Folder for a CSV of each scenario.
+    #[arg(long)]
+    csv: Option<PathBuf>,
+    /// Folder for a picture of each scenario.
+    #[arg(long)]
+    svg: Option<PathBuf>,
+}
+
+fn main() -> Result<(), Failure> {
+    let args = Args::parse();
+    let names = if args.scenario.is_empty() { Name::value_variants().to_vec() } else { args.scenario };
+    let mut out = io::stdout().lock();
+    writeln!(out, "{}", table::HEAD)?;
+    for name in names {
+        let mut scenario = name.scenario();
+        scenario.length = args.seconds.map_or(scenario.length, |n| Duration::from_secs(n.into()));
+        let mut runs = Vec::new();
+        for policy in Policy::ALL.into_iter().filter(|policy| policy.text().starts_with(&args.policy)) {
+            let run = model::run(&scenario, policy, args.seed);
+            writeln!(out, "{}", table::line(name.text(), &policy.text(), &run.measures))?;
+            out.flush()?;
+            runs.push(run);
+        }
+        if let Some(folder) = &args.csv {
+            fs::create_dir_all(folder)?;
+            let file = fs::File::create(folder.join(format!("limiter-{}.csv", name.text())))?;
+            table::csv(&scenario, &runs, BufWriter::new(file))?;
+        }
+        if let Some(folder) = &args.svg {
+            fs::create_dir_all(folder)?;
+            picture::draw(&folder.join(format!("limiter-{}.svg", name.text())), &scenario, &runs)?;
+        }
+    }
+    Ok(())
+}
