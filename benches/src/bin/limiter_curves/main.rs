@@ -2,6 +2,7 @@
 //! beside fixed limits and another crawler's rule. It prints figures, and writes curves and pictures.
 
 mod crawlee;
+mod loopback;
 mod measure;
 mod model;
 mod picture;
@@ -43,10 +44,16 @@ struct Args {
     /// Folder for a picture of each scenario.
     #[arg(long)]
     svg: Option<PathBuf>,
+    /// Crawl a real server instead, by the clock: on loopback, in a process of its own and on the last core.
+    #[arg(long)]
+    loopback: bool,
 }
 
 fn main() -> Result<(), Failure> {
     let args = Args::parse();
+    if args.loopback {
+        return loopback::run(args.seconds.unwrap_or(15), &args.policy);
+    }
     let names = if args.scenario.is_empty() { Name::value_variants().to_vec() } else { args.scenario };
     let mut out = io::stdout().lock();
     writeln!(out, "{}", table::HEAD)?;

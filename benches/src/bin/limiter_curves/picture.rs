@@ -1,20 +1,25 @@
 //! The curves of a scenario as SVG: pages a second above, the slowest hundredth of the latencies below.
 
-use std::error::Error;
 use std::path::Path;
 use std::time::Duration;
 
-use plotters::chart::{ChartBuilder, SeriesLabelPosition};
+use plotters::chart::ChartBuilder;
 use plotters::coord::ranged1d::{AsRangedCoord, Ranged, ValueFormatter};
-use plotters::prelude::{DrawingArea, IntoDrawingArea as _, IntoLogRange as _, LineSeries, PathElement, SVGBackend};
+use plotters::prelude::{
+    DrawingArea, IntoDrawingArea as _, IntoLogRange as _, LineSeries, PathElement, SVGBackend, Text,
+};
 use plotters::style::{Color as _, RGBColor, ShapeStyle, WHITE};
 
+use crate::Failure;
+use crate::measure::Bucket;
 use crate::model::Run;
 use crate::policy::Policy;
 use crate::scenario::Scenario;
 
-const SIZE: (u32, u32) = (860, 620);
+const SIZE: (u32, u32) = (860, 640);
+/// Heights of the upper pane and of both.
 const UPPER: u32 = 330;
+const PANES: u32 = 610;
 const FONT: &str = "sans-serif";
 const GREY: RGBColor = RGBColor(150, 150, 150);
 
@@ -39,10 +44,11 @@ fn colour(policy: Policy) -> RGBColor {
 }
 
 /// Writes the picture.
-pub(crate) fn draw(file: &Path, scenario: &Scenario, runs: &[Run]) -> Result<(), Box<dyn Error + Send + Sync>> {
+pub(crate) fn draw(file: &Path, scenario: &Scenario, runs: &[Run]) -> Result<(), Failure> {
     let root = SVGBackend::new(file, SIZE).into_drawing_area();
     root.fill(&WHITE)?;
-    let (upper, lower) = root.split_vertically(UPPER);
+    let (panes, row) = root.split_vertically(PANES);
+    let (upper, lower) = panes.split_vertically(UPPER);
     let width = scenario.bucket.as_secs_f64();
     let end = scenario.length.as_secs_f64();
     let time = |n: usize| (n as f64 + 0.5) * width;
@@ -54,6 +60,7 @@ pub(crate) fn draw(file: &Path, scenario: &Scenario, runs: &[Run]) -> Result<(),
     rates.insert(0, Line { label: "best possible".into(), style: GREY.stroke_width(1), pieces: vec![best] });
     let highest = points(&rates).fold(1.0, f64::max) * 1.05;
     let title = format!("{}: {}", scenario.name.text(), scenario.title);
+    legend(&row, &rates)?;
     pane(&upper, Some(&title), "pages/s", end, 0.0..highest, rates)?;
 
     let seconds = |time: Duration| time.as_secs_f64();
@@ -65,7 +72,7 @@ pub(crate) fn draw(file: &Path, scenario: &Scenario, runs: &[Run]) -> Result<(),
     Ok(())
 }
 
-fn line(run: &Run, time: impl Fn(usize) -> f64, value: impl Fn(&crate::measure::Bucket) -> Option<f64>) -> Line {
+fn line(run: &Run, time: impl Fn(usize) -> f64, value: impl Fn(&Bucket) -> Option<f64>) -> Line {
     let values: Vec<_> = run.buckets.iter().enumerate().map(|(n, bucket)| (time(n), value(bucket))).collect();
     let is_gap = |(_, value): &(f64, Option<f64>)| value.is_none();
     let piece = |piece: &[(f64, Option<f64>)]| piece.iter().filter_map(|(x, y)| Some((*x, (*y)?))).collect();
@@ -85,7 +92,7 @@ fn pane<Y>(
     end: f64,
     range: Y,
     lines: Vec<Line>,
-) -> Result<(), Box<dyn Error + Send + Sync>>
+) -> Result<(), Failure>
 where
     Y: AsRangedCoord<Value = f64, CoordDescType: Ranged<ValueType = f64> + ValueFormatter<f64>>,
 {
@@ -107,23 +114,21 @@ where
         .x_label_formatter(&|x| format!("{x:.0}"))
         .y_label_formatter(&|y| if *y >= 10.0 || *y == 0.0 { format!("{y:.0}") } else { format!("{y:.1}") })
         .draw()?;
-    let is_upper = title.is_some();
     // The thick line of the first policy lies on top.
-    for Line { label, style, pieces } in lines.into_iter().rev() {
-        for (n, piece) in pieces.into_iter().enumerate() {
-            let drawn = chart.draw_series(LineSeries::new(piece, style))?;
-            if n == 0 && is_upper {
-                drawn.label(label.clone()).legend(move |(x, y)| PathElement::new(vec![(x, y), (x + 18, y)], style));
-            }
+    for line in lines.into_iter().rev() {
+        for piece in line.pieces {
+            chart.draw_series(LineSeries::new(piece, line.style))?;
         }
     }
-    if is_upper {
-        chart
-            .configure_series_labels()
-            .position(SeriesLabelPosition::MiddleRight)
-            .label_font((FONT, 13))
-            .background_style(WHITE.mix(0.8))
-            .draw()?;
+    Ok(())
+}
+
+/// A row of names below the panes.
+fn legend(area: &Area<'_>, lines: &[Line]) -> Result<(), Failure> {
+    let step = SIZE.0 as i32 / lines.len().max(1) as i32;
+    for (line, x) in lines.iter().zip((12..).step_by(step.max(1) as usize)) {
+        area.draw(&PathElement::new(vec![(x, 12), (x + 24, 12)], line.style))?;
+        area.draw(&Text::new(line.label.clone(), (x + 30, 5), (FONT, 14)))?;
     }
     Ok(())
 }
