@@ -35,6 +35,15 @@ struct Args {
     /// Seconds of virtual time, where the scenario's own are not wanted.
     #[arg(long)]
     seconds: Option<u32>,
+    /// Requests that a server serves at once, where the scenario's own are not wanted.
+    #[arg(long)]
+    slots: Option<u32>,
+    /// Standard deviation of the logarithm of a service time, likewise.
+    #[arg(long)]
+    spread: Option<f64>,
+    /// Part of itself by which a service gets longer for each further `slots` open requests, likewise.
+    #[arg(long)]
+    slowdown: Option<f64>,
     /// Seed of all chance.
     #[arg(long, default_value_t = 1)]
     seed: u64,
@@ -60,10 +69,19 @@ fn main() -> Result<(), Failure> {
     for name in names {
         let mut scenario = name.scenario();
         scenario.length = args.seconds.map_or(scenario.length, |n| Duration::from_secs(n.into()));
+        let limits = &mut scenario.limits;
+        limits.slots = args.slots.unwrap_or(limits.slots);
+        limits.spread = args.spread.unwrap_or(limits.spread);
+        limits.slowdown = args.slowdown.unwrap_or(limits.slowdown);
         let mut runs = Vec::new();
         for policy in Policy::ALL.into_iter().filter(|policy| policy.text().starts_with(&args.policy)) {
             let run = model::run(&scenario, policy, args.seed);
             writeln!(out, "{}", table::line(name.text(), &policy.text(), &run.measures))?;
+            if let (policy::MOST, at) = run.measures.peak
+                && policy == Policy::Tidegate
+            {
+                writeln!(out, "{:<10} {:<10} {} in flight after {:.2} s", "", "", policy::MOST, at.as_secs_f64())?;
+            }
             out.flush()?;
             runs.push(run);
         }

@@ -1,5 +1,6 @@
 //! Who decides how much is in flight: the engine, with its own limits or a fixed one, or another rule.
 
+use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use tidegate::RetryTime;
@@ -87,8 +88,8 @@ struct EngineClient {
     engine: Engine,
     origin: Instant,
     hosts: Vec<HostId>,
-    /// The host of the next URL.
-    next: usize,
+    /// Hosts that a URL is due for, so that as many wait for each of them always.
+    owed: VecDeque<usize>,
     /// Jobs that live, by their index.
     jobs: Vec<Option<JobId>>,
     lost: u64,
@@ -98,15 +99,17 @@ impl EngineClient {
     fn new(config: Config, hosts: u32) -> Self {
         #[expect(clippy::disallowed_methods, reason = "an Instant cannot be made otherwise; it is moved by the model")]
         let origin = Instant::now();
+        let queue = config.queue as usize;
         let mut engine = Engine::new(config);
-        let hosts = (0..hosts).map(|n| engine.host(&format!("http://host-{n}.test"))).collect();
-        Self { engine, origin, hosts, next: 0, jobs: Vec::new(), lost: 0 }
+        let hosts: Vec<_> = (0..hosts).map(|n| engine.host(&format!("http://host-{n}.test"))).collect();
+        let owed = (0..hosts.len()).cycle().take(queue).collect();
+        Self { engine, origin, hosts, owed, jobs: Vec::new(), lost: 0 }
     }
 
     fn feed(&mut self, now: Instant) {
         for _ in 0..self.engine.want() {
-            let job = self.engine.submit(now, self.hosts[self.next], JobSpec::default());
-            self.next = (self.next + 1) % self.hosts.len();
+            let Some(host) = self.owed.pop_front() else { break };
+            let job = self.engine.submit(now, self.hosts[host], JobSpec::default());
             let index = job.index();
             self.jobs.resize(self.jobs.len().max(index + 1), None);
             self.jobs[index] = Some(job);
@@ -122,6 +125,9 @@ impl Client for EngineClient {
             match self.engine.poll(now)? {
                 Action::Fetch { job, attempt } => {
                     let host = self.engine.host_of(job)?.index();
+                    if attempt == 1 {
+                        self.owed.push_back(host);
+                    }
                     return Some(Start { job: job.index(), host, attempt });
                 }
                 Action::Parse(job) => self.engine.handle_event(now, Event::Parsed { job, deliver: false }),

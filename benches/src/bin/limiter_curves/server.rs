@@ -6,8 +6,6 @@ use std::time::Duration;
 
 /// How long a refusal takes.
 const REFUSAL: Duration = Duration::from_millis(20);
-/// Standard deviation of the logarithm of a service time.
-const SPREAD: f64 = 0.1;
 
 /// What a server can bear.
 #[derive(Clone, Debug)]
@@ -16,6 +14,8 @@ pub(crate) struct Limits {
     pub(crate) slots: u32,
     /// Mean time of a service on a server that is not overloaded.
     pub(crate) service: Duration,
+    /// Standard deviation of the logarithm of a service time.
+    pub(crate) spread: f64,
     /// The way there and back, in which no slot is held.
     pub(crate) path: Duration,
     /// Part of itself by which a service gets longer for each further `slots` requests that are open.
@@ -34,6 +34,7 @@ impl Default for Limits {
         Self {
             slots: 200,
             service: Duration::from_millis(100),
+            spread: 0.1,
             path: Duration::ZERO,
             slowdown: 0.5,
             most_open: 3_000,
@@ -126,7 +127,8 @@ impl Server {
     fn jitter(&mut self) -> f64 {
         let (u, v) = (1.0 - self.rng.f64(), self.rng.f64());
         let normal = (-2.0 * u.ln()).sqrt() * (std::f64::consts::TAU * v).cos();
-        (SPREAD * normal - SPREAD * SPREAD / 2.0).exp()
+        let spread = self.limits.spread;
+        (spread * normal - spread * spread / 2.0).exp()
     }
 }
 
