@@ -213,6 +213,14 @@ mod tests {
     }
 
     #[test]
+    fn requests_during_a_wait_are_counted() {
+        let in_wait = |policy| run(&short(Name::Rate), policy, 1).measures.in_wait;
+        assert_eq!(in_wait(Policy::Fixed(200)), 0);
+        // Ten at a time, each answered at once or refused at once, whatever was asked for.
+        assert!(in_wait(Policy::Crawlee) > 100);
+    }
+
+    #[test]
     fn a_fixed_limit_gives_what_littles_law_says() {
         let Measures { rate, in_flight, variation, failures, .. } =
             run(&short(Name::Degrading), Policy::Fixed(10), 1).measures;
