@@ -129,6 +129,7 @@ fn rates_quantiles_and_littles_law_are_those_of_the_window() {
             .requests(futures::stream::iter(urls))
             .max_in_flight(number(10))
             .max_in_flight_per_host(None)
+            .adaptive(false)
             .window(SECOND * 2)
             .start()
             .expect("valid");

@@ -250,6 +250,23 @@ impl<I: Send + 'static> Builder<I> {
         self
     }
 
+    /// Whether to find out how many fetches at a time each host can bear, up to
+    /// [`max_in_flight_per_host`](Self::max_in_flight_per_host): by how long its answers take, by failures, and by 429 and
+    /// 503, after which the pace at which it answered is kept. On by default. With `false` the limit is used as it is.
+    pub fn adaptive(mut self, adaptive: bool) -> Self {
+        self.config.adaptive = adaptive;
+        self
+    }
+
+    /// A circuit breaker for each host: after so many failures in a row (16 by default) it is left alone, but for a probe
+    /// now and then; what it has not answered after `patience` (60 s) settles. `None` for no breaker: each URL is tried
+    /// by itself, and a 429 or 503 counts as one of its tries.
+    pub fn breaker(mut self, failures: Option<NonZeroU32>, patience: Duration) -> Self {
+        self.config.breaker = failures.map(NonZeroU32::get);
+        self.config.host_patience = patience;
+        self
+    }
+
     /// Fetches in flight for an address, whatever the hosts on it; no limit of its own by default.
     pub fn max_in_flight_per_address(mut self, fetches: Option<NonZeroU32>) -> Self {
         self.config.per_address = fetches.map(NonZeroU32::get);

@@ -6,7 +6,7 @@ use std::time::Instant;
 use http::{Method, StatusCode};
 
 use super::inbox::ParseFailure;
-use crate::engine::{JobId, JobVerdict};
+use crate::engine::{Blame, JobId, JobVerdict};
 use crate::frontier::{LeaseId, Verdict};
 use crate::observer::FetchWatch;
 use crate::request::without_userinfo;
@@ -180,6 +180,49 @@ pub(super) fn was_not_sent(kind: ErrorKind) -> bool {
             | K::TimeoutProxy
             | K::TimeoutTls
     )
+}
+
+/// Whom a fetch that failed like this is to be laid to.
+pub(super) fn blame(kind: ErrorKind) -> Blame {
+    use ErrorKind as K;
+    match kind {
+        K::ConnectRefused
+        | K::ConnectReset
+        | K::ConnectUnreachable
+        | K::ConnectFailed
+        | K::TimeoutConnect
+        | K::TimeoutTls
+        | K::TimeoutWrite
+        | K::TimeoutFirstByte
+        | K::TimeoutHead
+        | K::TimeoutIdle
+        | K::TimeoutTotal
+        | K::TlsCertificate
+        | K::TlsNotTls
+        | K::TlsHandshake
+        | K::HttpEmptyReply
+        | K::HttpStatusLine
+        | K::HttpProtocol
+        | K::BodyIncomplete => Blame::Host,
+        K::HttpHeader
+        | K::HttpHeadTooLarge
+        | K::HttpFraming
+        | K::HttpStatus
+        | K::BodyTooLarge
+        | K::BodyEncoding
+        | K::RedirectInvalid
+        | K::RedirectTooMany => Blame::Url,
+        _ => Blame::Nobody,
+    }
+}
+
+/// The same for an answer that is not wanted. A 500 is a page that is broken, a 502 a host that is.
+pub(super) fn blame_of_status(status: StatusCode) -> Blame {
+    match status.as_u16() {
+        429 | 503 => Blame::Throttled,
+        502 | 504 | 520..=524 => Blame::Host,
+        _ => Blame::Url,
+    }
 }
 
 /// Statuses that say "not now": retried as transport errors are.

@@ -12,6 +12,8 @@ pub enum Bound {
     Politeness,
     /// Every host that has work is at its limit of connections.
     HostLimit,
+    /// Hosts that have work fail, and are left alone but for a probe now and then.
+    Breaker,
     /// The limit over all hosts is reached, or still ramping up.
     GlobalLimit,
     /// The rate of the whole crawl.
@@ -38,10 +40,11 @@ pub enum Bound {
 
 impl Bound {
     /// All of them, in the order of this page.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::NoWork,
         Self::Politeness,
         Self::HostLimit,
+        Self::Breaker,
         Self::GlobalLimit,
         Self::Rate,
         Self::Lag,
@@ -61,6 +64,7 @@ impl Bound {
             Self::NoWork => "no work",
             Self::Politeness => "politeness",
             Self::HostLimit => "host limit",
+            Self::Breaker => "breaker",
             Self::GlobalLimit => "global limit",
             Self::Rate => "rate",
             Self::Lag => "lag",

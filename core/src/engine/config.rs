@@ -19,6 +19,18 @@ pub struct Config {
     pub ramp_from: Option<u32>,
     /// Fetches in flight for a host at most; `None`: no limit of its own.
     pub per_host: Option<u32>,
+    /// Find out how many fetches at a time, and how many a second, each host can bear: by how long its answers take, by its
+    /// failures, and by what it says (429, 503, `Retry-After`).
+    pub adaptive: bool,
+    /// Fetches in flight for a host at first, where its limit is adaptive: 1. Doubles every round trip until answers take
+    /// longer.
+    pub host_ramp_from: u32,
+    /// Failures of a host in a row after which it is left alone, but for a probe now and then: 16. With `None` no host is,
+    /// and a throttled attempt (429, 503) counts like any other.
+    pub breaker: Option<u32>,
+    /// How long a host may answer nothing before all that waits for it settles: 60 s. It takes [`attempts`](Self::attempts)
+    /// probes where it has never answered. What failed meanwhile, or was throttled, is no attempt of a URL.
+    pub host_patience: Duration,
     /// Fetches in flight for an address at most, whatever the hosts on it; `None`: no limit of its own.
     pub per_address: Option<u32>,
     /// Least time between two starts on a host.
@@ -74,6 +86,10 @@ impl Default for Config {
             max_in_flight: 10_000,
             ramp_from: Some(16),
             per_host: None,
+            adaptive: true,
+            host_ramp_from: 1,
+            breaker: Some(16),
+            host_patience: Duration::from_secs(60),
             per_address: None,
             gap: Duration::ZERO,
             gap_jitter: 0.5,

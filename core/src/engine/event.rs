@@ -117,8 +117,8 @@ pub enum Event {
         job: JobId,
         /// When another attempt makes sense.
         retry: RetryTime,
-        /// The host asks for fewer requests (429, 503): the wait holds for the whole host.
-        throttled: bool,
+        /// What it says about the host.
+        blame: Blame,
     },
     /// The answer is taken, but the host asks for a pause.
     Throttled {
@@ -164,6 +164,20 @@ pub enum Event {
         /// Whether it does.
         short: bool,
     },
+}
+
+/// Whom a failure is to be laid to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Blame {
+    /// Neither host nor URL: a proxy, the resolver, this machine, the parser.
+    Nobody,
+    /// The URL: its host is well and has answered.
+    Url,
+    /// The host, which did not answer as it should: refused, reset, timed out, a gateway's error.
+    Host,
+    /// The host, which asks for fewer requests (429, 503): the wait holds for all of it.
+    Throttled,
 }
 
 /// What the engine asks the driver to do.

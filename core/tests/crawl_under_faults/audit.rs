@@ -31,6 +31,8 @@ pub(crate) struct Audit {
 struct Book {
     broken: Vec<String>,
     hosts: HashMap<String, HostPage>,
+    /// Answers that turned an attempt away.
+    excused: u32,
     in_flight: u32,
     /// Items that the sink took, by the URL of their page.
     taken: HashMap<String, u64>,
@@ -127,7 +129,7 @@ impl Audit {
                 broken.push(format!("{}: {all} in flight", request.url()));
             }
         }
-        if cx.attempt() > self.world.retries + 1 {
+        if cx.attempt() > self.world.retries + 1 + book.excused {
             broken.push(format!("{}: attempt {}", request.url(), cx.attempt()));
         }
         book.broken.extend(broken);
@@ -135,6 +137,8 @@ impl Audit {
     }
 
     fn answered(&self, origin: &str, response: &Response) {
+        // An attempt that a host turned away is none, where it does not turn away this URL alone.
+        self.book().excused += u32::from(matches!(response.head.status.as_u16(), 429 | 503));
         let wait = response.head.headers.get("retry-after").and_then(|value| value.to_str().ok()?.parse().ok());
         let (Some(wait), 429 | 503) = (wait, response.head.status.as_u16()) else { return };
         // A job that is cancelled takes what its host said with it.
@@ -355,7 +359,7 @@ impl Audit {
         if book.ids.contains(&delivery.id) {
             broken.push(format!("the outcome of {url} has the id of an item"));
         }
-        if settled.attempts > self.world.retries + 1 {
+        if settled.attempts > self.world.retries + 1 + book.excused {
             broken.push(format!("{url}: {} attempts", settled.attempts));
         }
         // What the outcome says was delivered is with the sink already.

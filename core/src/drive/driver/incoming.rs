@@ -7,7 +7,7 @@ use super::super::inbox::{Command, FetchEnd, LaneOf, Message, ParseEnd};
 use super::super::record::{self, Record};
 use super::super::stats::{FinishReason, HostSnapshot};
 use super::{Driver, Reply};
-use crate::engine::{Event, HostId, JobId, JobSpec, JobVerdict, Shutdown};
+use crate::engine::{Blame, Event, HostId, JobId, JobSpec, JobVerdict, Shutdown};
 use crate::observer::What;
 use crate::request::without_userinfo;
 use crate::time::later;
@@ -252,14 +252,15 @@ impl Driver {
                     RetryTime::AfterBackoff if !safe => RetryTime::Never,
                     retry => retry,
                 };
-                self.failed(now, job, error, retry, false);
+                let blame = record::blame(error.kind());
+                self.failed(now, job, error, retry, blame);
             }
         }
     }
 
     pub(super) fn answered(&mut self, now: Instant, job: JobId, response: Response, booking: Option<Booking>) {
         let wall_clock = self.p.runtime.wall_clock();
-        let may_retry = self.p.engine.may_retry(job);
+        let (may_retry, may_wait) = (self.p.engine.may_retry(job), self.p.engine.may_wait(job));
         let Some(record) = self.record(job) else { return };
         record.note_response(&response);
         let bytes_wire = response.bytes_wire;
@@ -270,17 +271,18 @@ impl Driver {
             match self.redirect(now, job, &response.head) {
                 Ok(true) => return,
                 Ok(false) => {}
-                Err(error) => return self.failed(now, job, error, RetryTime::Never, false),
+                Err(error) => return self.failed(now, job, error, RetryTime::Never, Blame::Url),
             }
         }
         let Some(record) = self.record(job) else { return };
         if record::is_retry_status(status) {
             let wait = record::retry_after(&response.head, wall_clock);
-            let throttled = matches!(status.as_u16(), 429 | 503);
+            let blame = record::blame_of_status(status);
+            let throttled = blame == Blame::Throttled;
             let retry = wait.map_or(RetryTime::AfterBackoff, RetryTime::After);
-            if may_retry && record.is_idempotent() {
+            if (may_retry || throttled && may_wait) && record.is_idempotent() {
                 let error = Error::new(ErrorKind::HttpStatus, format!("get an answer other than {status}"));
-                return self.failed(now, job, error, retry, throttled);
+                return self.failed(now, job, error, retry, blame);
             }
             if let Some(wait) = wait.filter(|_| throttled) {
                 self.event(now, Event::Throttled { job, wait });
@@ -292,7 +294,7 @@ impl Driver {
             }
             Accept::Refuse | Accept::Fail => {
                 let error = Error::new(ErrorKind::HttpStatus, format!("get an answer other than {status}"));
-                self.failed(now, job, error, RetryTime::Never, false);
+                self.failed(now, job, error, RetryTime::Never, record::blame_of_status(status));
             }
             Accept::Body | Accept::Head => {
                 if let Some(record) = self.record(job) {
@@ -338,10 +340,10 @@ impl Driver {
         Ok(true)
     }
 
-    pub(super) fn failed(&mut self, now: Instant, job: JobId, error: Error, retry: RetryTime, throttled: bool) {
+    pub(super) fn failed(&mut self, now: Instant, job: JobId, error: Error, retry: RetryTime, blame: Blame) {
         if let Some(record) = self.record(job) {
             record.error = Some(error);
-            self.event(now, Event::Failed { job, retry, throttled });
+            self.event(now, Event::Failed { job, retry, blame });
             if let Some(until) = self.p.engine.delayed_until(job) {
                 let wait = until.saturating_duration_since(now);
                 self.tell(now, job, |record| What::Retried {
@@ -380,7 +382,7 @@ impl Driver {
             Err(failure) => {
                 let error = record.note_parse_failure(failure);
                 let retry = error.retry_time();
-                self.failed(now, job, error, retry, false);
+                self.failed(now, job, error, retry, Blame::Nobody);
             }
         }
     }

@@ -6,7 +6,7 @@ use std::time::{Instant, SystemTime};
 use super::super::attempt;
 use super::super::parse_stage::ParseJob;
 use super::{Driver, key};
-use crate::engine::{Action, Event, HostId, JobId, JobVerdict};
+use crate::engine::{Action, Blame, Event, HostId, JobId, JobVerdict};
 use crate::fetch::Wishes;
 use crate::observer::{FetchWatch, What};
 use crate::request::without_userinfo;
@@ -172,7 +172,7 @@ impl Driver {
         let (given_up, next) = self.p.stage.overdue(now, limit);
         for (job, replaced) in given_up {
             let attempted = format!("parse the page within {limit:?}");
-            self.failed(now, job, Error::new(ErrorKind::ParserTimeout, attempted), RetryTime::Never, false);
+            self.failed(now, job, Error::new(ErrorKind::ParserTimeout, attempted), RetryTime::Never, Blame::Nobody);
             if !replaced {
                 let attempted = "replace a parser thread: too many were given up to parsers that do not end";
                 self.fail(now, Error::new(ErrorKind::ParserTimeout, attempted));
