@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use tidegate::RetryTime;
-use tidegate::engine::{Action, Config, Engine, Event, HostId, JobId, JobSpec, JobVerdict};
+use tidegate::engine::{Action, Blame, Config, Engine, Event, HostId, JobId, JobSpec, JobVerdict};
 
 use crate::crawlee::Crawlee;
 use crate::scenario::Scenario;
@@ -72,9 +72,12 @@ impl Policy {
             Self::Tidegate => {
                 config.per_host = Some(MOST);
                 config.ramp_from = scenario.ramp_from.or(config.ramp_from);
+                config.host_ramp_from = scenario.ramp_from.unwrap_or(config.host_ramp_from);
             }
             Self::Fixed(limit) => {
                 config.per_host = Some(limit);
+                config.adaptive = false;
+                config.breaker = None;
                 config.ramp_from = None;
             }
             Self::Crawlee => return Box::new(Crawlee::new(scenario.hosts as usize)),
@@ -146,17 +149,17 @@ impl Client for EngineClient {
         let Some(job) = self.jobs[job] else { return };
         let event = match outcome {
             Outcome::Page => Event::Fetched { job },
-            Outcome::TimedOut => Event::Failed { job, retry: RetryTime::AfterBackoff, throttled: false },
-            Outcome::Refused { retry_after } if self.engine.may_retry(job) => {
+            Outcome::TimedOut => Event::Failed { job, retry: RetryTime::AfterBackoff, blame: Blame::Host },
+            Outcome::Refused { retry_after } if self.engine.may_retry(job) || self.engine.may_wait(job) => {
                 let retry = retry_after.map_or(RetryTime::AfterBackoff, RetryTime::After);
-                Event::Failed { job, retry, throttled: true }
+                Event::Failed { job, retry, blame: Blame::Throttled }
             }
             // As the driver does it: the URL has no attempt left, the host's wish is kept all the same.
             Outcome::Refused { retry_after } => {
                 if let Some(wait) = retry_after {
                     self.engine.handle_event(now, Event::Throttled { job, wait });
                 }
-                Event::Failed { job, retry: RetryTime::Never, throttled: false }
+                Event::Failed { job, retry: RetryTime::Never, blame: Blame::Throttled }
             }
         };
         self.engine.handle_event(now, event);
