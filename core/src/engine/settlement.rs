@@ -12,9 +12,9 @@ use crate::time::later;
 impl Engine {
     /// Gives back what the job's stage holds.
     pub(super) fn leave_stage(&mut self, now: Instant, id: JobId) {
-        let (stage, host_id, address) = {
+        let (stage, host_id, address, started) = {
             let job = self.job_mut(id);
-            (job.stage, job.host, job.address.take())
+            (job.stage, job.host, job.address.take(), job.started)
         };
         match stage {
             Stage::Fetching => {
@@ -23,7 +23,7 @@ impl Engine {
                 let host = self.host_mut(host_id);
                 host.in_flight -= 1;
                 if let Some(adaptive) = &mut host.adaptive {
-                    adaptive.left(id);
+                    adaptive.left(id, started, now);
                 }
                 self.note_limit(host_id);
                 self.offer(now, host_id);

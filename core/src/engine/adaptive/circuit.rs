@@ -62,11 +62,14 @@ impl Circuit {
         }
     }
 
-    /// The host has answered somebody. Whether that closed it.
-    pub(super) fn answered(&mut self) -> bool {
-        let was_open = !self.is_closed();
-        *self = Self { opened: self.opened, ..Self::default() };
-        was_open
+    /// The host has answered a fetch that started then. Whether that closed it: what began before it was opened says
+    /// nothing about the host as it is now.
+    pub(super) fn answered(&mut self, started: Instant) -> bool {
+        let closes = !self.is_closed() && self.is_after_last(started);
+        if closes || self.is_closed() {
+            *self = Self { opened: self.opened, ..Self::default() };
+        }
+        closes
     }
 
     /// A fetch has failed. Whether it was the probe.

@@ -2,29 +2,26 @@
 
 use std::time::{Duration, Instant};
 
-/// Samples in a window at least; half as many do while the limit doubles.
-const SAMPLES: u32 = 16;
-/// Seconds that an answer takes at least.
-const SHORTEST: f64 = 1e-6;
-/// Above this ratio to the unloaded time, doubling ends.
-const DOUBLING_ENDS: f64 = 1.25;
+use super::window::{Round, Window};
+
 /// What is left of the limit after a failure.
 const AFTER_FAILURE: f64 = 0.7;
 /// Windows of growth in a row that make the next step larger, at most.
 const FASTEST: u32 = 8;
 
 /// A limit of concurrency that follows the gradient of latency: `limit * unloaded / measured + queue(limit)`, where the
-/// queue is what may wait at the host. So it settles where one more fetch would only wait for the others, as
-/// TCP Vegas does (Brakmo, O'Malley, Peterson, 1994) and Netflix' concurrency-limits.
+/// queue is what may wait at the host. So it settles where one more fetch would only wait for the others, as TCP Vegas
+/// does (Brakmo, O'Malley, Peterson, 1994) and Netflix' concurrency-limits.
 ///
 /// It judges by windows, each of fetches that began after the limit was last changed: an old answer says nothing about the
-/// new limit, and acting on it is what makes such controls swing. At first it doubles every round trip, until answers take
-/// longer.
+/// new limit, and acting on it is what makes such controls swing. At first it doubles every round trip, until the fastest
+/// answers of a round take longer than those of the rounds before, as HyStart++ does (RFC 9406).
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Gradient {
     limit: f64,
     max: f64,
-    doubles: bool,
+    /// While the limit doubles.
+    round: Option<Round>,
     /// Seconds that an answer takes where nothing waits: the least mean of a window, as far as it still holds.
     unloaded: Option<f64>,
     window: Window,
@@ -32,41 +29,15 @@ pub(super) struct Gradient {
     used: Option<Instant>,
     /// Windows of growth in a row.
     growing: u32,
-    /// Where the limit began to fall: limit and mean.
+    /// Where the limit began to fall, and the largest mean since.
     peak: Option<(f64, f64)>,
     /// Before this it was cut; what began earlier cuts no more.
     cut: Option<Instant>,
 }
 
-#[derive(Clone, Copy, Debug)]
-struct Window {
-    began: Instant,
-    samples: u32,
-    sum: f64,
-    squares: f64,
-}
-
 /// How many may wait at the host for the others: the root of the limit, and fewer where that is most of it.
 fn queue(limit: f64) -> f64 {
     limit.sqrt().min(1.0 + limit / 8.0)
-}
-
-impl Window {
-    fn new(began: Instant) -> Self {
-        Self { began, samples: 0, sum: 0.0, squares: 0.0 }
-    }
-
-    fn mean(&self) -> f64 {
-        // No answer takes no time, whatever a clock says.
-        (self.sum / f64::from(self.samples)).max(SHORTEST)
-    }
-
-    /// Three standard errors of the mean, as a part of it.
-    fn noise(&self) -> f64 {
-        let (n, mean) = (f64::from(self.samples), self.mean());
-        let variance = (self.squares / n - mean * mean).max(0.0);
-        (3.0 * (variance / n).sqrt() / mean).min(1.0)
-    }
 }
 
 impl Gradient {
@@ -75,7 +46,7 @@ impl Gradient {
         Self {
             limit,
             max,
-            doubles: true,
+            round: Some(Round::new(now, None)),
             unloaded: None,
             window: Window::new(now),
             used: None,
@@ -94,44 +65,57 @@ impl Gradient {
         if f64::from(in_flight) >= 0.9 * self.limit.floor() {
             self.used = Some(now);
         }
+        self.window.started(now, self.limit());
+        if let Some(round) = &mut self.round {
+            round.started(now, in_flight);
+        }
     }
 
     /// Takes an answer to a fetch that `started` then, with its time where that says something.
     pub(super) fn answered(&mut self, started: Instant, now: Instant, took: Option<Duration>) {
         // A limit that is not in use does not grow: what was not tried is not known to be borne (RFC 7661).
         let is_used = self.used.is_some_and(|used| used >= started);
-        if self.doubles && is_used {
-            self.set(self.limit + 1.0);
+        if let Some(round) = self.round.filter(|_| is_used) {
+            self.set((self.limit + 1.0).min(round.highest().max(self.limit)));
         }
-        let Some(took) = took.filter(|_| self.doubles || started >= self.window.began) else { return };
-        let seconds = took.as_secs_f64();
-        self.window.samples += 1;
-        self.window.sum += seconds;
-        self.window.squares += seconds * seconds;
-        let enough = if self.doubles { SAMPLES / 2 } else { SAMPLES.max(self.limit() / 2) };
-        if self.window.samples >= enough {
-            self.judge(is_used);
-            self.window = Window::new(now);
+        let Some(took) = took else { return };
+        self.window.answered(started, took);
+        let Some(round) = &mut self.round else { return };
+        if let Some(fastest) = round.answered(started, took) {
+            match round.excess(fastest) {
+                Some(excess) => {
+                    let level = round.level();
+                    self.unloaded.get_or_insert(fastest / excess);
+                    self.settle_at(level / excess + queue(level), now);
+                }
+                None => *round = round.next(now, fastest),
+            }
         }
     }
 
-    fn judge(&mut self, is_used: bool) {
-        let (mean, noise) = (self.window.mean(), self.window.noise());
+    /// A fetch that `started` then has ended, in whatever way.
+    pub(super) fn left(&mut self, started: Instant, now: Instant) {
+        if !self.window.left(started) {
+            return;
+        }
+        let is_used = self.used.is_some_and(|used| used >= self.window.began());
+        if let Some((mean, noise)) = self.window.judge() {
+            self.judge(mean, noise, is_used);
+        }
+        self.window = Window::new(now);
+    }
+
+    fn judge(&mut self, mean: f64, noise: f64, is_used: bool) {
         let unloaded = self.unloaded.map_or(mean, |unloaded| unloaded.min(mean));
         self.unloaded = Some(unloaded);
-        if self.doubles {
-            if mean > unloaded * DOUBLING_ENDS.max(1.0 + noise) {
-                self.doubles = false;
-                // A round trip ago, when these began, it was half of what it is now.
-                let then = self.limit / 2.0;
-                self.set(then * unloaded / mean + queue(then));
-            }
+        if self.round.is_some() {
             return;
         }
         let gradient = (unloaded * (1.0 + noise) / mean).clamp(0.5, 1.0);
         if gradient < 1.0 {
             self.growing = 0;
-            let (peak, then) = *self.peak.get_or_insert((self.limit, mean));
+            let (peak, then) = self.peak.map_or((self.limit, mean), |(peak, then)| (peak, then.max(mean)));
+            self.peak = Some((peak, then));
             // With far fewer at a time it takes as long as before: it was not us who waited for each other.
             if self.limit <= (0.6 * peak).max(2.0) && mean >= 0.8 * then {
                 self.unloaded = Some(mean);
@@ -154,14 +138,19 @@ impl Gradient {
             return;
         }
         self.cut = Some(now);
-        (self.doubles, self.growing, self.peak) = (false, 0, None);
-        self.set(self.limit.min(f64::from(in_flight) + 1.0) * AFTER_FAILURE);
-        self.window = Window::new(now);
+        self.settle_at(self.limit.min(f64::from(in_flight) + 1.0) * AFTER_FAILURE, now);
     }
 
-    /// The host is back: from half of what it bore, so that what waited does not come as a burst.
-    pub(super) fn resume(&mut self) {
-        self.set(self.limit / 2.0);
+    /// The host is back: from few on, so that what waited does not come as a burst.
+    pub(super) fn resume(&mut self, start: u32, now: Instant) {
+        self.settle_at(self.limit.min(f64::from(start)), now);
+        self.round = Some(Round::new(now, self.unloaded));
+    }
+
+    fn settle_at(&mut self, limit: f64, now: Instant) {
+        self.set(limit);
+        (self.round, self.growing, self.peak) = (None, 0, None);
+        self.window = Window::new(now);
     }
 
     fn set(&mut self, limit: f64) {

@@ -5,6 +5,7 @@ mod gradient;
 mod pace;
 #[cfg(test)]
 mod tests;
+mod window;
 
 use std::time::Instant;
 
@@ -61,9 +62,12 @@ impl Adaptive {
         self.pace.started(now)
     }
 
-    /// The fetch ended without a word on the host.
-    pub(super) fn left(&mut self, job: JobId) {
+    /// The fetch has ended, in whatever way.
+    pub(super) fn left(&mut self, job: JobId, started: Option<Instant>, now: Instant) {
         self.circuit.left(job);
+        if let Some(started) = started {
+            self.gradient.left(started, now);
+        }
     }
 }
 
@@ -113,11 +117,11 @@ impl Engine {
             host.adaptive = Some(Adaptive::new(config, now));
         }
         let Some(adaptive) = &mut host.adaptive else { return };
-        if adaptive.circuit.answered() {
-            adaptive.gradient.resume();
+        if adaptive.circuit.answered(started) {
+            adaptive.gradient.resume(start, now);
             adaptive.pace.resume(now);
         }
-        adaptive.pace.answered();
+        adaptive.pace.answered(now);
         if config.adaptive {
             // What was measured while this machine was not itself says nothing about the host.
             let is_ours = self.disturbed.is_none_or(|time| started > time) && self.shut.is_empty();
@@ -140,7 +144,7 @@ impl Engine {
         let circuit = &mut adaptive.circuit;
         let throttled = blame == Blame::Throttled;
         let was_probe = circuit.failed(id, now);
-        if config.adaptive {
+        if config.adaptive && !was_probe {
             adaptive.gradient.overloaded(started, now, host.in_flight);
         }
         let asked = match retry {

@@ -5,9 +5,9 @@ use std::time::{Duration, Instant};
 use crate::engine::pacing::Rate;
 
 /// What is left of a pace that was too fast.
-const BACK: f64 = 0.8;
+const BACK: f64 = 0.9;
 /// The part of the highest pace so far that is reached again soon.
-const PLATEAU: f64 = 0.95;
+const PLATEAU: f64 = 0.97;
 /// Of the way to the plateau, a second.
 const APPROACH: f64 = 0.2;
 /// Growth a second between the plateau and the highest pace, where a mistake costs a wait; and beyond, where it was none.
@@ -15,15 +15,38 @@ const CREEP: f64 = 0.002;
 const BEYOND: f64 = 0.05;
 /// A pace so far above what the host refused is none.
 const FORGOTTEN: f64 = 3.0;
+/// Requests a second that are tried whatever was refused.
+const SLOWEST: f64 = 0.01;
+const SECOND: Duration = Duration::from_secs(1);
 
 /// None until the host throttles. Then what it answered in the time until then and its wait, and from there on as CUBIC
 /// does (RFC 9438): fast towards what was too much, slowly past it, and fast beyond.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Pace {
-    /// Since when answers are counted.
+    /// Answers since the host was asked again.
+    all: Count,
+    /// Those of this second, and a second in the one before.
+    recent: Count,
+    before: Option<f64>,
+    learnt: Option<Learnt>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Count {
     since: Instant,
     answers: u32,
-    learnt: Option<Learnt>,
+}
+
+impl Count {
+    fn new(since: Instant) -> Self {
+        Self { since, answers: 0 }
+    }
+
+    /// Answers a second, as if it had lasted longer by `wait`.
+    fn rate(&self, now: Instant, wait: Duration) -> Option<f64> {
+        let time = now.saturating_duration_since(self.since) + wait;
+        (self.answers > 0 && !time.is_zero()).then(|| f64::from(self.answers) / time.as_secs_f64())
+    }
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -37,36 +60,37 @@ struct Learnt {
 
 impl Pace {
     pub(super) fn new(now: Instant) -> Self {
-        Self { since: now, answers: 0, learnt: None }
+        Self { all: Count::new(now), recent: Count::new(now), before: None, learnt: None }
     }
 
-    pub(super) fn answered(&mut self) {
-        self.answers = self.answers.saturating_add(1);
+    pub(super) fn answered(&mut self, now: Instant) {
+        self.all.answers = self.all.answers.saturating_add(1);
+        self.recent.answers += 1;
+        if now.saturating_duration_since(self.recent.since) >= SECOND {
+            self.before = self.recent.rate(now, Duration::ZERO);
+            self.recent = Count::new(now);
+        }
     }
 
     /// The host is asked again after a wait.
     pub(super) fn resume(&mut self, now: Instant) {
-        (self.since, self.answers) = (now, 0);
-        if let Some(learnt) = &mut self.learnt {
-            learnt.updated = now;
-        }
+        *self = Self { learnt: self.learnt.map(|learnt| Learnt { updated: now, ..learnt }), ..Self::new(now) };
     }
 
     /// The host refused, and is left alone for `wait`.
     pub(super) fn throttled(&mut self, now: Instant, wait: Duration) {
-        let (time, answers) = (now.saturating_duration_since(self.since).as_secs_f64(), f64::from(self.answers));
-        let measured = (self.answers > 0 && time > 0.0).then(|| answers / time);
-        let (per_second, refused) = match (self.learnt, measured) {
-            (Some(learnt), Some(measured)) if self.answers >= 10 => {
-                let refused = learnt.per_second.min(measured);
+        // It has answered nothing since it was asked again: there is no pace that it bore.
+        let Some(lowest) = self.all.rate(now, wait) else { return };
+        let Some(measured) = self.before.or_else(|| self.recent.rate(now, Duration::ZERO)) else { return };
+        let (per_second, refused) = match self.learnt {
+            Some(learnt) => {
+                let refused = learnt.per_second.min(1.1 * measured);
                 (BACK * refused, refused)
             }
-            (Some(learnt), _) => (BACK * learnt.per_second, learnt.per_second),
-            (None, Some(measured)) => (answers / (time + wait.as_secs_f64()), measured),
-            // It has answered nothing so far: there is no pace that it bore.
-            (None, None) => return,
+            None => (lowest, measured),
         };
-        self.learnt = Some(Learnt { rate: Rate::per_second(per_second.max(0.01)), per_second, refused, updated: now });
+        let per_second = per_second.max(SLOWEST);
+        self.learnt = Some(Learnt { rate: Rate::per_second(per_second), per_second, refused, updated: now });
     }
 
     /// A fetch was started; gives the earliest time of the next one.
@@ -84,7 +108,7 @@ impl Pace {
             self.learnt = None;
             return None;
         }
-        learnt.rate.set(learnt.per_second.max(0.01));
+        learnt.rate.set(learnt.per_second);
         learnt.rate.start(now);
         learnt.rate.next_start()
     }
