@@ -74,7 +74,9 @@ fn measure(runtime: &Runtime, scenario: &Scenario, policy: Policy, origin: &str)
         .fetcher(Shared(Arc::clone(&watch)))
         .parse_with(|_: &Page, _: &mut Output<()>| -> Result<(), ParseError> { Ok(()) });
     let crawl = match policy {
-        Policy::Fixed(limit) => builder.max_in_flight(NonZeroU32::new(limit).unwrap_or(NonZeroU32::MIN)),
+        Policy::Fixed(limit) => {
+            builder.adaptive(false).max_in_flight(NonZeroU32::new(limit).unwrap_or(NonZeroU32::MIN))
+        }
         Policy::Tidegate | Policy::Crawlee => builder,
     }
     .start()?;
