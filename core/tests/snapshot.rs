@@ -168,7 +168,13 @@ fn a_snapshot_says_what_is_booked_and_of_how_much() {
         sim.net().limit_descriptors(Some(6));
         sim.net().limit_ports(Some(2));
         let urls = (0..8).map(|n| Request::get(format!("http://h{}.test/{n}", n % 4)));
-        let own = crawl(&sim).byte_budget(5 << 16).max_in_flight_per_host(None).seeds(urls).start().expect("valid");
+        let own = crawl(&sim)
+            .byte_budget(5 << 16)
+            .adaptive(false)
+            .max_in_flight_per_host(None)
+            .seeds(urls)
+            .start()
+            .expect("valid");
         let handle = own.handle();
         sim.sleep(SECOND * 2).await;
         let booked = handle.snapshot().booked;
