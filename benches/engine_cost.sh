@@ -6,14 +6,21 @@ cd "$(dirname "$0")/.."
 
 cargo build --quiet --release --locked -p tidegate-benches --bin engine-cost
 
+said=$(mktemp)
+trap 'rm -f "$said"' EXIT
+
 instructions() {
-    valgrind --tool=callgrind --callgrind-out-file=/dev/null target/release/engine-cost --hosts "$1" --urls "$2" 2>&1 >/dev/null |
-        sed -n 's/.*Collected : //p'
+    # One that ended early counts for nothing.
+    valgrind --tool=callgrind --callgrind-out-file=/dev/null --log-file="$said" target/release/engine-cost --hosts "$1" --urls "$2" \
+        >/dev/null || return
+    sed -n 's/.*Collected : //p' "$said"
 }
 
 few=${FEW:-200000}
 many=${MANY:-400000}
 printf '%10s %18s\n' hosts instructions/URL
 for hosts in 1000 10000 100000; do
-    printf '%10d %18d\n' "$hosts" $((($(instructions "$hosts" "$many") - $(instructions "$hosts" "$few")) / (many - few)))
+    first=$(instructions "$hosts" "$few")
+    second=$(instructions "$hosts" "$many")
+    printf '%10d %18d\n' "$hosts" $(((second - first) / (many - few)))
 done

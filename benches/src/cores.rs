@@ -1,6 +1,9 @@
 //! Cores and CPU time: which ones a bench may use, and how much of them it took.
 
+use std::fmt;
 use std::io;
+use std::ops::Range;
+use std::thread::available_parallelism;
 use std::time::Duration;
 
 #[cfg(target_os = "linux")]
@@ -26,6 +29,44 @@ pub fn keep_to_cores(cores: impl IntoIterator<Item = usize>) -> io::Result<()> {
     #[cfg(not(target_os = "linux"))]
     drop(cores);
     Ok(())
+}
+
+/// Which cores a client and its server, a process of its own, keep to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Layout {
+    /// The cores of the client.
+    pub client: Range<usize>,
+    /// Those of the server, as it takes them: `1,2`.
+    pub server: String,
+}
+
+impl Layout {
+    /// The first `cores` cores for the client. The server gets `server`; where that is empty the others, or all where none is
+    /// left.
+    ///
+    /// # Errors
+    /// Where the system does not say how many there are.
+    ///
+    /// ```
+    /// use tidegate_benches::Layout;
+    /// let layout = Layout::new(1, &[0])?;
+    /// assert_eq!(layout.to_string(), "client on cores 0..1, server on 0");
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    pub fn new(cores: usize, server: &[usize]) -> io::Result<Self> {
+        let there = available_parallelism()?.get();
+        let cores = cores.clamp(1, there);
+        let others = if cores < there { cores..there } else { 0..there };
+        let server: Vec<_> = if server.is_empty() { others.collect() } else { server.to_vec() };
+        let server = server.iter().map(usize::to_string).collect::<Vec<_>>().join(",");
+        Ok(Self { client: 0..cores, server })
+    }
+}
+
+impl fmt::Display for Layout {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "client on cores {:?}, server on {}", self.client, self.server)
+    }
 }
 
 /// CPU time of this process until now, user's and system's.

@@ -106,6 +106,7 @@ mod settled;
 #[cfg(feature = "sim")]
 pub mod sim;
 pub mod sink;
+mod stall;
 mod sync;
 mod time;
 #[cfg(feature = "tls")]
@@ -113,8 +114,8 @@ pub mod tls;
 
 pub use self::capacity::{BYTES_PER_CONNECTION, Capacity, Demand, Lack};
 pub use self::drive::{
-    BoundShare, Builder, Crawl, FinishReason, GateEvent, Handle, HostSnapshot, Item, Items, LagSnapshot, Latencies,
-    Latency, LoadSignal, Profile, Quantiles, Recent, Report, Scope, Snapshot, Stall, StallCause,
+    BoundShare, Builder, Crawl, FinishReason, Handle, HostSnapshot, Item, Items, LagSnapshot, Latencies, Latency,
+    LoadSignal, Profile, Quantiles, Recent, Report, Scope, Snapshot,
 };
 pub use self::engine::Shutdown;
 pub use self::error::{Error, ErrorKind, RetryTime};
@@ -134,3 +135,4 @@ pub use self::request::{MAX_DATA, Overrides, Request, canonical, parse_target};
 pub use self::response::{Decode, Head, Hop, Response};
 pub use self::settled::{Outcome, Settled, SkipReason};
 pub use self::sink::{Batch, Close, Delivery, DeliveryId, Sink, SinkAction, SinkError};
+pub use self::stall::{GateEvent, Stall, StallCause};

@@ -2,7 +2,7 @@
 //! blamed for it.
 #![cfg(feature = "http")]
 
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -11,8 +11,8 @@ use tidegate::rt::{Inline, Look, Watch};
 use tidegate::sim::{Host, Link, Reply, Sim};
 use tidegate::sink::Collect;
 use tidegate::{
-    Accept, Batch, Builder, Crawl, Delivery, ErrorKind, Head, Limits, Outcome, Output, Page, ParseError, Parser,
-    Profile, Report, Request, Settled, Sink, SinkError, Snapshot, Stall, StallCause,
+    Accept, Batch, Builder, Crawl, Delivery, Error, ErrorKind, Handle, Head, Limits, Outcome, Output, Page, ParseError,
+    Parser, Profile, Report, Request, Response, Settled, Sink, SinkError, Snapshot, Stall, StallCause,
 };
 
 const MS: Duration = Duration::from_millis(1);
@@ -148,6 +148,27 @@ fn a_parser_that_blocks_inline_is_named_with_its_url() {
             .parse_with(parse);
         let totals = run(crawl).await;
         all_are(&totals, StallCause::InlineParse, 3);
+        names_slow_urls(&totals.recent_stalls);
+    });
+}
+
+// H7
+#[test]
+fn a_fetch_whose_poll_takes_long_is_named_with_its_url() {
+    Sim::check(0..2, |sim| async move {
+        let (runtime, slow) = (sim.runtime(), sim.clone());
+        let fetcher = move |request: Request| {
+            let (runtime, slow) = (runtime.clone(), slow.clone());
+            async move {
+                runtime.sleep_until(runtime.now() + 20 * MS).await;
+                if is_slow(request.url()) {
+                    slow.spend(200 * MS);
+                }
+                Ok::<_, Error>(Response::new(Head::new(request.target()?, http::StatusCode::OK), "page"))
+            }
+        };
+        let totals = run(crawl(&sim, 2000, item).fetcher(fetcher)).await;
+        assert_eq!(totals.stalls, [(StallCause::Fetch.code().into(), 2)].into());
         names_slow_urls(&totals.recent_stalls);
     });
 }
@@ -382,6 +403,19 @@ fn a_signal_of_ones_own_shuts_the_gate_and_opens_it() {
         assert_eq!(gates, [(Bound::Signal, "rows", false), (Bound::Signal, "rows", true)]);
         let bound = totals.bounds.iter().find(|share| share.bound == Bound::Signal).expect("it was bound").time;
         assert!(bound > Duration::from_secs(1) && bound < Duration::from_millis(2300), "{bound:?}");
+    });
+}
+
+#[test]
+fn a_signal_may_ask_the_crawl_itself() {
+    Sim::check(0..1, |sim| async move {
+        serve(&sim, 20 * MS);
+        let handle: Arc<OnceLock<Handle>> = Arc::default();
+        let own = Arc::clone(&handle);
+        let lag = move || own.get().map_or(0.0, |handle: &Handle| handle.snapshot().lag.p50.as_secs_f64());
+        let crawl = crawl(&sim, 300, item).load_signal("own lag", lag).start().expect("valid");
+        assert!(handle.set(crawl.handle()).is_ok());
+        assert_eq!(crawl.await.expect("it ends well").totals.counters.ok, 300);
     });
 }
 

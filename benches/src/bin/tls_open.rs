@@ -4,14 +4,13 @@
 use std::io::{self, Write as _};
 use std::num::NonZeroU32;
 use std::sync::mpsc;
-use std::thread::available_parallelism;
 
 use clap::{Parser, ValueEnum};
 use tidegate::http::HttpFetcher;
 use tidegate::raise_descriptor_limit;
 use tidegate::rt::Runtime;
 use tidegate::{Crawl, Profile, tls};
-use tidegate_benches::{Lateness, ServerProcess, Ticker, keep_to_cores, median, process_cpu_time};
+use tidegate_benches::{Lateness, Layout, ServerProcess, Ticker, keep_to_cores, median, process_cpu_time};
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
@@ -52,19 +51,16 @@ struct Measured {
 fn main() -> Result<(), Failure> {
     let args = Args::parse();
     raise_descriptor_limit(1 << 20, 1 << 15)?;
-    let there = available_parallelism()?.get();
-    let cores = args.cores.clamp(1, there);
-    let servers: Vec<_> = if cores < there { (cores..there).collect() } else { (0..there).collect() };
-    let list = servers.iter().map(usize::to_string).collect::<Vec<_>>().join(",");
+    let layout = Layout::new(args.cores, &[])?;
     let gate = args.connections.to_string();
-    let mut arguments = vec!["--bytes", "64", "--gate", &gate, "--cores", &list];
+    let mut arguments = vec!["--bytes", "64", "--gate", &gate, "--cores", &layout.server];
     arguments.extend((!args.plain).then_some("--tls"));
     let server = ServerProcess::start(arguments)?;
-    keep_to_cores(0..cores)?;
+    keep_to_cores(layout.client.clone())?;
     let mut out = io::stdout().lock();
     writeln!(
         out,
-        "{} connections{}, client on cores 0..{cores}, server on {list}, medians of {}",
+        "{} connections{}, {layout}, medians of {}",
         args.connections,
         if args.plain { " without TLS" } else { " with TLS" },
         args.runs

@@ -340,7 +340,8 @@ impl<I: Send + 'static> Builder<I> {
     }
 
     /// Memory of the process in bytes above which only 16 fetches are kept going, until it is below nine tenths of it. By
-    /// default nine tenths of what the container may have, or else the machine has. Read every 100 ms, on Linux.
+    /// default nine tenths of what the container may have, or else the machine has; none in a simulation. Read every 100 ms, on
+    /// Linux.
     pub fn memory_limit(mut self, bytes: u64) -> Self {
         self.memory_limit = Some(bytes);
         self
@@ -456,7 +457,7 @@ impl<I: Send + 'static> Builder<I> {
             self.frontier.unwrap_or_else(|| Box::new(MemoryFrontier::new(self.frontier_capacity, config.seed)));
         let loops = self.loops.unwrap_or_else(|| runtime.spawner().parallelism().get());
         let mut signals = Signals::new();
-        signals.add_memory(self.memory_limit);
+        signals.add_memory(&runtime, self.memory_limit);
         self.signals.into_iter().for_each(|(name, signal)| signals.add(Bound::Signal, name.into(), signal));
         let probe = Arc::new(LagProbe::start(&runtime, Arc::clone(&inbox), self.lag_limit, signals));
         let stats = Arc::new(Mutex::new(Stats::new(runtime.now(), self.window, runtime.cpu_time())));

@@ -1,6 +1,6 @@
 //! What a task of the crawl does now, readable from outside while it does.
 
-use super::stall::StallCause;
+use crate::StallCause;
 use crate::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
 /// Written by the one task that owns it, with stores only; read by the watchdog.

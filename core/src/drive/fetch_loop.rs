@@ -15,7 +15,7 @@ use slab::Slab;
 
 use super::inbox::{Inbox, Message};
 use super::lag_probe::Worker;
-use super::stall::StallCause;
+use crate::StallCause;
 use crate::hash::KeyedState;
 use crate::rt::{BoxFuture, Runtime, Sleep, SliceClock, Wheel};
 use crate::sync::atomic::{AtomicBool, Ordering};

@@ -9,7 +9,8 @@ use std::time::{Duration, Instant, SystemTime};
 
 use futures::channel::oneshot;
 
-use super::stall::{Seen, StallCause};
+use super::stall::Seen;
+use crate::StallCause;
 use crate::engine::{Bound, HostId, JobId, Shutdown};
 use crate::frontier::{FrontierError, Leased};
 use crate::sync::{Mutex, MutexGuard, keep_waker};

@@ -11,8 +11,9 @@ use super::cell::Cell;
 use super::inbox::{Inbox, Message};
 use super::latency::Quantiles;
 use super::load::Signals;
-use super::stall::{Seen, StallCause};
+use super::stall::Seen;
 use super::times::Times;
+use crate::StallCause;
 use crate::engine::LagMonitor;
 use crate::machine;
 use crate::rt::{Runtime, StallClock};
@@ -40,6 +41,8 @@ struct Shared {
     /// Beats so far: with each, one wake-up of a fetch is measured.
     beats: AtomicU64,
     stalls: Arc<StallClock>,
+    /// What the quota's counter showed when it was read last, in nanoseconds. Reading it is a file's, so no lock is held.
+    throttled: AtomicU64,
     state: Mutex<State>,
 }
 
@@ -47,7 +50,6 @@ struct State {
     monitor: LagMonitor,
     late: Times,
     waits: Times,
-    signals: Signals,
     waker: Option<Waker>,
     closed_since: Option<Instant>,
     closed: Duration,
@@ -56,8 +58,6 @@ struct State {
     workers: Vec<Worked>,
     /// The beat for which the watchdog has closed the gate.
     missed: Option<Instant>,
-    /// What the quota's counter showed.
-    throttled: Duration,
     ended: bool,
 }
 
@@ -71,7 +71,7 @@ struct Worked {
 }
 
 impl Shared {
-    fn new(runtime: &Runtime, inbox: Arc<Inbox>, limit: Duration, signals: Signals) -> Self {
+    fn new(runtime: &Runtime, inbox: Arc<Inbox>, limit: Duration) -> Self {
         let resolution = runtime.timer().resolution();
         let now = runtime.now();
         Self {
@@ -82,18 +82,17 @@ impl Shared {
             active: AtomicBool::new(false),
             beats: AtomicU64::new(0),
             stalls: Arc::new(StallClock::new(resolution + TOLERANCE)),
+            throttled: AtomicU64::new(throttled_in_all(runtime)),
             state: Mutex::new(State {
                 monitor: LagMonitor::new(limit),
                 late: Times::new(now),
                 waits: Times::new(now),
-                signals,
                 waker: None,
                 closed_since: None,
                 closed: Duration::ZERO,
                 watched: false,
                 workers: Vec::new(),
                 missed: None,
-                throttled: throttled_in_all(runtime),
                 ended: false,
             }),
         }
@@ -108,9 +107,10 @@ impl Shared {
         now.saturating_duration_since(expected).saturating_sub(self.resolution)
     }
 
-    /// Whether a quota explains this stall, up to now.
-    fn is_throttled(&self, state: &State, stall: Duration) -> bool {
-        machine::explains(throttled_in_all(&self.runtime).saturating_sub(state.throttled), stall)
+    /// Whether a quota explains this stall, up to now. Asked while no lock is held.
+    fn is_throttled(&self, stall: Duration) -> bool {
+        let since = throttled_in_all(&self.runtime).saturating_sub(self.throttled.load(Ordering::Relaxed));
+        machine::explains(Duration::from_nanos(since), stall)
     }
 
     /// Notes what the monitor decided; gives what to tell, once the lock is gone: whoever is woken may end the crawl.
@@ -131,16 +131,17 @@ impl Shared {
         }
     }
 
-    /// A beat came.
-    fn beat(&self, expected: Instant, now: Instant) {
+    /// A beat came. The signals belong to the task that beats: what they do is the user's, so no lock is held meanwhile.
+    fn beat(&self, expected: Instant, now: Instant, signals: &mut Signals) {
         let lag = self.lag(expected, now);
         self.beats.fetch_add(1, Ordering::Relaxed);
+        let is_late = lag > self.limit;
+        let throttled = is_late && self.is_throttled(lag);
         let mut messages = Vec::new();
         let mut state = self.lock();
+        // Under the lock, or the watchdog would tell of the stall that this beat tells of.
         self.stalls.end(now);
         state.late.record(now, lag);
-        let is_late = lag > self.limit;
-        let throttled = is_late && self.is_throttled(&state, lag);
         if throttled {
             state.monitor.observe(lag);
         } else {
@@ -153,11 +154,14 @@ impl Shared {
             let seen = Seen { began: expected, ended: now, lag, throttled };
             messages.push(Message::Stall { seen, by: None });
         }
-        if state.signals.is_due(now) || is_late {
-            state.throttled = throttled_in_all(&self.runtime);
-            messages.extend(state.signals.look());
-        }
         self.tell(state, messages);
+        if signals.is_due(now) || is_late {
+            self.throttled.store(throttled_in_all(&self.runtime), Ordering::Relaxed);
+            let changes = signals.look();
+            if !changes.is_empty() {
+                self.inbox.push_all(changes);
+            }
+        }
     }
 
     /// What the watchdog does every 5 ms.
@@ -197,17 +201,29 @@ impl Shared {
                 sign = sign.max(worked);
             }
         }
-        if sign > self.limit && !self.is_throttled(state, sign) {
-            let change = state.monitor.press(sign);
-            messages.extend(Self::gate(state, now, change));
-        }
         self.tell(guard, messages);
+        if sign > self.limit {
+            self.press(now, sign);
+        }
         ControlFlow::Continue(())
+    }
+
+    /// A sign of lag that is no beat, unless it is the quota's.
+    fn press(&self, now: Instant, sign: Duration) {
+        if self.is_throttled(sign) {
+            return;
+        }
+        let mut state = self.lock();
+        let change = state.monitor.press(sign);
+        let message = Self::gate(&mut state, now, change);
+        self.tell(state, message.into_iter().collect());
     }
 }
 
-fn throttled_in_all(runtime: &Runtime) -> Duration {
-    runtime.watch().and_then(crate::rt::Watch::throttled).unwrap_or_default()
+/// Nanoseconds.
+fn throttled_in_all(runtime: &Runtime) -> u64 {
+    let throttled = runtime.watch().and_then(crate::rt::Watch::throttled).unwrap_or_default();
+    u64::try_from(throttled.as_nanos()).unwrap_or(u64::MAX)
 }
 
 /// What the probe has seen.
@@ -245,8 +261,8 @@ pub struct LagSnapshot {
 
 impl LagProbe {
     pub(super) fn start(runtime: &Runtime, inbox: Arc<Inbox>, limit: Duration, signals: Signals) -> Self {
-        let shared = Arc::new(Shared::new(runtime, inbox, limit, signals));
-        runtime.spawn(beat(runtime.clone(), Task { shared: Arc::clone(&shared) }));
+        let shared = Arc::new(Shared::new(runtime, inbox, limit));
+        runtime.spawn(beat(runtime.clone(), Task { shared: Arc::clone(&shared), signals }));
         Self { shared }
     }
 
@@ -323,7 +339,7 @@ impl Worker {
     #[cfg(test)]
     pub(super) fn alone(runtime: &Runtime, inbox: &Arc<Inbox>) -> Self {
         let limit = Duration::from_secs(3600);
-        let shared = Shared::new(runtime, Arc::clone(inbox), limit, Signals::new());
+        let shared = Shared::new(runtime, Arc::clone(inbox), limit);
         Self { cell: Arc::new(Cell::new()), shared: Arc::new(shared) }
     }
 
@@ -391,12 +407,9 @@ impl Worker {
 
     /// A fetch was polled so long after it was woken.
     pub(super) fn waited(&self, now: Instant, wait: Duration) {
-        let mut state = self.shared.lock();
-        state.waits.record(now, wait);
-        if wait > self.shared.limit && !self.shared.is_throttled(&state, wait) {
-            let change = state.monitor.press(wait);
-            let message = Shared::gate(&mut state, now, change);
-            self.shared.tell(state, message.into_iter().collect());
+        self.shared.lock().waits.record(now, wait);
+        if wait > self.shared.limit {
+            self.shared.press(now, wait);
         }
     }
 }
@@ -404,6 +417,7 @@ impl Worker {
 /// What the beating task owns.
 struct Task {
     shared: Arc<Shared>,
+    signals: Signals,
 }
 
 impl Drop for Task {
@@ -416,22 +430,24 @@ impl Drop for Task {
     }
 }
 
-async fn beat(runtime: Runtime, task: Task) {
-    let shared = &task.shared;
+async fn beat(runtime: Runtime, mut task: Task) {
+    let Task { shared, signals } = &mut task;
     let mut sleep = None;
     loop {
+        let held_shut = signals.is_shut();
         let active = poll_fn(|cx| {
+            let now = runtime.now();
             let mut state = shared.lock();
             if state.ended {
                 return Poll::Ready(false);
             }
             // While the gate is closed the samples must keep coming, or it would never open.
-            let shut = state.monitor.is_overloaded() || state.signals.is_shut();
+            let shut = state.monitor.is_overloaded() || held_shut;
             if shared.active.load(Ordering::Acquire) || shut {
                 return Poll::Ready(true);
             }
             if shared.stalls.expected().is_some() {
-                shared.stalls.end(runtime.now());
+                shared.stalls.end(now);
             }
             let replaced = keep_waker(&mut state.waker, cx.waker());
             drop(state);
@@ -446,7 +462,7 @@ async fn beat(runtime: Runtime, task: Task) {
         let sleep = sleep.get_or_insert_with(|| runtime.sleep_until(expected));
         sleep.as_mut().reset(expected);
         sleep.as_mut().await;
-        shared.beat(expected, runtime.now());
+        shared.beat(expected, runtime.now(), signals);
     }
 }
 
@@ -492,7 +508,7 @@ mod tests {
         let manual = Manual::new();
         let inbox = Arc::new(Inbox::default());
         let probe = LagProbe::start(&manual.runtime(), Arc::clone(&inbox), 50 * MS, Signals::new());
-        let task = || Task { shared: Arc::clone(&probe.shared) };
+        let task = || Task { shared: Arc::clone(&probe.shared), signals: Signals::new() };
         drop(beat(manual.runtime(), task()));
         assert!(matches!(inbox.poll_next(Waker::noop()), Some(Message::TaskLost)));
         probe.close();

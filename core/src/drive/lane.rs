@@ -12,7 +12,7 @@ use futures::FutureExt;
 
 use super::inbox::{Inbox, LaneOf, Message};
 use super::lag_probe::Worker;
-use super::stall::StallCause;
+use crate::StallCause;
 use crate::engine::JobId;
 use crate::panics::panic_message;
 use crate::rt::Runtime;

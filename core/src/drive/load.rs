@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use super::inbox::Message;
 use crate::engine::Bound;
 use crate::machine;
+use crate::rt::Runtime;
 
 /// Something that a crawl should start less for while it is overloaded: the memory of a cache, the queue of a database.
 ///
@@ -67,9 +68,11 @@ impl Signals {
         self.list.push(One { bound, name, signal, shut: false });
     }
 
-    /// The memory of this process against a limit; `None` is nine tenths of what the container or machine has.
-    pub(super) fn add_memory(&mut self, limit: Option<u64>) {
-        let Some(limit) = limit.or_else(|| machine::memory().map(|all| all / 10 * 9)) else { return };
+    /// The memory of this process against a limit; `None` is nine tenths of what the container or machine has. A simulated
+    /// crawl depends on nothing of the machine that runs it, unless it is told to.
+    pub(super) fn add_memory(&mut self, runtime: &Runtime, limit: Option<u64>) {
+        let all = || if runtime.is_simulated() { None } else { machine::memory() };
+        let Some(limit) = limit.or_else(|| all().map(|all| all / 10 * 9)) else { return };
         let load = move || machine::resident().map_or(0.0, |bytes| bytes as f64 / limit.max(1) as f64);
         self.add(Bound::Memory, "memory".into(), Box::new(load));
     }
@@ -116,6 +119,21 @@ mod tests {
     use std::sync::atomic::{AtomicU64, Ordering};
 
     use super::*;
+    use crate::rt::manual::Manual;
+
+    #[test]
+    fn a_simulation_knows_no_memory_but_that_of_which_it_is_told() {
+        let manual = Manual::new();
+        let parts = || manual.clone();
+        let real = Runtime::new("real", parts(), parts(), parts(), parts());
+        let added = |runtime: &Runtime, limit| {
+            let mut signals = Signals::new();
+            signals.add_memory(runtime, limit);
+            signals.list.len()
+        };
+        assert_eq!((added(&manual.runtime(), None), added(&manual.runtime(), Some(1))), (0, 1));
+        assert_eq!(added(&real, None), usize::from(cfg!(target_os = "linux")));
+    }
 
     #[test]
     fn a_signal_shuts_above_its_limit_and_opens_well_below() {

@@ -36,6 +36,5 @@ pub use self::latency::{Latencies, Latency, Quantiles};
 pub use self::load::LoadSignal;
 pub use self::scope::Scope;
 pub use self::settings::Profile;
-pub use self::stall::{GateEvent, Stall, StallCause};
 pub use self::stats::{BoundShare, FinishReason, HostSnapshot, Report, Snapshot};
 pub use self::window::Recent;

@@ -6,11 +6,12 @@ use std::time::{Duration, Instant};
 
 use super::lag_probe::LagSnapshot;
 use super::latency::{Latencies, Tracks};
-use super::stall::{GateEvent, Stall, StallCause, push_bounded};
+use super::stall::push_bounded;
 use super::tally::{Ended, Tally};
 use super::window::{HALF, Recent, Sums, Window};
 use crate::Booked;
 use crate::engine::{Bound, BoundClock, Counters, Engine, InFlight, LittlesLaw};
+use crate::{GateEvent, Stall, StallCause};
 
 /// What is published: written by the driver at the end of each of its turns, in one piece, and read by everybody.
 #[derive(Clone, Debug)]

@@ -276,13 +276,13 @@ impl Inner {
 
     /// Parks the connection where the answer ended as its framing says and the connection stays open.
     fn give_back(&self, key: Arc<Key>, mut conn: Conn, cx: &FetchCx) {
-        // Where somebody waits for what this connection holds, it makes room.
         if conn.finish() && conn.park() {
             let source = conn.socket().source();
             let key = if key.local == source { key } else { Arc::new(Key { local: source, ..(*key).clone() }) };
             let to = conn.socket().to();
             conn.socket().set_idle(true);
             self.pool.put(key, conn, cx.now());
+            // Where somebody waits for what this connection holds, it makes room.
             if !self.connector.ledger.parked(to) {
                 self.connector.ledger.evict(1);
             }

@@ -71,7 +71,7 @@ impl Manual {
     pub(crate) fn runtime(&self) -> Runtime {
         Runtime::new("manual", self.clone(), self.clone(), self.clone(), self.clone())
             .with_offload(Inline::new())
-            .without_cpu_time()
+            .simulated()
             .without_watch()
     }
 

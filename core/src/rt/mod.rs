@@ -64,8 +64,8 @@ struct Parts {
     tcp: Arc<dyn TcpConnect>,
     resolve: Arc<dyn Resolve>,
     offload: Arc<dyn Offload>,
-    /// Whether the CPU time of the process has to do with the time of this runtime.
-    measures_cpu: bool,
+    /// Its time is virtual, so that what this process and machine do meanwhile says nothing about it.
+    simulated: bool,
     ledger_limits: Option<Arc<dyn Fn() -> LedgerLimits + Send + Sync>>,
     watch: Option<Arc<dyn Watch>>,
 }
@@ -86,7 +86,7 @@ impl Runtime {
             tcp: Arc::new(tcp),
             resolve: Arc::new(resolve),
             offload: Arc::new(ThreadPool::default()),
-            measures_cpu: true,
+            simulated: false,
             ledger_limits: None,
             watch: Some(Arc::new(ThreadWatch::new())),
         }))
@@ -127,16 +127,21 @@ impl Runtime {
         self.with(|parts| parts.offload = Arc::new(offload))
     }
 
-    /// A runtime of virtual time: what the process costs meanwhile differs from run to run, and says nothing.
+    /// A runtime of virtual time: what the process and the machine do meanwhile differs from run to run.
     #[cfg(any(test, feature = "sim"))]
     #[must_use]
-    pub(crate) fn without_cpu_time(self) -> Self {
-        self.with(|parts| parts.measures_cpu = false)
+    pub(crate) fn simulated(self) -> Self {
+        self.with(|parts| parts.simulated = true)
+    }
+
+    /// Whether its time is virtual.
+    pub(crate) fn is_simulated(&self) -> bool {
+        self.0.simulated
     }
 
     /// CPU time that all threads of this process have used; nothing where it cannot be known.
     pub(crate) fn cpu_time(&self) -> Option<Duration> {
-        self.0.measures_cpu.then(cpu_time).flatten()
+        if self.is_simulated() { None } else { cpu_time() }
     }
 
     /// Sets the limits of the ledgers that are made on it by default; those of this machine, as they are at that time,

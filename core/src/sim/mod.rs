@@ -171,7 +171,8 @@ impl Sim {
         let world = || Arc::clone(&self.world);
         Runtime::new("sim", SimTimer(world()), SimSpawn(world()), SimConnect(world()), SimResolve(world()))
             .with_offload(SimOffload(world()))
-            .without_cpu_time()
+            // Nothing of the machine that runs the test.
+            .simulated()
             .with_ledger_limits_of({
                 let net = self.net();
                 move || net.ledger_limits()

@@ -12,14 +12,13 @@ use std::io::{self, Write as _};
 use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::thread::available_parallelism;
 use std::time::Duration;
 
 use clap::{Parser, ValueEnum};
 use serde_json::json;
 use tidegate::raise_descriptor_limit;
 use tidegate::rt::{Offload, Runtime};
-use tidegate_benches::{Lateness, ServerProcess, Ticker, keep_to_cores, median, process_cpu_time};
+use tidegate_benches::{Lateness, Layout, ServerProcess, Ticker, keep_to_cores, median, process_cpu_time};
 
 use self::parse::Parse;
 use self::setup::{Executor, Name, Setup};
@@ -31,8 +30,7 @@ const IDLE: Duration = Duration::from_millis(400);
 
 /// Measures how late a 2 ms ticker is on the fetch thread while pages come in together and are parsed.
 ///
-/// The client keeps to the first `--cores` cores, the server, a process of its own, to the others; where there are no
-/// others it shares them.
+/// The client keeps to the first `--cores` cores, the server, a process of its own, to `--server-cores`.
 #[derive(Parser)]
 struct Args {
     #[arg(long, value_enum, value_delimiter = ',', default_value = "tokio,smol")]
@@ -58,6 +56,9 @@ struct Args {
     /// Cores for the client, all its threads together.
     #[arg(long, default_value_t = 1)]
     cores: usize,
+    /// Cores for the server; by default the others. `--cores 1 --server-cores 0` has all on one core.
+    #[arg(long, value_delimiter = ',')]
+    server_cores: Vec<usize>,
     /// Runs of each row, in turn.
     #[arg(long, default_value_t = 5)]
     pairs: usize,
@@ -123,14 +124,11 @@ struct Measured {
 fn main() -> Result<(), Failure> {
     let args = Args::parse();
     raise_descriptor_limit(1 << 20, 1 << 15)?;
-    let there = available_parallelism()?.get();
-    let cores = args.cores.clamp(1, there);
-    let servers: Vec<_> = if cores < there { (cores..there).collect() } else { (0..there).collect() };
+    let layout = Layout::new(args.cores, &args.server_cores)?;
     let gate = if args.gate { args.pages.get() } else { 0 };
-    let list = servers.iter().map(usize::to_string).collect::<Vec<_>>().join(",");
-    let mut server =
-        ServerProcess::start(["--bytes", &args.bytes.to_string(), "--gate", &gate.to_string(), "--cores", &list])?;
-    keep_to_cores(0..cores)?;
+    let (bytes, gate) = (args.bytes.to_string(), gate.to_string());
+    let mut server = ServerProcess::start(["--bytes", &bytes, "--gate", &gate, "--cores", &layout.server])?;
+    keep_to_cores(layout.client.clone())?;
     let [shortest, longest] =
         [0, 1].map(|at| Duration::from_secs_f64(args.parse_ms.get(at).map_or(0.0, |ms| ms / 1e3)));
     let work = Arc::new(Work { shortest, longest, next: AtomicU64::new(0) });
@@ -139,7 +137,7 @@ fn main() -> Result<(), Failure> {
     let mut out = io::stdout().lock();
     writeln!(
         out,
-        "{} pages of {} bytes{}, {shortest:?} to {longest:?} of parsing; client on cores 0..{cores}, server on {list}; \
+        "{} pages of {} bytes{}, {shortest:?} to {longest:?} of parsing; {layout}; \
          set-up {}; medians of {}",
         args.pages,
         args.bytes,
@@ -187,7 +185,7 @@ fn main() -> Result<(), Failure> {
         if args.json {
             let Measured { idle, lateness, pages_per_second, cpu, lost, failed } = medians;
             let row = json!({
-                "runtime": name.name(), "setup": args.setup.name(), "cores": cores, "gate": args.gate,
+                "runtime": name.name(), "setup": args.setup.name(), "cores": layout.client.len(), "server_cores": layout.server, "gate": args.gate,
                 "way": way.name(), "parse": parse.name(), "runs": args.pairs,
                 "p50_ms": lateness.p50, "p99_ms": lateness.p99, "max_ms": lateness.max, "ticks": lateness.ticks,
                 "pages_per_second": pages_per_second, "cpu_seconds": cpu, "connections_lost": lost, "failed": failed,

@@ -3,12 +3,13 @@
 use std::time::Instant;
 
 use super::super::inbox::Message;
-use super::super::stall::{GateEvent, Seen, Slow, Stall, StallCause};
+use super::super::stall::{Seen, Slow};
 use super::{Driver, key};
 use crate::engine::{Action, Bound, Event};
 use crate::observer::What;
 use crate::request::without_userinfo;
 use crate::rt::Place;
+use crate::{GateEvent, Stall, StallCause};
 
 impl Driver {
     /// What an action is, should it take long.

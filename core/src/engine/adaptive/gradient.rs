@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::window::{Round, Window};
+use super::window::{FETCHES, Round, Spread, Window};
 
 /// What is left of the limit after a failure.
 const AFTER_FAILURE: f64 = 0.7;
@@ -14,22 +14,24 @@ const FASTEST: u32 = 8;
 /// does (Brakmo, O'Malley, Peterson, 1994) and Netflix' concurrency-limits.
 ///
 /// It judges by windows, each of fetches that began after the limit was last changed: an old answer says nothing about the
-/// new limit, and acting on it is what makes such controls swing. At first it doubles every round trip, until the fastest
-/// answers of a round take longer than those of the rounds before, as HyStart++ does (RFC 9406).
+/// new limit, and acting on it is what makes such controls swing. At first it doubles every round trip, until the first
+/// fetches of a round take longer than those of the rounds before, as HyStart++ does (RFC 9406).
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Gradient {
     limit: f64,
     max: f64,
     /// While the limit doubles.
     round: Option<Round>,
-    /// Seconds that an answer takes where nothing waits: the least mean of a window, as far as it still holds.
+    /// Seconds that an answer takes where nothing waits: the least mean of a window and its
+    /// error, as far as it still holds.
     unloaded: Option<f64>,
     window: Window,
+    spread: Spread,
     /// When a start last came near the limit.
     used: Option<Instant>,
     /// Windows of growth in a row.
     growing: u32,
-    /// Where the limit began to fall, and the largest mean since.
+    /// Where the limit began to fall, and the largest mean since, which is forgotten slowly: one slow answer can make it.
     peak: Option<(f64, f64)>,
     /// Before this it was cut; what began earlier cuts no more.
     cut: Option<Instant>,
@@ -37,7 +39,7 @@ pub(super) struct Gradient {
 
 /// How many may wait at the host for the others: the root of the limit, and fewer where that is most of it.
 fn queue(limit: f64) -> f64 {
-    limit.sqrt().min(1.0 + limit / 8.0)
+    limit.sqrt().min(1.0 + limit / 16.0)
 }
 
 impl Gradient {
@@ -49,6 +51,7 @@ impl Gradient {
             round: Some(Round::new(now, None)),
             unloaded: None,
             window: Window::new(now),
+            spread: Spread::default(),
             used: None,
             growing: 0,
             peak: None,
@@ -65,60 +68,68 @@ impl Gradient {
         if f64::from(in_flight) >= 0.9 * self.limit.floor() {
             self.used = Some(now);
         }
-        self.window.started(now, self.limit());
+        let limit = self.limit();
+        self.window.started(now, limit.max(FETCHES));
         if let Some(round) = &mut self.round {
-            round.started(now, in_flight);
+            round.started(now, in_flight, limit);
         }
     }
 
     /// Takes an answer to a fetch that `started` then, with its time where that says something.
-    pub(super) fn answered(&mut self, started: Instant, now: Instant, took: Option<Duration>) {
-        // A limit that is not in use does not grow: what was not tried is not known to be borne (RFC 7661).
-        let is_used = self.used.is_some_and(|used| used >= started);
-        if let Some(round) = self.round.filter(|_| is_used) {
-            self.set((self.limit + 1.0).min(round.highest().max(self.limit)));
-        }
+    pub(super) fn answered(&mut self, started: Instant, took: Option<Duration>) {
         let Some(took) = took else { return };
         self.window.answered(started, took);
-        let Some(round) = &mut self.round else { return };
-        if let Some(fastest) = round.answered(started, took) {
-            match round.excess(fastest) {
-                Some(excess) => {
-                    let level = round.level();
-                    self.unloaded.get_or_insert(fastest / excess);
-                    self.settle_at(level / excess + queue(level), now);
-                }
-                None => *round = round.next(now, fastest),
-            }
+        if let Some(round) = &mut self.round {
+            round.answered(started, took);
         }
     }
 
     /// A fetch that `started` then has ended, in whatever way.
     pub(super) fn left(&mut self, started: Instant, now: Instant) {
+        if let Some(round) = &mut self.round
+            && round.left(started)
+        {
+            let excess = round.excess(&mut self.spread);
+            self.unloaded = self.unloaded.into_iter().chain(round.best()).min_by(f64::total_cmp);
+            match excess {
+                Some(excess) => {
+                    let level = round.level();
+                    self.settle_at(level / excess + queue(level), now);
+                }
+                // A limit that is not in use grows no further (RFC 7661): what was not tried is not known to be borne.
+                None => {
+                    let doubled = 2.0 * round.level();
+                    *round = Round::new(now, round.best());
+                    self.set(self.limit.max(doubled));
+                }
+            }
+        }
         if !self.window.left(started) {
             return;
         }
         let is_used = self.used.is_some_and(|used| used >= self.window.began());
-        if let Some((mean, noise)) = self.window.judge() {
-            self.judge(mean, noise, is_used);
+        if let Some(measured) = self.window.measured(FETCHES / 2) {
+            let noise = self.spread.noise(measured);
+            self.judge(measured.mean, noise, is_used);
         }
         self.window = Window::new(now);
     }
 
     fn judge(&mut self, mean: f64, noise: f64, is_used: bool) {
-        let unloaded = self.unloaded.map_or(mean, |unloaded| unloaded.min(mean));
+        let bound = mean * (1.0 + noise);
+        let unloaded = self.unloaded.map_or(bound, |unloaded| unloaded.min(bound));
         self.unloaded = Some(unloaded);
         if self.round.is_some() {
             return;
         }
-        let gradient = (unloaded * (1.0 + noise) / mean).clamp(0.5, 1.0);
+        let gradient = (unloaded / mean).clamp(0.5, 1.0);
         if gradient < 1.0 {
             self.growing = 0;
-            let (peak, then) = self.peak.map_or((self.limit, mean), |(peak, then)| (peak, then.max(mean)));
+            let (peak, then) = self.peak.map_or((self.limit, mean), |(peak, then)| (peak, mean.max(0.98 * then)));
             self.peak = Some((peak, then));
-            // With far fewer at a time it takes as long as before: it was not us who waited for each other.
-            if self.limit <= (0.6 * peak).max(2.0) && mean >= 0.8 * then {
-                self.unloaded = Some(mean);
+            // With a third of it, so that two windows at least agree, it takes as long as before: it was not us who waited for each other.
+            if self.limit <= (0.35 * peak).max(2.0) && bound >= 0.8 * then {
+                self.unloaded = Some(bound);
                 self.peak = None;
                 return;
             }

@@ -126,7 +126,7 @@ impl Engine {
             // What was measured while this machine was not itself says nothing about the host.
             let is_ours = self.disturbed.is_none_or(|time| started > time) && self.shut.is_empty();
             let sample = is_ours.then(|| now.saturating_duration_since(started));
-            adaptive.gradient.answered(started, now, sample);
+            adaptive.gradient.answered(started, sample);
         }
     }
 

@@ -3,13 +3,13 @@
 use std::time::{Duration, Instant};
 
 /// Fetches in a window at least.
-const FETCHES: u32 = 16;
+pub(super) const FETCHES: u32 = 16;
 /// The part of a window's fetches whose ends are waited for. Who ends first says nothing about the others: the first 16
 /// answers of 128 are the fastest. And one that hangs must not hold the rest up.
 const ENDED: f64 = 0.9;
-/// Answers of a round by which it is judged (RFC 9406 has 8).
+/// Fetches of a round by which it is judged, as in HyStart++ (RFC 9406).
 const FIRST: u32 = 8;
-/// A round whose fastest answer is slower by this part is loaded (RFC 9406 has an eighth).
+/// A round that is slower by this part is loaded.
 const SLOWER: f64 = 1.25;
 /// Seconds that an answer takes at least, whatever a clock says.
 const SHORTEST: f64 = 1e-6;
@@ -37,13 +37,16 @@ impl Window {
         self.began
     }
 
-    pub(super) fn started(&mut self, now: Instant, limit: u32) {
+    /// Whether this start counts, where so many are wanted.
+    pub(super) fn started(&mut self, now: Instant, wanted: u32) -> bool {
         // What starts in the same instant cannot be told apart later.
-        if !self.is_full || self.last == Some(now) {
+        let counts = !self.is_full || self.last == Some(now);
+        if counts {
             self.starts += 1;
             self.last = Some(now);
-            self.is_full = self.starts >= limit.max(FETCHES);
+            self.is_full = self.starts >= wanted;
         }
+        counts
     }
 
     fn counts(&self, started: Instant) -> bool {
@@ -65,73 +68,89 @@ impl Window {
         self.is_full && f64::from(self.ended) >= ENDED * f64::from(self.starts)
     }
 
-    /// The mean, and three standard errors of it as a part of it; nothing where too few were answered.
-    pub(super) fn judge(&self) -> Option<(f64, f64)> {
-        if self.samples < FIRST {
-            return None;
-        }
+    /// What it measured; nothing where fewer were answered.
+    pub(super) fn measured(&self, least: u32) -> Option<Measured> {
         let n = f64::from(self.samples);
         let mean = self.sum / n;
-        let variance = (self.squares / n - mean * mean).max(0.0);
-        Some((mean, (3.0 * (variance / n).sqrt() / mean).min(1.0)))
+        let deviation = (self.squares / n - mean * mean).max(0.0).sqrt();
+        (self.samples >= least.max(1)).then_some(Measured { n, mean, spread: deviation / mean })
     }
 }
 
-/// The first fetches of a round while the limit doubles: how long the fastest of them took.
+/// How long the answers of a window took.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Measured {
+    n: f64,
+    /// Seconds.
+    pub(super) mean: f64,
+    /// The coefficient of variation.
+    spread: f64,
+}
+
+/// How much the time of answers varies, over windows: a window that missed the slow ones has a low mean and sees little
+/// spread, so that its own spread says nothing about how far off it is.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Spread(f64);
+
+impl Default for Spread {
+    fn default() -> Self {
+        Self(1.0)
+    }
+}
+
+impl Spread {
+    /// Takes a window; gives three standard errors of its mean, as a part of it.
+    pub(super) fn noise(&mut self, measured: Measured) -> f64 {
+        self.0 += (measured.spread - self.0) * 0.5 * measured.n / (measured.n + 8.0);
+        3.0 * self.0 / measured.n.sqrt()
+    }
+}
+
+/// The first fetches of a round trip while the limit doubles: how long they took, against those of the rounds before.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Round {
-    began: Instant,
-    starts: u32,
-    last: Option<Instant>,
-    /// How many were in flight at a time when they began, and in the last round that was fast enough.
+    window: Window,
+    /// How many were in flight when they began.
     level: u32,
-    proven: u32,
-    samples: u32,
-    fastest: f64,
-    /// The fastest answer of the rounds before.
+    /// Seconds that an answer takes where nothing waits.
     best: Option<f64>,
 }
 
 impl Round {
     pub(super) fn new(began: Instant, best: Option<f64>) -> Self {
-        Self { began, starts: 0, last: None, level: 0, proven: 0, samples: 0, fastest: f64::INFINITY, best }
+        Self { window: Window::new(began), level: 0, best }
     }
 
-    pub(super) fn started(&mut self, now: Instant, in_flight: u32) {
-        if self.starts < FIRST || self.last == Some(now) {
-            self.starts += 1;
-            self.last = Some(now);
+    pub(super) fn started(&mut self, now: Instant, in_flight: u32, limit: u32) {
+        // At the very first there is one at a time.
+        if self.window.started(now, limit.min(FIRST)) {
             self.level = self.level.max(in_flight);
         }
     }
 
-    /// The fastest answer, once there are enough.
-    pub(super) fn answered(&mut self, started: Instant, took: Duration) -> Option<f64> {
-        if started < self.began || self.last.is_none_or(|last| started > last) {
-            return None;
-        }
-        self.samples += 1;
-        self.fastest = self.fastest.min(took.as_secs_f64().max(SHORTEST));
-        (self.samples >= self.level.clamp(1, FIRST)).then_some(self.fastest)
+    pub(super) fn answered(&mut self, started: Instant, took: Duration) {
+        self.window.answered(started, took);
     }
 
-    /// How many times slower than before, where that is too much.
-    pub(super) fn excess(&self, fastest: f64) -> Option<f64> {
-        self.best.map(|best| fastest / best).filter(|excess| *excess > SLOWER)
+    pub(super) fn left(&mut self, started: Instant) -> bool {
+        self.window.left(started)
+    }
+
+    /// Once it is over: how many times slower than before it was, where that is too much.
+    pub(super) fn excess(&mut self, spread: &mut Spread) -> Option<f64> {
+        let measured = self.window.measured(1)?;
+        let (mean, noise) = (measured.mean, spread.noise(measured));
+        let bound = mean * (1.0 + noise);
+        let best = *self.best.get_or_insert(bound);
+        self.best = Some(best.min(bound));
+        Some(mean / best).filter(|excess| *excess > SLOWER.max(1.0 + noise.min(1.0)))
+    }
+
+    pub(super) fn best(&self) -> Option<f64> {
+        self.best
     }
 
     pub(super) fn level(&self) -> f64 {
         f64::from(self.level.max(1))
-    }
-
-    /// The limit may be twice what is proven.
-    pub(super) fn highest(&self) -> f64 {
-        2.0 * f64::from(self.proven.max(1))
-    }
-
-    /// The round after one that was fast enough.
-    pub(super) fn next(&self, now: Instant, fastest: f64) -> Self {
-        let best = self.best.map_or(fastest, |best| best.min(fastest));
-        Self { proven: self.level.max(self.proven), ..Self::new(now, Some(best)) }
     }
 }
