@@ -113,8 +113,8 @@ impl Error {
         self.0.kind.code().starts_with("connect.") || self.0.kind == ErrorKind::TimeoutConnect
     }
 
-    /// The request never left this machine, which has no room for it: nobody else is to blame. The kind says what there is
-    /// too little of: [`ErrorKind::LocalDescriptors`] keeps every host waiting, [`ErrorKind::LocalPorts`] only one.
+    /// This machine had no room for it: nobody else is to blame. The kind says what there was too little of:
+    /// [`ErrorKind::LocalDescriptors`] keeps every host waiting, [`ErrorKind::LocalPorts`] only one.
     pub fn is_local(&self) -> bool {
         self.0.kind.code().starts_with("local.")
     }
@@ -252,7 +252,11 @@ kinds! {
     /// All ports from our addresses to this one are in use; other destinations are free. The URL goes back to its queue. Add
     /// source addresses, or widen the system's range of ports.
     LocalPorts = "local.ports", WhenRoom;
-    /// This process is out of something else: more bodies wait for the disk than may. The URL goes back to its queue.
+    /// The byte budget had no room for the whole body before the `total` deadline. Retried. Raise the budget, or make the
+    /// parser faster.
+    LocalBytes = "local.bytes", AfterBackoff;
+    /// This process is out of something else: more bodies wait for the disk than may, or there were too many lookups or
+    /// handshakes before this one. The URL goes back to its queue.
     LocalResource = "local.resource", WhenRoom;
     /// The proxy could not be reached. Not held against the target. Retried.
     ProxyConnect = "proxy.connect", AfterBackoff;

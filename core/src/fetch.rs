@@ -163,9 +163,18 @@ pub struct FetchCx {
 
 struct State {
     timings: Timings,
-    /// With the stalls of the loop when it began, in microseconds that wrap: a fetch is small.
-    phase: Option<(Phase, Instant, u32)>,
+    phase: Option<Current>,
     booking: Option<Booking>,
+}
+
+/// The phase that a fetch is in.
+struct Current {
+    phase: Phase,
+    since: Instant,
+    /// The stalls of the loop when it began, in microseconds that wrap: a fetch is small.
+    stalled: u32,
+    /// What there is no room for.
+    waits_for: Option<ErrorKind>,
 }
 
 impl FetchCx {
@@ -308,9 +317,30 @@ impl FetchCx {
         let stalled = self.stalled(now);
         let mut state = self.state();
         Self::end_phase(&mut state, now, stalled);
-        state.phase = Some((phase, now, stalled));
+        state.phase = Some(Current { phase, since: now, stalled, waits_for: None });
         drop(state);
         self.tell(|| now, What::Phase(phase));
+    }
+
+    /// Says that nothing goes on until there is room; `kind` says for what. It ends with the next phase.
+    pub(crate) fn waits_for(&self, kind: ErrorKind) {
+        self.phase(Phase::Local);
+        if let Some(current) = self.state().phase.as_mut() {
+            current.waits_for = Some(kind);
+        }
+    }
+
+    /// The attempt was cut off by its total deadline. Where it waited for room, that is what it failed for.
+    pub(crate) fn cut_off(&self, error: Error) -> Error {
+        let total = self.limits.deadlines.total;
+        let Some(kind) = self.state().phase.as_ref().and_then(|current| current.waits_for) else { return error };
+        let what = match kind {
+            ErrorKind::LocalPorts => "find a free port",
+            ErrorKind::LocalDescriptors => "find a free descriptor",
+            ErrorKind::LocalBytes => "find room for the body",
+            _ => "have its turn",
+        };
+        Error::new(kind, format!("{what} within {total:?}"))
     }
 
     /// Says that the fetch has a connection to `remote`, which served another request before where it is `reused`. For
@@ -325,7 +355,7 @@ impl FetchCx {
     }
 
     fn end_phase(state: &mut State, now: Instant, stalled: u32) {
-        if let Some((phase, since, before)) = state.phase.take() {
+        if let Some(Current { phase, since, stalled: before, .. }) = state.phase.take() {
             let took = now.saturating_duration_since(since);
             let ours = Duration::from_micros(stalled.wrapping_sub(before).into()).min(took);
             let slot = state.timings.slot(phase);
@@ -414,8 +444,8 @@ impl FetchCx {
     pub async fn book(&self, bytes: u64) {
         let Some(reader) = self.state().booking.as_mut().map(Booking::reader) else { return };
         let Some(mut growth) = reader.book(bytes) else { return };
-        let phase = self.state().phase.map(|(phase, ..)| phase);
-        self.phase(Phase::Local);
+        let phase = self.state().phase.as_ref().map(|current| current.phase);
+        self.waits_for(ErrorKind::LocalBytes);
         growth.granted().await;
         if let Some(phase) = phase {
             self.phase(phase);

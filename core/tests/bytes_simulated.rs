@@ -9,7 +9,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tidegate::sim::{Host, Reply, Sim};
 use tidegate::{
-    Batch, Builder, Crawl, Handle, Limits, Output, Page, ParseError, Profile, Report, Request, Scope, Sink, SinkError,
+    Batch, Builder, Crawl, Handle, Limits, Output, Overrides, Page, ParseError, Profile, Report, Request, Scope, Sink,
+    SinkError,
 };
 
 const MS: Duration = Duration::from_millis(1);
@@ -98,6 +99,27 @@ fn a_server_that_is_silent_is_still_idle() {
         let report = crawl(&sim, 22 * STEP).run().await.expect("it ends well");
         let errors: Vec<_> = report.totals.errors.into_iter().collect();
         assert_eq!((report.totals.counters.ok, errors), (URLS as u64 - 1, vec![("timeout.idle", 1)]));
+    });
+}
+
+// H5
+#[test]
+fn who_finds_no_room_before_its_deadline_blames_nobody() {
+    Sim::check(0..2, |sim| async move {
+        // Each has more than what is shared, and the first needs longer than the second may.
+        for (n, pause) in [(0, SECOND), (1, MS)] {
+            let host = Host::http(move |_| Reply::ok(vec![b'x'; 600 << 10]).after(SECOND * n).drip(8 << 10, pause));
+            sim.net().host(Sim::address_of(&format!("h{n}.test")), host);
+        }
+        let mut bounds = limits(SECOND * 10);
+        bounds.deadlines.total = SECOND * 100;
+        let mut short = Overrides::default();
+        short.total_timeout = Some(SECOND * 20);
+        let seeds = [Request::get("http://h0.test/"), Request::get("http://h1.test/").with_overrides(short)];
+        let crawl = Crawl::builder::<()>(sim.runtime()).profile(Profile::list()).limits(bounds).retries(0);
+        let report = crawl.byte_budget(11 * STEP).seeds(seeds).run().await.expect("it ends well");
+        let errors: Vec<_> = report.totals.errors.clone().into_iter().collect();
+        assert_eq!((report.totals.counters.ok, errors), (1, vec![("local.bytes", 1)]), "{report}");
     });
 }
 

@@ -5,10 +5,12 @@ use std::time::Duration;
 
 use futures::future::join_all;
 use tidegate::http::HttpFetcher;
-use tidegate::sim::{Host, Reply, Sim};
+use tidegate::sim::{Host, PeerRequest, Reply, Sim};
 use tidegate::{Crawl, FetchCx, Fetcher, Ledger, LedgerLimits, Profile, Request, Scope};
 
 const HOSTS: usize = 4;
+
+const SECOND: Duration = Duration::from_secs(1);
 
 fn ledger(sockets: u32, ports: u32) -> Ledger {
     let mut limits = LedgerLimits::default();
@@ -145,4 +147,31 @@ fn a_crawl_knows_how_many_descriptors_and_ports_there_are() {
         sim.net().limit_descriptors(None);
         assert_eq!(sim.runtime().ledger_limits().sockets, LedgerLimits::default().sockets);
     });
+}
+
+// H1, H2
+#[test]
+fn who_finds_no_socket_before_its_deadline_goes_back_and_has_not_been_tried() {
+    // Somebody else has the one socket, or the one port to the host, for longer than a fetch may take.
+    for (sockets, ports, other) in [(1, 9, "h1"), (9, 1, "h0")] {
+        Sim::check(0..2, |sim| async move {
+            let slow = |asked: &PeerRequest| if asked.path == "/slow" { vec![b'x'; 7_000] } else { vec![b'x'; 100] };
+            let host = Host::http(move |asked| Reply::ok(slow(asked)).drip(100, SECOND));
+            ["h0.test", "h1.test"].into_iter().for_each(|name| sim.net().host(Sim::address_of(name), host.clone()));
+            let fetcher = HttpFetcher::builder(&sim.runtime()).ledger(ledger(sockets, ports)).build().expect("valid");
+            let (others, runtime) = (fetcher.clone(), sim.runtime());
+            sim.spawn(async move {
+                let request = Request::get(format!("http://{other}.test/slow"));
+                others.fetch(&request, &FetchCx::detached(&runtime)).await.expect("in time");
+            });
+            sim.sleep(SECOND).await;
+            let mut profile = Profile::list();
+            profile.limits.deadlines.total = SECOND * 20;
+            let crawl = Crawl::builder::<()>(sim.runtime()).profile(profile).fetcher(fetcher).retries(0);
+            let report = crawl.seed(Request::get("http://h0.test/")).run().await.expect("it ends well");
+            let counters = &report.totals.counters;
+            assert_eq!((counters.ok, counters.error), (1, 0), "{report} {:?}", report.totals.errors);
+            assert!(report.totals.elapsed > SECOND * 60, "{report}");
+        });
+    }
 }

@@ -43,7 +43,8 @@ pub(super) async fn fetch(fetcher: Arc<dyn Fetcher>, request: Arc<Request>, cx: 
     cx.set_local(cx.now().saturating_duration_since(cx.started()));
     let work = contained(ErrorKind::FetcherPanic, async { fetcher.fetch(&request, &cx).await });
     let total = cx.limits().deadlines.total;
-    let result = cx.timeout(total, ErrorKind::TimeoutTotal, "fetch the URL", work).await.and_then(|result| result);
+    let result = cx.timeout(total, ErrorKind::TimeoutTotal, "fetch the URL", work).await;
+    let result = result.unwrap_or_else(|error| Err(cx.cut_off(error)));
     let timings = cx.finish();
     Message::Fetched { job, end: FetchEnd { result, timings, booking: cx.take_booking(), at: cx.wall_clock() } }
 }

@@ -121,7 +121,7 @@ impl Connector {
         limits: &Limits,
         cx: &FetchCx,
     ) -> Result<Box<dyn Io>, Error> {
-        let _turn = self.ledger.handshake(|| cx.phase(Phase::Local)).await;
+        let _turn = self.ledger.handshake(|| cx.waits_for(ErrorKind::LocalResource)).await;
         cx.phase(Phase::Tls);
         let (host, _) = endpoint(url)?;
         let attempted = format!("shake hands over TLS with {} at {}", host, peer.addr);
@@ -202,13 +202,14 @@ impl Connector {
         if let Some(socket) = self.ledger.try_book(to, sources, cx.now()) {
             return Ok(socket);
         }
-        cx.phase(Phase::Local);
         let mut place = self.ledger.wait(to, sources);
         loop {
             if let Some(conn) = idle.take(sources, cx).await {
                 return Err(conn);
             }
-            if self.ledger.lacks_ports(to, sources) {
+            let lacks_ports = self.ledger.lacks_ports(to, sources);
+            cx.waits_for(if lacks_ports { ErrorKind::LocalPorts } else { ErrorKind::LocalDescriptors });
+            if lacks_ports {
                 if self.ledger.has_idle(to) {
                     self.ledger.evict_to(to);
                 }
@@ -239,7 +240,7 @@ impl Connector {
         };
         let name = Name::new(domain)
             .ok_or_else(|| Error::new(ErrorKind::UrlInvalid, format!("look up {domain:?}, which is no host name")))?;
-        let _turn = self.ledger.lookup(|| cx.phase(Phase::Local)).await;
+        let _turn = self.ledger.lookup(|| cx.waits_for(ErrorKind::LocalResource)).await;
         cx.phase(Phase::Dns);
         let attempted = format!("look up {name}");
         let limit = limits.deadlines.dns;

@@ -117,6 +117,17 @@ fn reason(now: &Snapshot) -> String {
     if let Some(cpu) = recent.cpu {
         line.push_str(&format!(", CPU {:.0} %", cpu * 100.0));
     }
+    let booked = &now.booked;
+    if booked.waiting > 0 {
+        let (waiting, sockets, ports) = (booked.waiting, booked.sockets, booked.ports);
+        line.push_str(&format!(", {waiting} wait at {} of {} sockets", sockets.now, sockets.most));
+        line.push_str(&format!(" and {} of {} ports", ports.now, ports.most));
+    }
+    if booked.waiting_for_bytes > 0 {
+        let mb = |bytes: u64| bytes as f64 / 1e6;
+        let (now, most) = (mb(booked.body_bytes.now), mb(booked.body_bytes.most));
+        line.push_str(&format!(", {} wait at {now:.0} of {most:.0} MB", booked.waiting_for_bytes));
+    }
     let mut bounds: Vec<_> = now.bounds.iter().filter(|share| share.recent >= 0.01).collect();
     bounds.sort_by(|a, b| b.recent.total_cmp(&a.recent));
     let bounds: Vec<_> =
