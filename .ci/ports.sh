@@ -62,7 +62,7 @@ fetch() {
     peak=$(most "$work/rc")
     [ "$(cat "$work/rc")" = 0 ] || { cat "$work/err"; echo "the run failed"; exit 1; }
     ok=$(grep -c '"outcome":"ok"' "$work/out" || true)
-    shown=$(grep -c 'local.resource\|EADDRNOTAVAIL\|os error 99' "$work/out" "$work/err" | awk -F: '{n += $2} END {print n}')
+    shown=$(grep -c 'local\.\|EADDRNOTAVAIL\|os error 99' "$work/out" "$work/err" | awk -F: '{n += $2} END {print n}')
 }
 
 # $1 is what is claimed, the rest a test.

@@ -44,6 +44,11 @@ pub struct LoadOptions {
     pub body: Option<Bytes>,
     /// How long each answer is held back; not at all by default.
     pub delay: Duration,
+    /// Requests that are held back at a time; further ones stand in line. 0, the default: all of them.
+    pub slots: usize,
+    /// Part of itself by which an answer is held back longer for each further `slots` requests that are open. 0, the
+    /// default: none.
+    pub slowdown: f64,
     /// Requests to `/gate` that are answered together, as soon as so many have come; 0, the default, waits for
     /// [`LoadServer::release`].
     pub gate: usize,
@@ -62,6 +67,8 @@ impl Default for LoadOptions {
             body_bytes: 1024,
             body: None,
             delay: Duration::ZERO,
+            slots: 0,
+            slowdown: 0.0,
             gate: 0,
             threads: 1,
             max_connections: 50_000,
@@ -140,6 +147,7 @@ struct Shared {
     usual: Bytes,
     usual_head: usize,
     delay: Duration,
+    slots: Option<Slots>,
     piece: Bytes,
     tls: Option<Identity>,
     gate: Gate,
@@ -147,6 +155,14 @@ struct Shared {
     connections: AtomicU64,
     open: AtomicU64,
     peak: AtomicU64,
+}
+
+/// What a server is made of that gets slower the more is asked of it.
+struct Slots {
+    count: usize,
+    slowdown: f64,
+    free: Semaphore,
+    open: AtomicU64,
 }
 
 #[derive(Default)]
@@ -163,7 +179,8 @@ impl LoadServer {
     /// # Errors
     /// Where the port is taken, or there are no descriptors or threads left.
     pub fn start(options: LoadOptions) -> io::Result<Self> {
-        let LoadOptions { port, body_bytes, body, delay, gate, threads, max_connections, tls } = options;
+        let LoadOptions { port, body_bytes, body, delay, slots, slowdown, gate, threads, max_connections, tls } =
+            options;
         let body = body.unwrap_or_else(|| filler(body_bytes));
         let mut usual = head(body.len() as u64);
         let usual_head = usual.len();
@@ -172,6 +189,7 @@ impl LoadServer {
             usual: usual.into(),
             usual_head,
             delay,
+            slots: (slots > 0).then(|| Slots::new(slots, slowdown)),
             piece: filler(PIECE),
             tls: tls.then(Identity::make).transpose()?,
             gate: Gate { size: gate, ..Gate::default() },
@@ -263,6 +281,24 @@ impl Shared {
             peak: self.peak.load(Ordering::Relaxed),
             at_gate: *self.gate.waiting(),
         }
+    }
+}
+
+impl Slots {
+    fn new(count: usize, slowdown: f64) -> Self {
+        let count = count.min(Semaphore::MAX_PERMITS);
+        Self { count, slowdown, free: Semaphore::new(count), open: AtomicU64::new(0) }
+    }
+
+    async fn hold_back(&self, time: Duration) {
+        self.open.fetch_add(1, Ordering::Relaxed);
+        // It is never closed.
+        let slot = self.free.acquire().await;
+        let count = self.count as f64;
+        let beyond = (self.open.load(Ordering::Relaxed) as f64 - count).max(0.0) / count;
+        sleep(time.mul_f64(1.0 + self.slowdown * beyond)).await;
+        self.open.fetch_sub(1, Ordering::Relaxed);
+        drop(slot);
     }
 }
 
@@ -417,7 +453,10 @@ async fn connection(mut stream: impl Stream, shared: &Shared) -> io::Result<()> 
                 stream.write(&head(length), body, &shared.piece).await?;
                 continue;
             }
-            Wanted::Usual { delay } => sleep(delay).await,
+            Wanted::Usual { delay } => match &shared.slots {
+                Some(slots) => slots.hold_back(delay).await,
+                None => sleep(delay).await,
+            },
             Wanted::Gate => shared.gate.pass().await,
         }
         let answer = if head_only { &shared.usual[..shared.usual_head] } else { &shared.usual[..] };

@@ -113,6 +113,12 @@ impl Error {
         self.0.kind.code().starts_with("connect.") || self.0.kind == ErrorKind::TimeoutConnect
     }
 
+    /// The request never left this machine, which has no room for it: nobody else is to blame. The kind says what there is
+    /// too little of: [`ErrorKind::LocalDescriptors`] keeps every host waiting, [`ErrorKind::LocalPorts`] only one.
+    pub fn is_local(&self) -> bool {
+        self.0.kind.code().starts_with("local.")
+    }
+
     /// The name could not be resolved.
     pub fn is_dns(&self) -> bool {
         self.0.kind.code().starts_with("dns.") || self.0.kind == ErrorKind::TimeoutDns
@@ -240,7 +246,13 @@ kinds! {
     ConnectFailed = "connect.failed", AfterBackoff;
     /// No connection within the `connect` deadline, over all addresses. Retried.
     TimeoutConnect = "timeout.connect", AfterBackoff;
-    /// This process or machine is out of descriptors, ports or memory for sockets. The URL goes back to its queue.
+    /// This process or machine has no descriptor, or no memory, for another socket, wherever it leads. The URL goes back to
+    /// its queue. Raise the limit of descriptors or lower that of sockets in flight.
+    LocalDescriptors = "local.descriptors", WhenRoom;
+    /// All ports from our addresses to this one are in use; other destinations are free. The URL goes back to its queue. Add
+    /// source addresses, or widen the system's range of ports.
+    LocalPorts = "local.ports", WhenRoom;
+    /// This process is out of something else: more bodies wait for the disk than may. The URL goes back to its queue.
     LocalResource = "local.resource", WhenRoom;
     /// The proxy could not be reached. Not held against the target. Retried.
     ProxyConnect = "proxy.connect", AfterBackoff;
@@ -296,6 +308,9 @@ kinds! {
     RedirectTooMany = "redirect.too_many", Never;
     /// The rules of the host (robots.txt) could not be had, so that nothing is allowed for now. Retried.
     RobotsUnavailable = "robots.unavailable", AfterBackoff;
+    /// The host has failed for as long as [`breaker`](crate::Builder::breaker) allows, so that this URL was not asked for.
+    /// Not retried in this crawl; give it to a later one.
+    HostUnavailable = "host.unavailable", Never;
     /// The parser returned an error: the page is not what it expects. Not retried.
     ParserFailed = "parser.failed", Never;
     /// The parser says the page is damaged and no retry will help.

@@ -12,10 +12,9 @@ use url::Url;
 
 use crate::observer::{FetchWatch, What};
 use crate::rt::{PhaseTimer, Runtime, SliceClock, Wheel};
-use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::sync::{Mutex, MutexGuard};
 use crate::time::later;
-use crate::{Accept, Error, ErrorKind, Head, Ledger, Limits, Request, Response};
+use crate::{Accept, BodyBytes, Booking, Error, ErrorKind, Head, Ledger, Limits, Request, Response};
 
 /// Brings the answer to a request. [`HttpFetcher`](crate::http::HttpFetcher) is the one that ships.
 ///
@@ -71,7 +70,7 @@ where
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Phase {
-    /// Admitted, not yet begun: our own lag.
+    /// Admitted, not yet begun, or waiting for room: our own lag.
     Local,
     /// Name to addresses.
     Dns,
@@ -105,8 +104,8 @@ impl Phase {
 pub struct Timings {
     /// From submission to the start of the last attempt: queue, politeness, back-off.
     pub queue: Option<Duration>,
-    /// What our own loop added: from admission to the first poll, and the time that the loop stood still within the phases
-    /// below, of which they are free.
+    /// What this machine added: from admission to the first poll, waiting for room in the ledger and in the byte budget, and
+    /// the time that the loop stood still within the phases below, of which they are free.
     pub local: Option<Duration>,
     /// Name resolution.
     pub dns: Option<Duration>,
@@ -132,45 +131,6 @@ impl Timings {
             Phase::FirstByte => &mut self.first_byte,
             Phase::Body => &mut self.body,
         }
-    }
-}
-
-/// The bytes of bodies that are in memory now, over the whole crawl.
-///
-/// For now it grants everything; the engine reads it and stops admitting above the byte budget.
-#[derive(Debug, Default)]
-pub(crate) struct BodyBytes {
-    bytes: AtomicU64,
-}
-
-impl BodyBytes {
-    /// Bytes booked now.
-    pub(crate) fn bytes(&self) -> u64 {
-        self.bytes.load(Ordering::Relaxed)
-    }
-}
-
-/// Bytes booked against a [`BodyBytes`]; given back on drop.
-#[derive(Debug)]
-pub(crate) struct Booking {
-    ledger: Arc<BodyBytes>,
-    bytes: u64,
-}
-
-impl Booking {
-    fn new(ledger: Arc<BodyBytes>) -> Self {
-        Self { ledger, bytes: 0 }
-    }
-
-    fn grow(&mut self, bytes: u64) {
-        self.bytes += bytes;
-        self.ledger.bytes.fetch_add(bytes, Ordering::Relaxed);
-    }
-}
-
-impl Drop for Booking {
-    fn drop(&mut self) {
-        self.ledger.bytes.fetch_sub(self.bytes, Ordering::Relaxed);
     }
 }
 
@@ -446,16 +406,37 @@ impl FetchCx {
         .await
     }
 
-    /// Books bytes of a body before they are kept. Grants everything for now.
-    #[allow(clippy::unused_async, reason = "it waits once the ledger refuses")]
+    /// Books bytes of a body before they are kept. Where the crawl's byte budget is spent it waits, and that time is no time
+    /// of the phase: a fetch that waits reads nothing, and lets none of its deadlines but the total one run meanwhile.
+    ///
+    /// # Cancel safety
+    /// Dropping it passes the turn on; what was booked before stays so until the body is dropped.
     pub async fn book(&self, bytes: u64) {
-        if let Some(booking) = self.state().booking.as_mut() {
-            booking.grow(bytes);
+        let Some(reader) = self.state().booking.as_mut().map(Booking::reader) else { return };
+        let Some(mut growth) = reader.book(bytes) else { return };
+        let phase = self.state().phase.map(|(phase, ..)| phase);
+        self.phase(Phase::Local);
+        growth.granted().await;
+        if let Some(phase) = phase {
+            self.phase(phase);
         }
     }
 
+    /// Its bytes are booked without waiting: of an embedder's own fetch, for which a sink may wait, and with it the pages
+    /// that would have to make room.
+    #[must_use]
+    pub(crate) fn booking_at_once(self) -> Self {
+        if let Some(booking) = self.state().booking.as_mut() {
+            booking.never_waits();
+        }
+        self
+    }
+
+    /// The attempt is over: what it has booked goes with the body.
     pub(crate) fn take_booking(&self) -> Option<Booking> {
-        self.state().booking.take()
+        let mut booking = self.state().booking.take()?;
+        booking.end();
+        Some(booking)
     }
 
     /// Whether the loop wants its thread back: a fetch that has more to read then calls [`yield_now`](Self::yield_now).
@@ -482,6 +463,3 @@ impl std::fmt::Debug for FetchCx {
         f.debug_struct("FetchCx").field("job", &self.job).field("attempt", &self.attempt).finish_non_exhaustive()
     }
 }
-
-#[cfg(all(test, tidegate_loom))]
-mod loom_tests;

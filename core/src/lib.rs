@@ -119,13 +119,13 @@ pub use self::drive::{
 };
 pub use self::engine::Shutdown;
 pub use self::error::{Error, ErrorKind, RetryTime};
-use self::fetch::{BodyBytes, Booking};
 pub use self::fetch::{FetchCx, Fetcher, Phase, Timings};
 pub use self::frontier::{
     Added, Frontier, FrontierError, LeaseId, Leased, MemoryFrontier, Recurring, StreamFrontier, Verdict,
 };
 pub use self::host::{HostCx, HostPolicy, HostRules};
-pub use self::ledger::{Ledger, LedgerLimits, LedgerUsage};
+use self::ledger::{BodyBytes, Booking};
+pub use self::ledger::{Booked, Ledger, LedgerLimits, LedgerUsage, Share};
 pub use self::limits::{Deadlines, Limits};
 pub use self::machine::{Machine, raise_descriptor_limit};
 pub use self::observer::Observer;

@@ -417,9 +417,9 @@ fn the_byte_budget_counts_pages_until_they_are_parsed() {
             (report.totals.bytes_in_memory_peak, *last.lock().expect("not poisoned"))
         });
         sim.end();
-        // One at a time, or two.
+        // The parser is slow: either the pages that wait for it hold up what comes, or nothing does.
         assert_eq!(last > SECOND * 2, is_held_up, "{last:?}");
-        assert!(peak > 20 << 16, "the parser is slow: {peak}");
+        assert!(if is_held_up { peak == 1 << 16 } else { peak > 20 << 16 }, "{peak}");
     }
 }
 

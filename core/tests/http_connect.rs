@@ -94,13 +94,15 @@ fn our_own_shortage_is_not_the_targets_fault() {
     use nix::errno::Errno;
     for code in [Errno::EMFILE, Errno::ENFILE, Errno::ENOBUFS, Errno::ENOMEM] {
         let error = fetch(&[errno(code), GOOD], limits()).expect_err("no descriptor");
-        assert_eq!((error.kind(), error.retry_time()), (ErrorKind::LocalResource, RetryTime::WhenRoom), "{code}");
+        assert_eq!((error.kind(), error.retry_time()), (ErrorKind::LocalDescriptors, RetryTime::WhenRoom), "{code}");
     }
     let (taken, refused) = (errno(Errno::EADDRNOTAVAIL), errno(Errno::ECONNREFUSED));
     for addrs in [&[taken][..], &[taken, refused], &[refused, taken]] {
         let error = fetch(addrs, limits()).expect_err("no port");
-        assert_eq!((error.kind(), error.retry_time()), (ErrorKind::LocalResource, RetryTime::WhenRoom), "{addrs:?}");
+        assert_eq!((error.kind(), error.retry_time()), (ErrorKind::LocalPorts, RetryTime::WhenRoom), "{addrs:?}");
     }
+    assert!(fetch(&[taken], limits()).expect_err("no port").is_local());
+    assert!(!fetch(&[refused], limits()).expect_err("refused").is_local());
     assert_eq!(fetch(&[taken, GOOD], limits()).expect("ports are counted by destination").ip(), IpAddr::from(GOOD));
     for (code, kind) in [
         (Errno::ECONNREFUSED, ErrorKind::ConnectRefused),

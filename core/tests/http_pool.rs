@@ -244,7 +244,7 @@ fn parked_connections_give_their_descriptors() {
         // The ledger has learnt how many there are, and closes what is parked before it dials; then nothing is left to close.
         short.0.store(3, Ordering::SeqCst);
         for left in [2, 1] {
-            assert_eq!(get(&rt, &fetcher, &first).await, Err(ErrorKind::LocalResource));
+            assert_eq!(get(&rt, &fetcher, &first).await, Err(ErrorKind::LocalDescriptors));
             assert_eq!((short.0.load(Ordering::SeqCst), fetcher.idle_connections()), (left, 0));
         }
     });

@@ -129,6 +129,7 @@ fn rates_quantiles_and_littles_law_are_those_of_the_window() {
             .requests(futures::stream::iter(urls))
             .max_in_flight(number(10))
             .max_in_flight_per_host(None)
+            .adaptive(false)
             .window(SECOND * 2)
             .start()
             .expect("valid");
@@ -156,6 +157,40 @@ fn rates_quantiles_and_littles_law_are_those_of_the_window() {
     });
 }
 
+/// Eight at a time of a host with two ports, whose bodies come slowly.
+#[test]
+fn a_snapshot_says_what_is_booked_and_of_how_much() {
+    Sim::check(0..2, |sim| async move {
+        for n in 0..4 {
+            let host = Host::http(|_| Reply::ok(vec![b'x'; 100_000]).drip(1_000, MS * 50));
+            sim.net().host(Sim::address_of(&format!("h{n}.test")), host);
+        }
+        sim.net().limit_descriptors(Some(6));
+        sim.net().limit_ports(Some(2));
+        let urls = (0..8).map(|n| Request::get(format!("http://h{}.test/{n}", n % 4)));
+        let own = crawl(&sim)
+            .byte_budget(5 << 16)
+            .max_in_flight_per_host(None)
+            .adaptive(false)
+            .seeds(urls)
+            .start()
+            .expect("valid");
+        let handle = own.handle();
+        sim.sleep(SECOND * 2).await;
+        let booked = handle.snapshot().booked;
+        let share = |share: tidegate::Share| (share.now, share.most);
+        assert_eq!((share(booked.sockets), share(booked.ports)), ((6, 6), (2, 2)), "{booked:?}");
+        assert_eq!((share(booked.handshakes), share(booked.lookups)), ((0, 64), (0, 256)), "{booked:?}");
+        // One body alone may have more than that, so that they are read one by one.
+        assert_eq!((share(booked.body_bytes), booked.waiting_for_bytes), ((1 << 16, 5 << 16), 5), "{booked:?}");
+        let report = own.await.expect("it ends well");
+        assert_eq!((report.totals.counters.ok, report.totals.booked.body_bytes.now), (8, 0), "{report}");
+        assert_eq!(report.totals.booked.sockets.now, u64::from(report.totals.booked.idle));
+        sim.sleep(MS).await;
+        assert_eq!(handle.snapshot().booked.sockets.now, 0, "the fetcher has gone");
+    });
+}
+
 #[cfg(feature = "serde")]
 #[test]
 fn a_snapshot_is_serialised_by_the_names_of_its_fields() {
@@ -170,6 +205,12 @@ fn a_snapshot_is_serialised_by_the_names_of_its_fields() {
         assert_eq!(json["status"]["200"], 20);
         assert!(json["elapsed"].is_f64() && json["latency"]["total"]["run"]["p99"].is_f64(), "{json}");
         assert!(json["recent"]["littles_law"]["l"].is_f64() && json["recent"]["cpu"].is_null(), "{json}");
+        assert_eq!(
+            json["booked"]["sockets"],
+            serde_json::json!({ "now": 0, "most": 0 }),
+            "its fetcher keeps no ledger"
+        );
+        assert_eq!(json["booked"]["body_bytes"]["most"], 256 << 20);
         let bounds = json["bounds"].as_array().expect("a list");
         assert!(bounds.iter().all(|b| b["bound"].is_string() && b["time"].is_f64()), "{json}");
     });

@@ -16,6 +16,12 @@ struct Args {
     /// How long each usual answer is held back, in milliseconds.
     #[arg(long, default_value_t = 0)]
     delay_ms: u64,
+    /// Usual answers that are held back at a time; 0 for no limit.
+    #[arg(long, default_value_t = 0)]
+    slots: usize,
+    /// Part of itself by which an answer is held back longer for each further `slots` open requests.
+    #[arg(long, default_value_t = 0.0)]
+    slowdown: f64,
     /// Length of the usual body.
     #[arg(long, default_value_t = 1024)]
     bytes: usize,
@@ -34,7 +40,7 @@ struct Args {
 }
 
 fn main() -> io::Result<()> {
-    let Args { port, delay_ms, bytes, gate, threads, cores, tls } = Args::parse();
+    let Args { port, delay_ms, slots, slowdown, bytes, gate, threads, cores, tls } = Args::parse();
     if !cores.is_empty() {
         keep_to_cores(cores)?;
     }
@@ -42,6 +48,8 @@ fn main() -> io::Result<()> {
     let mut options = LoadOptions::default();
     options.port = port;
     options.delay = Duration::from_millis(delay_ms);
+    options.slots = slots;
+    options.slowdown = slowdown;
     options.body_bytes = bytes;
     options.gate = gate;
     options.threads = threads;

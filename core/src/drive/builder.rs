@@ -56,6 +56,7 @@ pub struct Builder<I> {
     profile: Profile,
     config: Config,
     max_in_flight: Option<NonZeroU32>,
+    byte_budget: Option<u64>,
     user_agent: Option<String>,
     seeds: Vec<Request>,
     frontier: Option<Box<dyn Frontier>>,
@@ -97,6 +98,7 @@ impl<I: Send + 'static> Builder<I> {
             profile: Profile::crawl(),
             config: Config { seed, ..Config::default() },
             max_in_flight: None,
+            byte_budget: None,
             user_agent: None,
             seeds: Vec::new(),
             frontier: None,
@@ -250,6 +252,23 @@ impl<I: Send + 'static> Builder<I> {
         self
     }
 
+    /// Whether to find out how many fetches at a time each host can bear, up to
+    /// [`max_in_flight_per_host`](Self::max_in_flight_per_host): by how long its answers take, by failures, and by 429 and
+    /// 503, after which the pace at which it answered is kept. On by default. With `false` the limit is used as it is.
+    pub fn adaptive(mut self, adaptive: bool) -> Self {
+        self.config.adaptive = adaptive;
+        self
+    }
+
+    /// A circuit breaker for each host: after so many failures in a row (16 by default) it is left alone, but for a probe
+    /// now and then; what it has not answered after `patience` (60 s) settles. `None` for no breaker: each URL is tried
+    /// by itself, and a 429 or 503 counts as one of its tries.
+    pub fn breaker(mut self, failures: Option<NonZeroU32>, patience: Duration) -> Self {
+        self.config.breaker = failures.map(NonZeroU32::get);
+        self.config.host_patience = patience;
+        self
+    }
+
     /// Fetches in flight for an address, whatever the hosts on it; no limit of its own by default.
     pub fn max_in_flight_per_address(mut self, fetches: Option<NonZeroU32>) -> Self {
         self.config.per_address = fetches.map(NonZeroU32::get);
@@ -293,10 +312,17 @@ impl<I: Send + 'static> Builder<I> {
         self
     }
 
-    /// Bytes of bodies in memory above which nothing is started while anything is in flight: 256 MiB. What is in flight may
-    /// go beyond it, each body up to its own limit.
+    /// Bytes of bodies in memory, from their first byte until the page was parsed: 256 MiB, or an eighth of the memory that the
+    /// container or the machine has ([`LedgerLimits::body_bytes`](crate::LedgerLimits::body_bytes)).
+    ///
+    /// They are booked 64 KiB at a time as they come; a fetch that waits for its server has none. Of the budget one whole body
+    /// ([`Limits::body_wire`]) is kept back. When the rest is spent nothing is started, and only the oldest fetch that wants
+    /// more goes on reading; the others wait, and of their deadlines only the total one runs meanwhile. So the crawl ends
+    /// with any budget, even one that is smaller than a body: then they are read one by one. Pages that the embedder asks for
+    /// ([`Handle::fetch`]) are counted but never wait. What a page is decoded to is not counted: it is bounded by
+    /// [`Limits::body_decoded`] for each thread that parses.
     pub fn byte_budget(mut self, bytes: u64) -> Self {
-        self.config.byte_budget = bytes;
+        self.byte_budget = Some(bytes);
         self
     }
 
@@ -424,6 +450,7 @@ impl<I: Send + 'static> Builder<I> {
         let room = limits.sockets.max(1);
         config.max_in_flight = self.max_in_flight.map_or(config.max_in_flight, NonZeroU32::get).min(room);
         config.ramp_from = config.ramp_from.filter(|_| self.max_in_flight.is_none());
+        config.byte_budget = self.byte_budget.unwrap_or(limits.body_bytes);
         config.parse_permits = stage.permits();
         config.prepare_hosts = host_policy.is_some();
         let frontier =
@@ -442,13 +469,14 @@ impl<I: Send + 'static> Builder<I> {
             .outcomes
             .map(|sink| lane(SinkLane::start(&runtime, Arc::clone(&inbox), sink, LaneOf::Outcomes, probe.worker())));
         let (done, report) = oneshot::channel();
-        let ledger = Arc::new(BodyBytes::default());
+        let ledger = Arc::new(BodyBytes::new(config.byte_budget, profile.limits.body_wire));
         let handle = Handle {
             inbox: Arc::clone(&inbox),
             stats: Arc::clone(&stats),
             probe: Arc::clone(&probe),
             runtime: runtime.clone(),
             ledger: Arc::clone(&ledger),
+            sockets: fetcher.ledger().cloned(),
         };
         let alarm = Arc::clone(&inbox);
         let alarm = Box::new(move |message| alarm.push(Message::ObserverPanicked(message)));

@@ -10,7 +10,7 @@ use super::lag_probe::LagProbe;
 use super::stats::{HostSnapshot, Snapshot, Stats};
 use crate::engine::Shutdown;
 use crate::rt::Runtime;
-use crate::{BodyBytes, Error, ErrorKind, Page, Request};
+use crate::{BodyBytes, Booked, Error, ErrorKind, Ledger, Page, Request};
 
 /// Steers a crawl from anywhere. Cheap to clone; does not keep the crawl alive.
 #[derive(Clone)]
@@ -20,6 +20,8 @@ pub struct Handle {
     pub(super) probe: Arc<LagProbe>,
     pub(super) runtime: Runtime,
     pub(super) ledger: Arc<BodyBytes>,
+    /// That of the fetcher.
+    pub(super) sockets: Option<Ledger>,
 }
 
 impl Handle {
@@ -124,9 +126,9 @@ impl Handle {
     pub fn snapshot(&self) -> Snapshot {
         let now = self.runtime.now();
         let lag = self.probe.snapshot(now);
-        let bytes = self.ledger.bytes();
+        let booked = Booked::read(self.sockets.as_ref(), &self.ledger);
         let mut stats = self.stats.lock().unwrap_or_else(PoisonError::into_inner);
-        stats.snapshot(now, lag, bytes, || self.runtime.cpu_time())
+        stats.snapshot(now, lag, booked, || self.runtime.cpu_time())
     }
 }
 

@@ -72,7 +72,7 @@ pub struct Latency {
 pub struct Latencies {
     /// From submission to the start: queue, politeness, back-off.
     pub queue: Latency,
-    /// What our own loop added before the first poll.
+    /// What this machine added: lag, and waiting for room in the ledger and in the byte budget.
     pub local: Latency,
     /// Name resolution within a fetch.
     pub dns: Latency,

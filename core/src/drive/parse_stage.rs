@@ -181,7 +181,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 fn parse<I: Send + 'static>(router: &Router<I>, job: ParseJob) -> (Result<Parsed, ParseFailure>, u64) {
-    let ParseJob { request, response, booking, limits, attempt, at, page_only, .. } = job;
+    let ParseJob { request, response, mut booking, limits, attempt, at, page_only, .. } = job;
     let remote = response.remote;
     let body = match response.accepted {
         Accept::Body => match catch_unwind(AssertUnwindSafe(|| response.decoded(&limits))) {
@@ -195,9 +195,13 @@ fn parse<I: Send + 'static>(router: &Router<I>, job: ParseJob) -> (Result<Parsed
         _ => Bytes::new(),
     };
     let bytes = body.len() as u64;
+    let decoded = response.decoder.is_some();
+    drop(response.body);
+    if decoded {
+        // The wire bytes are gone; what they became is bounded by the parse permits.
+        drop(booking.take());
+    }
     let page = Page::new(Arc::clone(&request), response.head, body, attempt, at).with_remote(remote);
-    // The wire bytes are gone by now; what the parser holds is bounded by the parse permits.
-    drop(booking);
     let mut parsed = Parsed {
         items: None,
         item_count: 0,

@@ -6,7 +6,7 @@ use std::time::Instant;
 use http::{Method, StatusCode};
 
 use super::inbox::ParseFailure;
-use crate::engine::{JobId, JobVerdict};
+use crate::engine::{Blame, JobId, JobVerdict};
 use crate::frontier::{LeaseId, Verdict};
 use crate::observer::FetchWatch;
 use crate::request::without_userinfo;
@@ -153,7 +153,12 @@ impl Record {
             JobVerdict::Error | JobVerdict::HostError => {
                 let host_error = host_error.filter(|_| verdict == JobVerdict::HostError);
                 let error = host_error.or_else(|| self.error.take());
-                let error = error.unwrap_or_else(|| Error::new(ErrorKind::Other, "find out why the URL failed"));
+                let error = error.unwrap_or_else(|| match verdict {
+                    JobVerdict::HostError => {
+                        Error::new(ErrorKind::HostUnavailable, "ask a host that has failed for too long")
+                    }
+                    _ => Error::new(ErrorKind::Other, "find out why the URL failed"),
+                });
                 Outcome::Error(if error.url().is_some() { error } else { error.with_url(settled.request.url()) })
             }
         };
@@ -174,12 +179,58 @@ pub(super) fn was_not_sent(kind: ErrorKind) -> bool {
             | K::ConnectRefused
             | K::ConnectUnreachable
             | K::TimeoutConnect
+            | K::LocalDescriptors
+            | K::LocalPorts
             | K::LocalResource
             | K::ProxyConnect
             | K::ProxyRefused
             | K::TimeoutProxy
             | K::TimeoutTls
     )
+}
+
+/// Whom a fetch that failed like this is to be laid to.
+pub(super) fn blame(kind: ErrorKind) -> Blame {
+    use ErrorKind as K;
+    match kind {
+        K::ConnectRefused
+        | K::ConnectReset
+        | K::ConnectUnreachable
+        | K::ConnectFailed
+        | K::TimeoutConnect
+        | K::TimeoutTls
+        | K::TimeoutWrite
+        | K::TimeoutFirstByte
+        | K::TimeoutHead
+        | K::TimeoutIdle
+        | K::TimeoutTotal
+        | K::TlsCertificate
+        | K::TlsNotTls
+        | K::TlsHandshake
+        | K::HttpEmptyReply
+        | K::HttpStatusLine
+        | K::HttpProtocol
+        | K::BodyIncomplete => Blame::Host,
+        K::HttpHeader
+        | K::HttpHeadTooLarge
+        | K::HttpFraming
+        | K::HttpStatus
+        | K::BodyTooLarge
+        | K::BodyEncoding
+        | K::RedirectInvalid
+        | K::RedirectTooMany => Blame::Url,
+        K::LocalPorts => Blame::Ports,
+        _ => Blame::Nobody,
+    }
+}
+
+/// The same for an answer that is not wanted. A 500 is a page that is broken, a 502 a host that is.
+pub(super) fn blame_of_status(status: StatusCode) -> Blame {
+    match status.as_u16() {
+        429 | 503 => Blame::Throttled,
+        502 | 504 | 520..=524 => Blame::Host,
+        _ => Blame::Url,
+    }
 }
 
 /// Statuses that say "not now": retried as transport errors are.

@@ -9,6 +9,7 @@ use super::latency::{Latencies, Tracks};
 use super::stall::push_bounded;
 use super::tally::{Ended, Tally};
 use super::window::{HALF, Recent, Sums, Window};
+use crate::Booked;
 use crate::engine::{Bound, BoundClock, Counters, Engine, InFlight, LittlesLaw};
 use crate::{GateEvent, Stall, StallCause};
 
@@ -181,12 +182,12 @@ impl Stats {
         self.marks %= HALF;
     }
 
-    /// What there is to say at `now`. `bytes_in_memory` is given, because bodies are given back on the parsers' threads.
+    /// What there is to say at `now`. `booked` is given, because it changes on other threads too.
     pub(super) fn snapshot(
         &mut self,
         now: Instant,
         lag: LagSnapshot,
-        bytes_in_memory: u64,
+        booked: Booked,
         cpu: impl Fn() -> Option<Duration>,
     ) -> Snapshot {
         let now = self.stopped.unwrap_or(now);
@@ -204,8 +205,9 @@ impl Stats {
             links: self.links,
             bytes: self.bytes,
             bytes_wire: self.totals.bytes_wire,
-            bytes_in_memory,
+            bytes_in_memory: booked.body_bytes.now,
             bytes_in_memory_peak: self.bytes_in_memory_peak,
+            booked,
             latency,
             lag,
             bounds: BoundShare::list(sums.bounds, self.window.bounds(&sums)),
@@ -257,7 +259,7 @@ impl BoundShare {
 
 /// The state of a crawl at a moment.
 ///
-/// All of it but `lag` and `bytes_in_memory` is of one publication of the driver, which publishes at the end of each of
+/// All of it but `lag`, `booked` and `bytes_in_memory` is of one publication of the driver, which publishes at the end of each of
 /// its turns, every 500 us while it has work: at every moment
 /// `submitted = ok + error + skipped + cancelled + jobs`.
 ///
@@ -293,6 +295,8 @@ pub struct Snapshot {
     pub bytes_in_memory: u64,
     /// Bytes of bodies in memory at most.
     pub bytes_in_memory_peak: u64,
+    /// Sockets, ports, handshakes, lookups and bytes of bodies that are booked now, each with its limit.
+    pub booked: Booked,
     /// How long each part of an attempt took, and decoding and parsing.
     pub latency: Latencies,
     /// Lag of the loop.

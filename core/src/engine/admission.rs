@@ -120,13 +120,7 @@ impl Engine {
         }
         host.state = HostState::New;
         host.recovered();
-        let queued = std::mem::take(&mut host.queue).into_iter().map(|w| w.job);
-        let waiting: Vec<_> = std::mem::take(&mut host.arriving).into_iter().chain(queued).collect();
-        for job in waiting {
-            if self.job(job).is_some_and(|j| matches!(j.stage, Stage::Arriving | Stage::Queued)) {
-                self.settle(job, JobVerdict::HostError);
-            }
-        }
+        self.give_up(id);
     }
 
     pub(super) fn enqueue(&mut self, now: Instant, id: JobId) {
@@ -139,17 +133,17 @@ impl Engine {
 
     /// Puts a host where it will be found when it may start a job. Called whenever one of its conditions changed.
     pub(super) fn offer(&mut self, now: Instant, id: HostId) {
-        let per_host = self.config.per_host.unwrap_or(u32::MAX);
         let host = self.host_mut(id);
         if host.place != Place::Nowhere || host.state != HostState::Ready || host.queue.is_empty() {
             return;
         }
-        if host.in_flight >= per_host {
+        if !self.host_admits(id) {
             return;
         }
+        let host = self.host_mut(id);
         match host.not_before.filter(|time| *time > now) {
             Some(time) => {
-                host.place = Place::Timed(time);
+                self.count_timed(id, Some(time));
                 self.at(time, Due::Host(id));
             }
             None => {
@@ -193,10 +187,18 @@ impl Engine {
             return Err(Bound::Frontier);
         }
         if in_flight >= self.limiter.limit() {
-            return Err(Bound::GlobalLimit);
+            return Err(self.limiter.held_by().or_else(|| self.line()).unwrap_or(Bound::GlobalLimit));
         }
         if self.ready.is_empty() {
-            return Err(if self.host_limited > 0 { Bound::HostLimit } else { Bound::Politeness });
+            let [polite, tripped] = self.timed;
+            if let Some(line) = self.line() {
+                return Err(line);
+            }
+            return Err(match () {
+                () if tripped + self.probing > polite + self.host_limited => Bound::Breaker,
+                () if self.host_limited > 0 => Bound::HostLimit,
+                () => Bound::Politeness,
+            });
         }
         if self.rate.as_ref().is_some_and(|rate| rate.wait_until(now).is_some()) {
             return Err(Bound::Rate);
@@ -209,16 +211,24 @@ impl Engine {
         Err(Bound::Politeness)
     }
 
+    /// What most of those in flight, or of those who are looked up, stand in line for.
+    fn line(&self) -> Option<Bound> {
+        let (ports, lookups) = self.in_line;
+        if 2 * ports > self.counters.in_flight {
+            return Some(Bound::Ports);
+        }
+        (2 * lookups > self.counters.in_flight + self.preparing).then_some(Bound::Dns)
+    }
+
     pub(super) fn start_on(&mut self, now: Instant, id: HostId) -> Option<Action> {
         let exhausted = self.is_exhausted();
         let per_address = self.config.per_address.unwrap_or(u32::MAX);
-        let per_host = self.config.per_host.unwrap_or(u32::MAX);
         self.known_host(id)?.place = Place::Nowhere;
         let offered = self.take_offer(id);
         let host = self.host_mut(id);
         let address = host.address;
         let waits = host.not_before.is_some_and(|time| time > now);
-        if waits || host.state != HostState::Ready {
+        if waits || host.state != HostState::Ready || !self.host_admits(id) {
             self.offer(now, id);
             if let Some(address) = offered {
                 self.next_at_address(now, address);
@@ -261,7 +271,11 @@ impl Engine {
         if !gap.is_zero() {
             host.wait_until(later(now, gap));
         }
-        self.host_limited += u32::from(host.in_flight == per_host);
+        let in_flight = host.in_flight;
+        if let Some(next) = host.adaptive.as_mut().and_then(|adaptive| adaptive.started(job, now, in_flight)) {
+            host.wait_until(next);
+        }
+        self.note_limit(id);
         self.offer(now, id);
         if let Some(rate) = &mut self.rate {
             rate.start(now);
@@ -273,6 +287,7 @@ impl Engine {
         self.counters.in_flight_peak = self.counters.in_flight_peak.max(self.counters.in_flight);
         let started = &mut self.jobs[job.index as usize];
         started.stage = Stage::Fetching;
+        started.started = Some(now);
         started.address = address;
         if !std::mem::take(&mut started.hop) {
             started.attempts += 1;

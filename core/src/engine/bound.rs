@@ -12,6 +12,8 @@ pub enum Bound {
     Politeness,
     /// Every host that has work is at its limit of connections.
     HostLimit,
+    /// Hosts that have work fail, and are left alone but for a probe now and then.
+    Breaker,
     /// The limit over all hosts is reached, or still ramping up.
     GlobalLimit,
     /// The rate of the whole crawl.
@@ -30,6 +32,10 @@ pub enum Bound {
     Memory,
     /// No descriptor is free for another socket.
     Descriptors,
+    /// Fetches wait for a port: all those from our addresses to their destinations are in use.
+    Ports,
+    /// Hosts wait for their lookup.
+    Dns,
     /// A load signal of the embedder's own.
     Signal,
     /// Paused, or ending.
@@ -38,10 +44,11 @@ pub enum Bound {
 
 impl Bound {
     /// All of them, in the order of this page.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 17] = [
         Self::NoWork,
         Self::Politeness,
         Self::HostLimit,
+        Self::Breaker,
         Self::GlobalLimit,
         Self::Rate,
         Self::Lag,
@@ -51,6 +58,8 @@ impl Bound {
         Self::Bytes,
         Self::Memory,
         Self::Descriptors,
+        Self::Ports,
+        Self::Dns,
         Self::Signal,
         Self::Stopped,
     ];
@@ -61,6 +70,7 @@ impl Bound {
             Self::NoWork => "no work",
             Self::Politeness => "politeness",
             Self::HostLimit => "host limit",
+            Self::Breaker => "breaker",
             Self::GlobalLimit => "global limit",
             Self::Rate => "rate",
             Self::Lag => "lag",
@@ -70,6 +80,8 @@ impl Bound {
             Self::Bytes => "bytes",
             Self::Memory => "memory",
             Self::Descriptors => "descriptors",
+            Self::Ports => "ports",
+            Self::Dns => "dns",
             Self::Signal => "signal",
             Self::Stopped => "stopped",
         }

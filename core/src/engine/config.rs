@@ -19,6 +19,18 @@ pub struct Config {
     pub ramp_from: Option<u32>,
     /// Fetches in flight for a host at most; `None`: no limit of its own.
     pub per_host: Option<u32>,
+    /// Find out how many fetches at a time, and how many a second, each host can bear: by how long its answers take, by its
+    /// failures, and by what it says (429, 503, `Retry-After`).
+    pub adaptive: bool,
+    /// Fetches in flight for a host at first, where its limit is adaptive: 1. Doubles every round trip until answers take
+    /// longer.
+    pub host_ramp_from: u32,
+    /// Failures of a host in a row after which it is left alone, but for a probe now and then: 16. With `None` no host is,
+    /// and a throttled attempt (429, 503) counts like any other.
+    pub breaker: Option<u32>,
+    /// How long a host may answer nothing before all that waits for it settles: 60 s. It takes [`attempts`](Self::attempts)
+    /// probes where it has never answered. What failed meanwhile, or was throttled, is no attempt of a URL.
+    pub host_patience: Duration,
     /// Fetches in flight for an address at most, whatever the hosts on it; `None`: no limit of its own.
     pub per_address: Option<u32>,
     /// Least time between two starts on a host.
@@ -68,12 +80,38 @@ pub struct Config {
     pub seed: u64,
 }
 
+impl Config {
+    /// With at least one of each thing of which none would start nothing.
+    pub(crate) fn clamped(mut self) -> Self {
+        for most in [
+            &mut self.max_in_flight,
+            &mut self.parse_permits,
+            &mut self.deliver_permits,
+            &mut self.backlog,
+            &mut self.gate_floor,
+            &mut self.attempts,
+            &mut self.prepare_permits,
+            &mut self.queue,
+        ] {
+            *most = (*most).max(1);
+        }
+        for most in [&mut self.ramp_from, &mut self.per_host, &mut self.per_address] {
+            *most = most.map(|most| most.max(1));
+        }
+        self
+    }
+}
+
 impl Default for Config {
     fn default() -> Self {
         Self {
             max_in_flight: 10_000,
             ramp_from: Some(16),
             per_host: None,
+            adaptive: true,
+            host_ramp_from: 1,
+            breaker: Some(16),
+            host_patience: Duration::from_secs(60),
             per_address: None,
             gap: Duration::ZERO,
             gap_jitter: 0.5,
@@ -98,5 +136,58 @@ impl Default for Config {
             resolve_hosts: false,
             seed: 0,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use super::*;
+    use crate::engine::{Action, Engine, Event, JobSpec};
+
+    #[test]
+    fn nothing_at_all_is_one() {
+        let nothing = Config {
+            max_in_flight: 0,
+            ramp_from: Some(0),
+            per_host: Some(0),
+            per_address: Some(0),
+            parse_permits: 0,
+            deliver_permits: 0,
+            backlog: 0,
+            byte_budget: 0,
+            gate_floor: 0,
+            attempts: 0,
+            prepare_permits: 0,
+            queue: 0,
+            max_hosts: 0,
+            ..Config::default()
+        };
+        #[expect(clippy::disallowed_methods, reason = "any origin of time will do")]
+        let now = Instant::now();
+        for prepares in [false, true] {
+            let mut engine = Engine::new(Config { prepare_hosts: prepares, ..nothing.clone() });
+            assert_eq!(engine.want(), 1);
+            let host = engine.host("http://a.test");
+            engine.submit(now, host, JobSpec::default());
+            let mut settled = false;
+            while let Some(action) = engine.poll(now) {
+                let event = match action {
+                    Action::Prepare(host) => Event::Prepared { host, gap: None, valid_until: None },
+                    Action::Fetch { job, .. } => Event::Fetched { job },
+                    Action::Parse(job) => Event::Parsed { job, deliver: true },
+                    Action::Deliver(job) => Event::Delivered { job, rejected: false },
+                    Action::Settle { job, .. } => {
+                        settled = true;
+                        Event::Closed { job }
+                    }
+                    _ => continue,
+                };
+                engine.handle_event(now, event);
+            }
+            assert!(settled);
+        }
+        assert_eq!(Config::default().clamped(), Config::default());
     }
 }

@@ -117,8 +117,8 @@ pub enum Event {
         job: JobId,
         /// When another attempt makes sense.
         retry: RetryTime,
-        /// The host asks for fewer requests (429, 503): the wait holds for the whole host.
-        throttled: bool,
+        /// What it says about the host.
+        blame: Blame,
     },
     /// The answer is taken, but the host asks for a pause.
     Throttled {
@@ -157,6 +157,14 @@ pub enum Event {
         /// Whether new fetches may start, as far as this signal goes.
         open: bool,
     },
+    /// So many fetches, or lookups for hosts, stand in line for this ([`Bound::Ports`], [`Bound::Dns`]): a reason for the
+    /// pace, and no rule.
+    InLine {
+        /// What they wait for.
+        of: Bound,
+        /// How many wait.
+        fetches: u32,
+    },
     /// This machine is short of something that fetches wait for ([`Bound::Descriptors`]), or no longer.
     Short {
         /// What it lacks.
@@ -164,6 +172,22 @@ pub enum Event {
         /// Whether it does.
         short: bool,
     },
+}
+
+/// Whom a failure is to be laid to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Blame {
+    /// Neither host nor URL: a proxy, the resolver, this machine, the parser.
+    Nobody,
+    /// The URL: its host is well and has answered.
+    Url,
+    /// The host, which did not answer as it should: refused, reset, timed out, a gateway's error.
+    Host,
+    /// The host, which asks for fewer requests (429, 503): the wait holds for all of it.
+    Throttled,
+    /// This machine, which has no port for this destination: only its host waits, and the others go on.
+    Ports,
 }
 
 /// What the engine asks the driver to do.

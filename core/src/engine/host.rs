@@ -5,6 +5,8 @@ use std::collections::BinaryHeap;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
+use super::Bound;
+use super::adaptive::Adaptive;
 use super::event::JobId;
 
 #[derive(Debug)]
@@ -34,6 +36,13 @@ pub(super) struct Host {
     pub(super) offered: Option<IpAddr>,
     /// Named by the engine's list of idle hosts.
     pub(super) listed_idle: bool,
+    /// Answers of any kind that it gave, round and round.
+    pub(super) answers: u32,
+    pub(super) adaptive: Option<Box<Adaptive>>,
+    /// It is at its limit, or its probe is under way.
+    pub(super) bound: Option<Bound>,
+    /// What it waits for in [`Place::Timed`] is that it answers again.
+    pub(super) timed_tripped: bool,
 }
 
 /// How far a host is.
@@ -105,6 +114,10 @@ impl Host {
             place: Place::Nowhere,
             offered: None,
             listed_idle: false,
+            answers: 0,
+            adaptive: None,
+            bound: None,
+            timed_tripped: false,
         }
     }
 

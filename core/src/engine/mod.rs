@@ -8,6 +8,7 @@
 //! vetted, queued, started when its host, the crawl and the loop allow it, fetched, parsed, delivered, and settled with
 //! exactly one verdict.
 
+mod adaptive;
 mod admission;
 mod bound;
 mod config;
@@ -36,7 +37,7 @@ pub(crate) use self::bound::BoundClock;
 use self::bound::BoundSet;
 pub use self::config::Config;
 pub use self::counters::Counters;
-pub use self::event::{Action, Event, HostId, JobId, JobSpec, JobVerdict};
+pub use self::event::{Action, Blame, Event, HostId, JobId, JobSpec, JobVerdict};
 use self::host::{Host, HostState, Place};
 pub use self::lag::LagMonitor;
 use self::limiter::Limiter;
@@ -94,7 +95,14 @@ pub struct Engine {
     first_starts: u64,
     /// Jobs in a host's queue, arriving or delayed.
     waiting: u32,
+    /// Hosts at their limit; whose probe is under way; who wait for their time, for politeness and because they fail.
     host_limited: u32,
+    probing: u32,
+    timed: [u32; 2],
+    /// How many wait for a port, and for a lookup.
+    in_line: (u32, u32),
+    /// When this machine was last known to be in the way of its own measurements.
+    disturbed: Option<Instant>,
     delivering: u32,
     settling: u32,
     bytes: u64,
@@ -148,6 +156,10 @@ struct Job {
     vet: bool,
     /// The next start is another hop of the same attempt.
     hop: bool,
+    /// When its last fetch was started.
+    started: Option<Instant>,
+    /// What its host had answered when it was last turned away.
+    throttled_at: Option<u32>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -171,8 +183,9 @@ impl Stage {
 }
 
 impl Engine {
-    /// An engine with nothing to do.
+    /// An engine with nothing to do. Of what would keep it from starting anything at 0, it has 1.
     pub fn new(config: Config) -> Self {
+        let config = config.clamped();
         Self {
             jobs: Slab::new(),
             hosts: Slab::new(),
@@ -199,6 +212,10 @@ impl Engine {
             first_starts: 0,
             waiting: 0,
             host_limited: 0,
+            probing: 0,
+            timed: [0; 2],
+            in_line: (0, 0),
+            disturbed: None,
             delivering: 0,
             settling: 0,
             bytes: 0,
@@ -256,6 +273,8 @@ impl Engine {
             pressed_since: None,
             vet: spec.vet,
             hop: false,
+            started: None,
+            throttled_at: None,
         });
         let id = JobId { index: u32::try_from(index).expect("fewer than 2^32 jobs"), serial: self.serial };
         self.counters.submitted += 1;
@@ -299,14 +318,18 @@ impl Engine {
             Event::Skipped { job, reason } => {
                 let stage = self.job(job).map(|j| j.stage);
                 if matches!(stage, Some(Stage::Vetting | Stage::Fetching | Stage::Parsing)) {
+                    if stage == Some(Stage::Fetching) {
+                        self.host_answered(now, job);
+                    }
                     self.leave_stage(now, job);
                     self.settle(job, JobVerdict::Skipped(reason));
                 }
             }
             Event::Fetched { job } => {
                 if self.in_stage(job, Stage::Fetching) {
-                    self.leave_stage(now, job);
                     self.limiter.success();
+                    self.host_answered(now, job);
+                    self.leave_stage(now, job);
                     self.set_stage(job, Stage::ToParse);
                     self.to_parse.push_back(job);
                     self.counters.parse_queued += 1;
@@ -314,11 +337,11 @@ impl Engine {
                 }
             }
             Event::Redirected { job, host } => self.redirected(now, job, host),
-            Event::Failed { job, retry, throttled } => {
+            Event::Failed { job, retry, blame } => {
                 let stage = self.job(job).map(|j| j.stage);
                 if matches!(stage, Some(Stage::Fetching | Stage::Parsing)) {
-                    self.leave_stage(now, job);
-                    self.failed(now, job, retry, throttled);
+                    let blame = if stage == Some(Stage::Fetching) { blame } else { Blame::Nobody };
+                    self.failed(now, job, retry, blame);
                 }
             }
             Event::Throttled { job, wait } => {
@@ -352,13 +375,17 @@ impl Engine {
             Event::Bytes(bytes) => self.bytes = bytes,
             Event::FrontierBehind(behind) => self.frontier_behind = behind,
             Event::Gate { signal, open } => {
-                let was_shut = !self.shut.is_empty();
+                let by = self.shut.first();
                 self.shut.set(signal, !open);
-                if was_shut && self.shut.is_empty() {
-                    self.limiter.restart(self.counters.in_flight);
+                self.disturbed = Some(now);
+                if by.is_some() && self.shut.is_empty() {
+                    self.limiter.restart(self.counters.in_flight, by);
                 }
             }
             Event::Short { of, short } => self.short.set(of, short),
+            Event::InLine { of: Bound::Ports, fetches } => self.in_line.0 = fetches,
+            Event::InLine { of: Bound::Dns, fetches } => self.in_line.1 = fetches,
+            Event::InLine { .. } => {}
         }
     }
 
@@ -372,7 +399,7 @@ impl Engine {
             match due {
                 Due::Host(id) => {
                     if self.known_host(id).is_some_and(|h| h.place == Place::Timed(time)) {
-                        self.host_mut(id).place = Place::Nowhere;
+                        self.count_timed(id, None);
                         self.offer(now, id);
                     }
                 }

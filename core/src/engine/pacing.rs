@@ -23,9 +23,15 @@ pub(super) struct Rate {
 
 impl Rate {
     pub(super) fn per_second(rate: f64) -> Self {
-        let interval = Duration::try_from_secs_f64(1.0 / rate).unwrap_or(Duration::MAX);
         // A start may come this much early, so that a late timer does not lower the rate.
-        Self { interval, tolerance: Duration::from_millis(10), next: None }
+        let mut new = Self { interval: Duration::MAX, tolerance: Duration::from_millis(10), next: None };
+        new.set(rate);
+        new
+    }
+
+    /// Another rate from the next start on.
+    pub(super) fn set(&mut self, rate: f64) {
+        self.interval = Duration::try_from_secs_f64(1.0 / rate).unwrap_or(Duration::MAX);
     }
 
     /// When the next start is allowed; `None` for now.

@@ -3,27 +3,29 @@
 use std::net::IpAddr;
 use std::time::Instant;
 
+use super::adaptive::Excuse;
 use super::host::Place;
-use super::{Action, Engine, HostId, JobId, JobVerdict, Stage, retry};
+use super::{Action, Blame, Engine, HostId, JobId, JobVerdict, Stage, retry};
 use crate::RetryTime;
 use crate::time::later;
 
 impl Engine {
     /// Gives back what the job's stage holds.
     pub(super) fn leave_stage(&mut self, now: Instant, id: JobId) {
-        let (stage, host_id, address) = {
+        let (stage, host_id, address, started) = {
             let job = self.job_mut(id);
-            (job.stage, job.host, job.address.take())
+            (job.stage, job.host, job.address.take(), job.started)
         };
         match stage {
             Stage::Fetching => {
                 self.counters.in_flight -= 1;
                 self.in_flight.set(self.counters.in_flight, now);
-                let per_host = self.config.per_host.unwrap_or(u32::MAX);
                 let host = self.host_mut(host_id);
-                let was_limited = host.in_flight == per_host;
                 host.in_flight -= 1;
-                self.host_limited -= u32::from(was_limited);
+                if let Some(adaptive) = &mut host.adaptive {
+                    adaptive.left(id, started, now);
+                }
+                self.note_limit(host_id);
                 self.offer(now, host_id);
                 self.leave_address(now, address);
             }
@@ -96,8 +98,9 @@ impl Engine {
         if !self.in_stage(id, Stage::Fetching) || self.known_host(host).is_none() {
             return;
         }
-        self.leave_stage(now, id);
         self.limiter.success();
+        self.host_answered(now, id);
+        self.leave_stage(now, id);
         self.waiting += 1;
         let from = std::mem::replace(&mut self.job_mut(id).host, host);
         self.host_mut(host).jobs += 1;
@@ -112,7 +115,26 @@ impl Engine {
         }
     }
 
-    pub(super) fn failed(&mut self, now: Instant, id: JobId, retry: RetryTime, throttled: bool) {
+    pub(super) fn failed(&mut self, now: Instant, id: JobId, retry: RetryTime, blame: Blame) {
+        let excuse = match blame {
+            Blame::Nobody | Blame::Ports => Excuse::None,
+            Blame::Url => {
+                self.host_answered(now, id);
+                Excuse::None
+            }
+            Blame::Host | Blame::Throttled => self.host_fault(now, id, retry, blame),
+        };
+        self.leave_stage(now, id);
+        match excuse {
+            Excuse::None => {}
+            Excuse::Until(until) if self.ending.is_none() => return self.excuse(id, until),
+            Excuse::Until(_) => return self.settle(id, JobVerdict::Error),
+            Excuse::GivenUp => {
+                let host = self.job_mut(id).host;
+                self.settle(id, JobVerdict::HostError);
+                return self.give_up(host);
+            }
+        }
         let (base, cap) = (self.config.backoff_base, self.config.backoff_cap);
         let (patience, honoured) = (self.config.room_patience, self.config.retry_after_cap);
         let in_flight = self.counters.in_flight;
@@ -128,7 +150,9 @@ impl Engine {
                     self.first_starts -= 1;
                     self.budget.unstart();
                 }
-                self.limiter.pressure(in_flight);
+                if blame != Blame::Ports {
+                    self.limiter.pressure(job.started, now, in_flight);
+                }
                 let since = *job.pressed_since.get_or_insert(now);
                 (now < later(since, patience)).then_some(base / 10)
             }
@@ -145,7 +169,7 @@ impl Engine {
             RetryTime::After(asked) => Some(asked.min(honoured)),
             _ => wait,
         };
-        if let (true, Some(pause)) = (throttled, pause) {
+        if let (true, Some(pause)) = (matches!(blame, Blame::Throttled | Blame::Ports), pause) {
             self.host_mut(host).wait_until(later(now, pause));
         }
         let again = wait.filter(|_| tries_left && self.ending.is_none());
@@ -156,6 +180,17 @@ impl Engine {
             }
             _ => self.settle(id, JobVerdict::Error),
         }
+    }
+
+    /// An attempt that was none of the job's fault is one more that it has; it comes again then, behind those that wait
+    /// already.
+    fn excuse(&mut self, id: JobId, until: Instant) {
+        self.seq += 1;
+        let job = &mut self.jobs[id.index as usize];
+        job.seq = self.seq;
+        job.max_attempts = job.max_attempts.saturating_add(1);
+        self.waiting += 1;
+        self.delay(id, until);
     }
 
     pub(super) fn settle(&mut self, id: JobId, verdict: JobVerdict) {

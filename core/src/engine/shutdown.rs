@@ -34,7 +34,7 @@ impl Engine {
     /// Ends a pause; the crawl ramps up again from what is in flight.
     pub fn resume(&mut self) {
         if std::mem::take(&mut self.paused) {
-            self.limiter.restart(self.counters.in_flight);
+            self.limiter.restart(self.counters.in_flight, None);
         }
     }
 

@@ -48,14 +48,16 @@ pub(super) async fn read(
             Poll::Ready(Err(Error::new(ErrorKind::TimeoutIdle, attempted)))
         });
         let Some(data) = next.await? else { break };
-        if let Some(timer) = timer.as_mut() {
-            timer.reset(later(cx.now(), limits.deadlines.idle));
-        }
         total += data.len() as u64;
         if total > limits.body_wire {
             return Err(over(format!("more than {} bytes", limits.body_wire)));
         }
         if let Some(file) = file.as_deref_mut() {
+            if booked == 0 {
+                // No more of it is in memory at a time.
+                cx.book(STEP).await;
+                booked = STEP;
+            }
             kept.extend_from_slice(&data);
             if kept.len() as u64 >= STEP {
                 file.write(kept.split().freeze()).await?;
@@ -65,12 +67,12 @@ pub(super) async fn read(
                 let more = (total - booked).next_multiple_of(STEP);
                 cx.book(more).await;
                 booked += more;
-                // What was waited for here is no time of the server's.
-                if let Some(timer) = timer.as_mut() {
-                    timer.reset(later(cx.now(), limits.deadlines.idle));
-                }
             }
             kept.extend_from_slice(&data);
+        }
+        // What was waited for since these bytes came is no time of the server's.
+        if let Some(timer) = timer.as_mut() {
+            timer.reset(later(cx.now(), limits.deadlines.idle));
         }
         if cx.slice_is_over() {
             cx.yield_now().await;

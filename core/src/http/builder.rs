@@ -16,6 +16,7 @@ use super::pool::{Pool, PoolLimits};
 use super::proxy::Proxy;
 use super::{HttpFetcher, Inner};
 use crate::hash::KeyedState;
+use crate::ledger::Evict;
 use crate::rt::{CachedResolver, DnsLimits, Runtime, TcpOptions, ThreadPool};
 use crate::{Error, ErrorKind, Ledger};
 
@@ -146,7 +147,8 @@ impl HttpFetcherBuilder {
     }
 
     /// The ledger in which sockets, ports and handshakes are booked; one of its own by default, with the limits of the
-    /// runtime or of this machine. Fetchers of one process should share one.
+    /// runtime or of this machine. Fetchers of one process should share one: what is parked in any of them is closed where
+    /// another needs its socket or its port.
     pub fn ledger(mut self, ledger: Ledger) -> Self {
         self.ledger = Some(ledger);
         self
@@ -202,6 +204,9 @@ impl HttpFetcherBuilder {
         let ledger = self.ledger.unwrap_or_else(|| Ledger::new(self.runtime.ledger_limits()));
         let mut pool = self.pool;
         pool.total = self.max_idle.unwrap_or_else(|| default_idle(ledger.limits().sockets));
+        let pool = Arc::new(Pool::new(pool, seed));
+        let parked: Arc<dyn Evict> = Arc::<Pool>::clone(&pool);
+        ledger.register(Arc::downgrade(&parked));
         let connector = Connector {
             ledger,
             dns: CachedResolver::new(&self.runtime, self.dns, seed),
@@ -222,7 +227,7 @@ impl HttpFetcherBuilder {
             decompress: self.decompress,
         };
         Ok(HttpFetcher(Arc::new(Inner {
-            pool: Pool::new(pool, seed),
+            pool,
             connector,
             defaults,
             proxies,

@@ -1,8 +1,6 @@
 //! From a URL to a connection: names to addresses, addresses to TCP by Happy Eyeballs, the proxy's tunnel, TLS.
 
 use std::collections::HashMap;
-#[cfg(unix)]
-use std::error::Error as _;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
@@ -184,9 +182,12 @@ impl Connector {
             let racing = self.race(addrs.clone(), socket, sources, cx);
             match cx.timeout(limit, ErrorKind::TimeoutConnect, &attempted, racing).await? {
                 // The system has less than the ledger thought: what is parked makes room, once.
-                Err(e) if lacks_descriptor(&e) && std::mem::take(&mut may_evict) && idle.pool.evict(EVICT) > 0 => {}
+                Err(e)
+                    if e.kind() == ErrorKind::LocalDescriptors
+                        && std::mem::take(&mut may_evict)
+                        && self.ledger.evict(EVICT) > 0 => {}
                 // Another source address may have ports left: the ledger knows of this one now.
-                Err(e) if e.kind() == ErrorKind::LocalResource && !lacks_descriptor(&e) && other_sources > 0 => {
+                Err(e) if e.kind() == ErrorKind::LocalPorts && other_sources > 0 => {
                     other_sources -= 1;
                 }
                 Err(e) => return Err(e),
@@ -209,10 +210,10 @@ impl Connector {
             }
             if self.ledger.lacks_ports(to, sources) {
                 if self.ledger.has_idle(to) {
-                    idle.pool.evict_to(to);
+                    self.ledger.evict_to(to);
                 }
             } else {
-                idle.pool.evict(1);
+                self.ledger.evict(1);
             }
             if let Turn::Granted(socket) = place.turn().await {
                 return Ok(socket);
@@ -323,11 +324,11 @@ impl Connector {
                                 self.ledger.descriptors_ran_out(cx.now());
                                 return Poll::Ready(Err(error));
                             }
-                            if error.kind() == ErrorKind::LocalResource {
+                            if error.kind() == ErrorKind::LocalPorts {
                                 self.ledger.ports_ran_out(addr, socket.source(), cx.now());
                             }
                             // That our ports are taken is said before what is wrong with other addresses.
-                            if failed.as_ref().is_none_or(|e: &Error| e.kind() != ErrorKind::LocalResource) {
+                            if failed.as_ref().is_none_or(|e: &Error| e.kind() != ErrorKind::LocalPorts) {
                                 failed = Some(error);
                             }
                             spare = Some(socket);
@@ -353,7 +354,7 @@ impl Connector {
                         let Some(socket) = socket else {
                             if failed.is_none() && attempts.is_empty() {
                                 let attempted = format!("connect to {addr}, to which all ports are in use");
-                                failed = Some(Error::new(ErrorKind::LocalResource, attempted));
+                                failed = Some(Error::new(ErrorKind::LocalPorts, attempted));
                             }
                             next = true;
                             continue;
@@ -394,9 +395,9 @@ fn connect_error(error: io::Error, addr: SocketAddr, options: &TcpOptions) -> Er
     }
     let bound = options.local_address.is_some_and(|local| local.is_ipv4() == addr.is_ipv4());
     let kind = match error.kind() {
-        _ if is_shortage(&error) => ErrorKind::LocalResource,
+        _ if is_shortage(&error) => ErrorKind::LocalDescriptors,
         // All ports to this address are taken. Over IPv6 it is far more often that there is no IPv6 here at all.
-        Io::AddrNotAvailable if addr.is_ipv4() || bound => ErrorKind::LocalResource,
+        Io::AddrNotAvailable if addr.is_ipv4() || bound => ErrorKind::LocalPorts,
         Io::ConnectionRefused => ErrorKind::ConnectRefused,
         Io::ConnectionReset | Io::ConnectionAborted | Io::BrokenPipe => ErrorKind::ConnectReset,
         Io::HostUnreachable | Io::NetworkUnreachable | Io::NetworkDown | Io::AddrNotAvailable => {
@@ -416,18 +417,6 @@ fn is_shortage(error: &io::Error) -> bool {
         return [Errno::EMFILE, Errno::ENFILE, Errno::ENOBUFS, Errno::ENOMEM].contains(&Errno::from_raw(code));
     }
     error.kind() == io::ErrorKind::OutOfMemory
-}
-
-/// Whether there was no connection for want of a descriptor, which closing another socket makes free.
-fn lacks_descriptor(error: &Error) -> bool {
-    #[cfg(unix)]
-    if let Some(code) = error.source().and_then(|e| e.downcast_ref()).and_then(io::Error::raw_os_error) {
-        use nix::errno::Errno;
-        return [Errno::EMFILE, Errno::ENFILE].contains(&Errno::from_raw(code));
-    }
-    #[cfg(not(unix))]
-    let _ = error;
-    false
 }
 
 #[cfg(test)]
@@ -455,9 +444,10 @@ mod tests {
             connect_error(io::Error::from_raw_os_error(errno as i32), addr, &options).kind()
         };
         let kind = |errno| told(errno, "192.0.2.1:80", None);
-        for errno in [Errno::EMFILE, Errno::ENFILE, Errno::ENOBUFS, Errno::ENOMEM, Errno::EADDRNOTAVAIL] {
-            assert_eq!(kind(errno), ErrorKind::LocalResource, "{errno}");
+        for errno in [Errno::EMFILE, Errno::ENFILE, Errno::ENOBUFS, Errno::ENOMEM] {
+            assert_eq!(kind(errno), ErrorKind::LocalDescriptors, "{errno}");
         }
+        assert_eq!(kind(Errno::EADDRNOTAVAIL), ErrorKind::LocalPorts);
         assert_eq!(kind(Errno::ECONNREFUSED), ErrorKind::ConnectRefused);
         assert_eq!(kind(Errno::ECONNRESET), ErrorKind::ConnectReset);
         assert_eq!(kind(Errno::EHOSTUNREACH), ErrorKind::ConnectUnreachable);
@@ -468,6 +458,6 @@ mod tests {
         let taken = |local| told(Errno::EADDRNOTAVAIL, "[2001:db8::1]:80", local);
         assert_eq!(taken(None), ErrorKind::ConnectUnreachable);
         assert_eq!(taken(Some("192.0.2.9")), ErrorKind::ConnectUnreachable);
-        assert_eq!(taken(Some("2001:db8::9")), ErrorKind::LocalResource);
+        assert_eq!(taken(Some("2001:db8::9")), ErrorKind::LocalPorts);
     }
 }

@@ -64,7 +64,7 @@ const DRAIN: u64 = 64 << 10;
 pub struct HttpFetcher(Arc<Inner>);
 
 struct Inner {
-    pool: Pool,
+    pool: Arc<Pool>,
     connector: Connector,
     defaults: Defaults,
     proxies: Vec<Proxy>,
@@ -284,7 +284,7 @@ impl Inner {
             self.pool.put(key, conn, cx.now());
             // Where somebody waits for what this connection holds, it makes room.
             if !self.connector.ledger.parked(to) {
-                self.pool.evict(1);
+                self.connector.ledger.evict(1);
             }
         }
     }

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use super::conn::Conn;
 use crate::hash::KeyedState;
+use crate::ledger::Evict;
 
 /// What two requests must have in common to share a connection. The TLS configuration is that of the fetcher, which
 /// owns the pool. No `Debug`: the proxy's credential is part of it.
@@ -93,19 +94,32 @@ impl<C> Pool<C> {
         drop(out);
     }
 
-    /// Closes the `most` that were parked longest ago, and says how many they were.
-    pub(super) fn evict(&self, most: usize) -> usize {
+    fn since(&self) -> Option<Instant> {
+        let state = self.lock();
+        let oldest = state.by_age.values().next()?;
+        state.parked.get(oldest)?.front().map(|parked| parked.since)
+    }
+
+    /// Closes the one that was parked longest ago.
+    fn close_oldest(&self) -> bool {
         let mut state = self.lock();
-        let oldest: Vec<_> = state.by_age.values().take(most).cloned().collect();
-        let out: Vec<_> = oldest.iter().filter_map(|key| state.pop_oldest(key)).collect();
+        let oldest = state.by_age.values().next().cloned();
+        let out = oldest.and_then(|key| state.pop_oldest(&key));
         drop(state);
-        out.len()
+        out.is_some()
     }
 }
 
-impl Pool {
-    /// Closes the connection to `to` that was parked longest ago.
-    pub(super) fn evict_to(&self, to: SocketAddr) -> bool {
+impl Evict for Pool {
+    fn oldest(&self) -> Option<Instant> {
+        self.since()
+    }
+
+    fn evict_oldest(&self) -> bool {
+        self.close_oldest()
+    }
+
+    fn evict_to(&self, to: SocketAddr) -> bool {
         let mut state = self.lock();
         let oldest = state.by_age.values().find(|key| {
             state.parked.get(*key).and_then(VecDeque::front).is_some_and(|parked| parked.conn.peer().addr == to)
@@ -115,7 +129,9 @@ impl Pool {
         drop(state);
         out.is_some()
     }
+}
 
+impl Pool {
     /// A parked connection that is still good; dead ones are dropped on the way.
     pub(super) fn poll_take(&self, key: &Key, now: Instant, task: &mut Context<'_>) -> Option<Conn> {
         while let Some(mut conn) = self.take(key, now) {
@@ -216,9 +232,10 @@ mod tests {
         for (host, conn) in [("a", 1), ("b", 2), ("a", 3), ("a", 4)] {
             pool.put(key(host), conn, now);
         }
-        assert_eq!((pool.evict(3), pool.len()), (3, 1));
+        assert_eq!(pool.since(), Some(now));
+        assert_eq!(([(); 3].map(|()| pool.close_oldest()), pool.len()), ([true; 3], 1));
         assert_eq!(pool.take(&key("a"), now), Some(4));
-        assert_eq!(pool.evict(3), 0);
+        assert_eq!((pool.since(), pool.close_oldest()), (None, false));
     }
 
     #[test]

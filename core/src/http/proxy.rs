@@ -122,7 +122,7 @@ fn percent_decode(text: &str) -> Vec<u8> {
 
 /// An error on the way to the proxy, told apart from one on the way to the target.
 pub(super) fn unreachable(proxy: &Proxy, error: Error) -> Error {
-    if error.kind() == ErrorKind::LocalResource {
+    if error.is_local() {
         return error;
     }
     Error::new(ErrorKind::ProxyConnect, format!("reach the proxy {}", proxy.shown)).with_source(error)

@@ -1,6 +1,6 @@
 //! The rules of the ledger: who may open what, and whose turn it is. It wakes nobody and reads no clock.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeSet, HashMap};
 use std::net::{IpAddr, SocketAddr};
 use std::task::Waker;
 use std::time::{Duration, Instant};
@@ -15,20 +15,40 @@ const STEPS: u32 = 16;
 /// The time of a step: a closed connection keeps its port for a minute.
 const STEP: Duration = Duration::from_secs(4);
 
+#[cfg_attr(test, derive(Clone))]
 pub(super) struct Book {
     sockets: Cap,
     open: u32,
     idle: u32,
     ports: u32,
     destinations: HashMap<SocketAddr, Destination, KeyedState>,
+    /// Those with fewer ports than they should have.
+    shrunk: Vec<SocketAddr>,
     next: u64,
-    /// By arrival.
-    waiting: BTreeMap<u64, Waiter>,
-    /// Those that have not been granted anything.
+    /// By the order of arrival.
+    waiting: HashMap<u64, Waiter, KeyedState>,
+    /// Those that have not been granted anything, by what they wait for; none is empty.
+    lines: HashMap<SocketAddr, Vec<Line>, KeyedState>,
+    /// The first of each line for which there is a port.
+    heads: BTreeSet<u64>,
+    /// How many stand in lines.
     ungranted: u32,
 }
 
+/// Those that wait for the same ports. Looking for the next one costs the logarithm of how many wait, and for a destination
+/// as many steps as it has lists of sources: one, unless fetchers differ.
+#[cfg_attr(test, derive(Clone))]
+struct Line {
+    sources: Box<[IpAddr]>,
+    all: BTreeSet<u64>,
+    /// Of those, who was not told to look for a parked connection.
+    unlooking: BTreeSet<u64>,
+    /// Who of it is among the heads.
+    head: Option<u64>,
+}
+
 /// A limit, or what the system has left of it.
+#[cfg_attr(test, derive(Clone))]
 struct Cap {
     most: u32,
     now: u32,
@@ -56,18 +76,21 @@ impl Cap {
     }
 }
 
+#[cfg_attr(test, derive(Clone))]
 struct Destination {
     sources: Vec<Source>,
     idle: u32,
 }
 
 /// The ports of one source address to one destination.
+#[cfg_attr(test, derive(Clone))]
 struct Source {
     address: Option<IpAddr>,
     cap: Cap,
     used: u32,
 }
 
+#[cfg_attr(test, derive(Clone))]
 struct Waiter {
     to: SocketAddr,
     sources: Box<[IpAddr]>,
@@ -75,6 +98,7 @@ struct Waiter {
     state: State,
 }
 
+#[cfg_attr(test, derive(Clone, Debug, PartialEq))]
 enum State {
     Waits,
     Look,
@@ -102,20 +126,26 @@ impl Book {
             idle: 0,
             ports: ports.max(1),
             destinations: HashMap::with_hasher(KeyedState::new(0)),
+            shrunk: Vec::new(),
             next: 0,
-            waiting: BTreeMap::new(),
+            waiting: HashMap::with_hasher(KeyedState::new(0)),
+            lines: HashMap::with_hasher(KeyedState::new(0)),
+            heads: BTreeSet::new(),
             ungranted: 0,
         }
     }
 
     pub(super) fn usage(&self) -> LedgerUsage {
-        let fullest = self.destinations.values().flat_map(|d| d.sources.iter().map(|s| s.used)).max();
+        let sources = self.destinations.values().flat_map(|d| &d.sources);
+        let ports = sources.map(|source| (source.used, source.cap.now));
+        let (used, cap) = ports.max_by_key(|(used, cap)| (*used, std::cmp::Reverse(*cap))).unwrap_or((0, self.ports));
         LedgerUsage {
             sockets: self.open,
             idle: self.idle,
             socket_cap: self.sockets.now,
             waiting: self.ungranted,
-            ports_of_fullest: fullest.unwrap_or(0),
+            ports_of_fullest: used,
+            port_cap: cap,
             handshakes: 0,
             lookups: 0,
         }
@@ -129,6 +159,11 @@ impl Book {
         self.ungranted > 0 && !self.has_socket()
     }
 
+    /// How many wait for a port, while there are sockets.
+    pub(super) fn in_line_for_ports(&self) -> u32 {
+        if self.has_socket() { self.ungranted } else { 0 }
+    }
+
     pub(super) fn idle_to(&self, to: SocketAddr) -> u32 {
         self.destinations.get(&to).map_or(0, |d| d.idle)
     }
@@ -136,8 +171,17 @@ impl Book {
     /// Lets what the system took away come back.
     pub(super) fn tick(&mut self, now: Instant) -> Vec<Waker> {
         let mut grew = self.sockets.tick(now);
-        for source in self.destinations.values_mut().flat_map(|d| &mut d.sources) {
-            grew |= source.cap.tick(now);
+        for to in std::mem::take(&mut self.shrunk) {
+            let Some(destination) = self.destinations.get_mut(&to) else { continue };
+            for source in &mut destination.sources {
+                grew |= source.cap.tick(now);
+            }
+            let is_shrunk = destination.sources.iter().any(|source| source.cap.grows_at.is_some());
+            self.tidy(to);
+            self.line_up(to);
+            if is_shrunk {
+                self.shrunk.push(to);
+            }
         }
         if grew { self.pump() } else { Vec::new() }
     }
@@ -172,6 +216,7 @@ impl Book {
             Some(source) => source.used += 1,
             None => destination.sources.push(Source { address, cap: Cap::new(ports), used: 1 }),
         }
+        self.line_up(to);
         Some(chosen)
     }
 
@@ -181,7 +226,13 @@ impl Book {
         if let Some(source) = destination.sources.iter_mut().find(|source| source.address == address) {
             source.used -= 1;
         }
-        // What the system said of its ports is kept until it is outdated.
+        self.tidy(to);
+        self.line_up(to);
+    }
+
+    /// Forgets what is as if it had never been used. What the system said of its ports is kept until it is outdated.
+    fn tidy(&mut self, to: SocketAddr) {
+        let Some(destination) = self.destinations.get_mut(&to) else { return };
         destination.sources.retain(|source| source.used > 0 || source.cap.grows_at.is_some());
         if destination.sources.is_empty() {
             self.destinations.remove(&to);
@@ -224,14 +275,28 @@ impl Book {
         let sources = self.destinations.get_mut(&to).map(|d| &mut d.sources);
         if let Some(source) = sources.and_then(|s| s.iter_mut().find(|s| s.address == address)) {
             source.cap.shrink(source.used.saturating_sub(1), now);
+            if !self.shrunk.contains(&to) {
+                self.shrunk.push(to);
+            }
+            self.line_up(to);
         }
     }
 
     pub(super) fn enqueue(&mut self, to: SocketAddr, sources: Box<[IpAddr]>) -> u64 {
         self.next += 1;
-        self.waiting.insert(self.next, Waiter { to, sources, waker: None, state: State::Waits });
+        let number = self.next;
+        let lines = self.lines.entry(to).or_default();
+        let known = lines.iter().position(|line| line.sources == sources).unwrap_or_else(|| {
+            let sources = sources.clone();
+            lines.push(Line { sources, all: BTreeSet::new(), unlooking: BTreeSet::new(), head: None });
+            lines.len() - 1
+        });
+        lines[known].all.insert(number);
+        lines[known].unlooking.insert(number);
+        self.waiting.insert(number, Waiter { to, sources, waker: None, state: State::Waits });
         self.ungranted += 1;
-        self.next
+        self.line_up(to);
+        number
     }
 
     pub(super) fn poll(&mut self, number: u64, waker: &Waker) -> Told {
@@ -242,6 +307,10 @@ impl Book {
             State::Waits => Told::Wait(keep_waker(&mut waiter.waker, waker)),
             State::Look => {
                 waiter.state = State::Waits;
+                let (to, sources) = (waiter.to, &waiter.sources);
+                if let Some(line) = line_of(&mut self.lines, to, sources) {
+                    line.unlooking.insert(number);
+                }
                 Told::Look
             }
             State::Granted(source) => {
@@ -258,7 +327,7 @@ impl Book {
         }
         let (to, sources) = (waiter.to, waiter.sources.clone());
         let source = self.try_book(to, &sources)?;
-        self.ungranted -= 1;
+        self.step_out(number, to, &sources);
         let waiter = self.waiting.get_mut(&number)?;
         waiter.state = State::Granted(source);
         waiter.waker.take()
@@ -266,29 +335,40 @@ impl Book {
 
     /// Grants what there is, in the order of arrival. Who lacks a port lets others pass.
     pub(super) fn pump(&mut self) -> Vec<Waker> {
-        if self.ungranted == 0 || !self.has_socket() {
-            return Vec::new();
-        }
         let mut wake = Vec::new();
-        let mut full: Vec<(SocketAddr, Box<[IpAddr]>)> = Vec::new();
-        let numbers: Vec<u64> = self.waiting.keys().copied().collect();
-        for number in numbers {
-            if !self.has_socket() {
-                break;
-            }
-            let Some(waiter) = self.waiting.get(&number) else { continue };
-            if matches!(waiter.state, State::Granted(_))
-                || full.iter().any(|(to, sources)| *to == waiter.to && *sources == waiter.sources)
-            {
-                continue;
-            }
-            let lacks = (!self.has_port(waiter.to, &waiter.sources)).then(|| (waiter.to, waiter.sources.clone()));
-            match lacks {
-                Some(lacks) => full.push(lacks),
-                None => wake.extend(self.grant(number)),
-            }
+        while self.has_socket()
+            && let Some(first) = self.heads.first().copied()
+        {
+            wake.extend(self.grant(first));
         }
         wake
+    }
+
+    /// A waiter does not stand in its line any more.
+    fn step_out(&mut self, number: u64, to: SocketAddr, sources: &[IpAddr]) {
+        let Some(line) = line_of(&mut self.lines, to, sources) else { return };
+        line.all.remove(&number);
+        line.unlooking.remove(&number);
+        self.ungranted -= 1;
+        self.line_up(to);
+    }
+
+    /// Finds the heads of the lines for a destination, after its ports or its lines have changed.
+    fn line_up(&mut self, to: SocketAddr) {
+        let Some(lines) = self.lines.get_mut(&to) else { return };
+        let (destination, ports) = (self.destinations.get(&to), self.ports);
+        for line in &mut *lines {
+            let has_port = destination.is_none_or(|destination| destination.has_port(to, &line.sources, ports));
+            let head = line.all.first().copied().filter(|_| has_port);
+            if line.head != head {
+                line.head.inspect(|old| _ = self.heads.remove(old));
+                line.head = head.inspect(|new| _ = self.heads.insert(*new));
+            }
+        }
+        lines.retain(|line| !line.all.is_empty());
+        if lines.is_empty() {
+            self.lines.remove(&to);
+        }
     }
 
     /// A connection to `to` is parked. Whether it may stay, and who is to look for it.
@@ -296,10 +376,16 @@ impl Book {
         if self.ungranted == 0 {
             return (true, None);
         }
-        let fits = self.waiting.values_mut().find(|w| w.to == to && matches!(w.state, State::Waits));
-        if let Some(waiter) = fits {
-            waiter.state = State::Look;
-            return (true, waiter.waker.take());
+        let lines = self.lines.get_mut(&to).into_iter().flatten();
+        let fits =
+            lines.filter_map(|line| line.unlooking.first().copied().map(|first| (first, line))).min_by_key(|f| f.0);
+        if let Some((number, line)) = fits {
+            line.unlooking.remove(&number);
+            let waker = self.waiting.get_mut(&number).and_then(|waiter| {
+                waiter.state = State::Look;
+                waiter.waker.take()
+            });
+            return (true, waker);
         }
         // Nobody can use it as it is, but somebody may use its descriptor.
         (self.has_socket(), None)
@@ -310,11 +396,11 @@ impl Book {
         match waiter.state {
             State::Granted(source) => self.give_back(waiter.to, source),
             State::Waits => {
-                self.ungranted -= 1;
+                self.step_out(number, waiter.to, &waiter.sources);
                 self.pump()
             }
             State::Look => {
-                self.ungranted -= 1;
+                self.step_out(number, waiter.to, &waiter.sources);
                 let (_, passed) = self.offer(waiter.to);
                 passed.into_iter().chain(self.pump()).collect()
             }
@@ -322,9 +408,25 @@ impl Book {
     }
 }
 
+fn line_of<'a>(
+    lines: &'a mut HashMap<SocketAddr, Vec<Line>, KeyedState>,
+    to: SocketAddr,
+    sources: &[IpAddr],
+) -> Option<&'a mut Line> {
+    lines.get_mut(&to)?.iter_mut().find(|line| *line.sources == *sources)
+}
+
 impl Destination {
+    fn has_port(&self, to: SocketAddr, sources: &[IpAddr], ports: u32) -> bool {
+        let has = |source| self.room(counted(source, to), ports) > 0;
+        if sources.is_empty() { has(None) } else { sources.iter().any(|source| has(Some(*source))) }
+    }
+
     fn room(&self, address: Option<IpAddr>, ports: u32) -> u32 {
         let known = self.sources.iter().find(|source| source.address == address);
         known.map_or(ports, |source| source.cap.now.saturating_sub(source.used))
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -8,7 +8,10 @@ const MOST_SOCKETS: u32 = 15_000;
 /// Descriptors kept free for files, pipes and name servers.
 const RESERVE: u64 = 64;
 
-/// Limits of a [`Ledger`](super::Ledger). The default knows nothing of the machine.
+/// Bytes of bodies at most where the machine has more memory.
+const MOST_BODY_BYTES: u64 = 256 << 20;
+
+/// Limits of a [`Ledger`](super::Ledger), and of a crawl that books there. The default knows nothing of the machine.
 ///
 /// ```
 /// let limits = tidegate::LedgerLimits::default();
@@ -26,11 +29,14 @@ pub struct LedgerLimits {
     pub handshakes: u32,
     /// Lookups of names under way: 256.
     pub lookups: u32,
+    /// Bytes of bodies that a crawl has in memory, where it is not told another
+    /// [`byte_budget`](crate::Builder::byte_budget): 256 MiB; of a machine, an eighth of its memory at most.
+    pub body_bytes: u64,
 }
 
 impl Default for LedgerLimits {
     fn default() -> Self {
-        Self { sockets: MOST_SOCKETS, ports: 28_232, handshakes: 64, lookups: 256 }
+        Self { sockets: MOST_SOCKETS, ports: 28_232, handshakes: 64, lookups: 256, body_bytes: MOST_BODY_BYTES }
     }
 }
 
@@ -41,6 +47,9 @@ impl LedgerLimits {
         if let Some(soft) = machine.descriptors_soft {
             let cap = (soft / 4 * 3).min(soft.saturating_sub(RESERVE)).max(1);
             limits.sockets = u32::try_from(cap).unwrap_or(u32::MAX).min(MOST_SOCKETS);
+        }
+        if let Some(memory) = machine.memory {
+            limits.body_bytes = (memory / 8).clamp(1, MOST_BODY_BYTES);
         }
         limits.ports = machine.ports.unwrap_or(limits.ports).max(1);
         limits

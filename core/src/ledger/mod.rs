@@ -1,7 +1,11 @@
 //! [`Ledger`]: what a process may hold of sockets, ports and handshakes, booked before anything is opened.
 
+mod body;
 mod book;
+mod bytes;
+mod evict;
 mod limits;
+mod share;
 mod turnstile;
 
 use std::future::poll_fn;
@@ -10,8 +14,12 @@ use std::sync::{Arc, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::Instant;
 
+pub(crate) use self::body::{BodyBytes, Booking};
 use self::book::{Book, Told};
+pub(crate) use self::evict::Evict;
+use self::evict::Evictors;
 pub use self::limits::LedgerLimits;
+pub use self::share::{Booked, Share};
 use self::turnstile::{Pass, Turnstile};
 use crate::sync::{Mutex, MutexGuard};
 
@@ -19,7 +27,7 @@ use crate::sync::{Mutex, MutexGuard};
 ///
 /// Everything is booked before it is opened and given back on drop. Who finds no room closes an idle connection first;
 /// where there is none it waits, in the order of arrival. Several fetchers may share one ledger
-/// (`HttpFetcherBuilder::ledger`).
+/// (`HttpFetcherBuilder::ledger`): the idle connections of each make room for all.
 ///
 /// ```
 /// use tidegate::{Ledger, LedgerLimits};
@@ -37,6 +45,7 @@ struct Shared {
     book: Mutex<Book>,
     handshakes: Turnstile,
     lookups: Turnstile,
+    evictors: Evictors,
 }
 
 /// What is booked in a [`Ledger`] now.
@@ -53,6 +62,8 @@ pub struct LedgerUsage {
     pub waiting: u32,
     /// Ports in use from one source address to one destination, where they are most.
     pub ports_of_fullest: u32,
+    /// Ports that may be in use there: the limit, or less while the system has less.
+    pub port_cap: u32,
     /// TLS handshakes under way.
     pub handshakes: u32,
     /// Lookups of names under way.
@@ -66,6 +77,7 @@ impl Ledger {
             book: Mutex::new(Book::new(limits.sockets, limits.ports)),
             handshakes: Turnstile::new(limits.handshakes),
             lookups: Turnstile::new(limits.lookups),
+            evictors: Evictors::default(),
             limits,
         }))
     }
@@ -94,6 +106,11 @@ impl Ledger {
         self.book().is_short()
     }
 
+    /// How many wait for a port, while there are sockets; and for a lookup.
+    pub(crate) fn in_line(&self) -> (u32, u32) {
+        (self.book().in_line_for_ports(), self.0.lookups.waiting())
+    }
+
     fn book(&self) -> MutexGuard<'_, Book> {
         self.0.book.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -106,6 +123,21 @@ impl Ledger {
         drop(book);
         wake_all(wake);
         Some(Socket { ledger: self.clone(), to, source: booked?, idle: false })
+    }
+
+    /// Has what is parked in `pool` make room for everybody, as long as it lives.
+    pub(crate) fn register(&self, pool: std::sync::Weak<dyn Evict>) {
+        self.0.evictors.add(pool);
+    }
+
+    /// Closes the `most` connections that were parked longest ago, and says how many they were.
+    pub(crate) fn evict(&self, most: usize) -> usize {
+        self.0.evictors.evict(most)
+    }
+
+    /// Closes the connection to `to` that was parked longest ago.
+    pub(crate) fn evict_to(&self, to: SocketAddr) -> bool {
+        self.0.evictors.evict_to(to)
     }
 
     /// Takes a place in the queue.
@@ -306,3 +338,6 @@ impl Drop for Permit {
 
 #[cfg(test)]
 mod tests;
+
+#[cfg(all(test, tidegate_loom))]
+mod loom_tests;

@@ -25,6 +25,15 @@ fn granted(place: &mut Waiting) -> Option<Socket> {
     }
 }
 
+// H5
+#[test]
+fn bodies_have_an_eighth_of_the_memory_at_most() {
+    for (memory, bytes) in [(None, 256 << 20), (Some(1 << 30), 128 << 20), (Some(1 << 40), 256 << 20), (Some(0), 1)] {
+        let machine = crate::Machine { memory, ..crate::Machine::default() };
+        assert_eq!(LedgerLimits::of(&machine).body_bytes, bytes, "{memory:?}");
+    }
+}
+
 // H2
 #[test]
 fn each_source_and_each_destination_has_all_ports() {
@@ -55,7 +64,7 @@ fn who_waited_longest_is_next_and_who_leaves_passes_its_turn_on() {
     drop(places.remove(1));
     assert!(!ledger.is_short());
     drop((second, places));
-    assert_eq!(ledger.usage(), LedgerUsage { socket_cap: 1, ..LedgerUsage::default() });
+    assert_eq!(ledger.usage(), LedgerUsage { socket_cap: 1, port_cap: 9, ..LedgerUsage::default() });
 }
 
 #[test]
@@ -153,6 +162,6 @@ proptest! {
             prop_assert!(usage.sockets <= sockets && usage.ports_of_fullest <= ports);
         }
         drop((held, places));
-        prop_assert_eq!(ledger.usage(), LedgerUsage { socket_cap: sockets, ..LedgerUsage::default() });
+        prop_assert_eq!(ledger.usage(), LedgerUsage { socket_cap: sockets, port_cap: ports, ..LedgerUsage::default() });
     }
 }

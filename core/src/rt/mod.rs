@@ -66,7 +66,7 @@ struct Parts {
     offload: Arc<dyn Offload>,
     /// Its time is virtual, so that what this process and machine do meanwhile says nothing about it.
     simulated: bool,
-    ledger_limits: Option<LedgerLimits>,
+    ledger_limits: Option<Arc<dyn Fn() -> LedgerLimits + Send + Sync>>,
     watch: Option<Arc<dyn Watch>>,
 }
 
@@ -148,12 +148,19 @@ impl Runtime {
     /// where it is not called.
     #[must_use]
     pub fn with_ledger_limits(self, limits: LedgerLimits) -> Self {
-        self.with(|parts| parts.ledger_limits = Some(limits))
+        self.with(|parts| parts.ledger_limits = Some(Arc::new(move || limits.clone())))
+    }
+
+    /// The same for limits that may be others later.
+    #[cfg(any(test, feature = "sim"))]
+    #[must_use]
+    pub(crate) fn with_ledger_limits_of(self, limits: impl Fn() -> LedgerLimits + Send + Sync + 'static) -> Self {
+        self.with(|parts| parts.ledger_limits = Some(Arc::new(limits)))
     }
 
     /// The limits of a ledger that is made on it now.
     pub fn ledger_limits(&self) -> LedgerLimits {
-        self.0.ledger_limits.clone().unwrap_or_else(LedgerLimits::of_this_machine)
+        self.0.ledger_limits.as_ref().map_or_else(LedgerLimits::of_this_machine, |limits| limits())
     }
 
     /// Replaces what looks at the executor from outside.

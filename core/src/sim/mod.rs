@@ -173,7 +173,10 @@ impl Sim {
             .with_offload(SimOffload(world()))
             // Nothing of the machine that runs the test.
             .simulated()
-            .with_ledger_limits(crate::LedgerLimits::default())
+            .with_ledger_limits_of({
+                let net = self.net();
+                move || net.ledger_limits()
+            })
             .with_watch(SimWatch(world()))
     }
 

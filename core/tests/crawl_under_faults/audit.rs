@@ -31,6 +31,8 @@ pub(crate) struct Audit {
 struct Book {
     broken: Vec<String>,
     hosts: HashMap<String, HostPage>,
+    /// Attempts that count for no URL.
+    excused: u32,
     in_flight: u32,
     /// Items that the sink took, by the URL of their page.
     taken: HashMap<String, u64>,
@@ -65,6 +67,9 @@ struct Told {
 struct HostPage {
     last_start: Option<Duration>,
     in_flight: u32,
+    /// Failures in a row, and whether they are so many, or it said so itself, that it is left alone.
+    failing: u32,
+    left_alone: bool,
     /// The host asked for a pause, when and for how long.
     pause: Option<(Duration, Duration)>,
 }
@@ -127,11 +132,23 @@ impl Audit {
                 broken.push(format!("{}: {all} in flight", request.url()));
             }
         }
-        if cx.attempt() > self.world.retries + 1 {
+        if cx.attempt() > self.world.retries + 1 + book.excused {
             broken.push(format!("{}: attempt {}", request.url(), cx.attempt()));
         }
         book.broken.extend(broken);
         origin
+    }
+
+    /// An attempt that a host turned away is none of its URL, nor is one that fails while the host is left alone.
+    fn ended(&self, origin: &str, answer: &Result<Response, Error>) {
+        let mut book = self.book();
+        let Some(host) = book.hosts.get_mut(origin) else { return };
+        let status = answer.as_ref().map_or(0, |response| response.head.status.as_u16());
+        let fails = matches!(status, 0 | 429 | 502..=504 | 520..=524);
+        host.failing = if fails { host.failing + 1 } else { 0 };
+        host.left_alone = fails && (host.left_alone || matches!(status, 429 | 503) || host.failing >= 16);
+        let excused = u32::from(host.left_alone);
+        book.excused += excused;
     }
 
     fn answered(&self, origin: &str, response: &Response) {
@@ -211,6 +228,7 @@ impl Fetcher for AuditedFetcher {
         let origin = self.audit.begin(request, cx);
         let flight = InFlight(&self.audit, origin);
         let answer = self.inner.fetch(request, cx).await;
+        self.audit.ended(&flight.1, &answer);
         if let Ok(response) = &answer {
             self.audit.answered(&flight.1, response);
         }
@@ -355,7 +373,7 @@ impl Audit {
         if book.ids.contains(&delivery.id) {
             broken.push(format!("the outcome of {url} has the id of an item"));
         }
-        if settled.attempts > self.world.retries + 1 {
+        if settled.attempts > self.world.retries + 1 + book.excused {
             broken.push(format!("{url}: {} attempts", settled.attempts));
         }
         // What the outcome says was delivered is with the sink already.

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tidegate::rt::{Inline, Runtime};
 use tidegate::sim::{Host, Link, Lookup, PeerRequest, Reply, Sim};
-use tidegate::{Handle, Output, Page, ParseError, Profile, Request, Shutdown};
+use tidegate::{Handle, LedgerLimits, Output, Page, ParseError, Profile, Request, Shutdown};
 
 const MS: Duration = Duration::from_millis(1);
 
@@ -156,7 +156,9 @@ impl World {
     }
 
     pub(crate) fn runtime(&self, sim: &Sim) -> Runtime {
-        if self.inline { sim.runtime().with_offload(Inline::new()) } else { sim.runtime() }
+        let runtime = if self.inline { sim.runtime().with_offload(Inline::new()) } else { sim.runtime() };
+        // Half of the ledgers think that there is more than the system has.
+        if sim.seed().is_multiple_of(2) { runtime.with_ledger_limits(LedgerLimits::default()) } else { runtime }
     }
 
     pub(crate) fn seeds(&self) -> Vec<Request> {

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
-use tidegate::engine::{Action, Bound, Config, Engine, Event, HostId, JobId, JobSpec, JobVerdict};
+use tidegate::engine::{Action, Blame, Bound, Config, Engine, Event, HostId, JobId, JobSpec, JobVerdict};
 use tidegate::{ErrorKind, RetryTime, Shutdown, SkipReason};
 
 use super::Outcome;
@@ -227,7 +227,7 @@ impl<'a> World<'a> {
         let said = &self.scenario.jobs[known.index];
         let result = nth_or_last(&said.parses, known.parses).unwrap_or(Parse::Ok);
         known.parses += 1;
-        let failed = |retry| Event::Failed { job, retry, throttled: false };
+        let failed = |retry| Event::Failed { job, retry, blame: Blame::Nobody };
         let (error, event) = match result {
             Parse::Ok => (None, Event::Parsed { job, deliver: self.scenario.sink.is_some() }),
             Parse::Retry { after } => {
@@ -300,14 +300,14 @@ impl<'a> World<'a> {
 
     /// What a crawl makes of an answer.
     fn answered(&mut self, job: JobId, answer: Answer) {
-        let may_retry = self.engine.may_retry(job);
+        let (may_retry, may_wait) = (self.engine.may_retry(job), self.engine.may_wait(job));
         let known = self.jobs.get_mut(&job).expect("it was submitted");
         let is_post = self.scenario.jobs[known.index].post;
-        let failed = |retry, throttled| Event::Failed { job, retry, throttled };
+        let failed = |retry, blame| Event::Failed { job, retry, blame };
         match answer {
             Answer::Redirect { .. } if known.hops >= self.scenario.crawl.redirects => {
                 known.error = Some(ErrorKind::RedirectTooMany);
-                self.event(failed(RetryTime::Never, false));
+                self.event(failed(RetryTime::Never, Blame::Url));
             }
             Answer::Redirect { host } => {
                 known.hops += 1;
@@ -318,22 +318,32 @@ impl<'a> World<'a> {
             Answer::Error(kind) => {
                 known.error = Some(kind);
                 // A request that may have arrived is sent again only where that does no harm.
-                let was_sent = !matches!(kind, ErrorKind::ConnectRefused | ErrorKind::LocalResource);
+                let was_sent = !(kind == ErrorKind::ConnectRefused || kind.retry_time() == RetryTime::WhenRoom);
                 let retry = if is_post && was_sent { RetryTime::Never } else { kind.retry_time() };
-                self.event(failed(retry, false));
+                let blame = match kind {
+                    ErrorKind::LocalResource => Blame::Nobody,
+                    ErrorKind::BodyTooLarge | ErrorKind::HttpFraming | ErrorKind::BodyEncoding => Blame::Url,
+                    _ => Blame::Host,
+                };
+                self.event(failed(retry, blame));
             }
             Answer::Status { status, .. } if status < 400 => self.event(Event::Fetched { job }),
             Answer::Status { status, retry_after } => {
                 known.error = Some(ErrorKind::HttpStatus);
                 let wait = retry_after.map(Duration::from_secs);
                 let throttled = matches!(status, 429 | 503);
-                if may_retry && !is_post && matches!(status, 408 | 425 | 429 | 500..=504) {
-                    return self.event(failed(wait.map_or(RetryTime::AfterBackoff, RetryTime::After), throttled));
+                let blame = match status {
+                    429 | 503 => Blame::Throttled,
+                    502 | 504 => Blame::Host,
+                    _ => Blame::Url,
+                };
+                if (may_retry || throttled && may_wait) && !is_post && matches!(status, 408 | 425 | 429 | 500..=504) {
+                    return self.event(failed(wait.map_or(RetryTime::AfterBackoff, RetryTime::After), blame));
                 }
                 if let Some(wait) = wait.filter(|_| throttled) {
                     self.event(Event::Throttled { job, wait });
                 }
-                self.event(failed(RetryTime::Never, false));
+                self.event(failed(RetryTime::Never, blame));
             }
         }
     }
@@ -382,6 +392,7 @@ fn config(scenario: &Scenario) -> Config {
     config.max_in_flight = s.max_in_flight;
     config.ramp_from = s.ramp_from;
     config.per_host = s.per_host;
+    config.adaptive = false;
     config.per_address = s.per_address;
     config.gap = s.gap.into();
     config.gap_jitter = 0.0;

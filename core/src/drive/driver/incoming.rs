@@ -7,7 +7,7 @@ use super::super::inbox::{Command, FetchEnd, LaneOf, Message, ParseEnd};
 use super::super::record::{self, Record};
 use super::super::stats::{FinishReason, HostSnapshot};
 use super::{Driver, Reply};
-use crate::engine::{Event, HostId, JobId, JobSpec, JobVerdict, Shutdown};
+use crate::engine::{Blame, Event, HostId, JobId, JobSpec, JobVerdict, Shutdown};
 use crate::observer::What;
 use crate::request::without_userinfo;
 use crate::time::later;
@@ -22,6 +22,7 @@ impl Driver {
             Message::Prepared { host, rules } => self.prepared(now, host, rules),
             Message::Resolved { host, address: Ok(address) } => {
                 self.tell_of_host(now, host, What::Resolved { address });
+                self.host_errors.remove(&host);
                 self.event(now, Event::Resolved { host, address });
             }
             Message::Resolved { host, address: Err(error) } => self.host_failed(now, host, error),
@@ -221,6 +222,7 @@ impl Driver {
                 let gap = rules.crawl_delay();
                 let valid_until = now.checked_add(rules.valid_for());
                 self.rules.insert(host, rules);
+                self.host_errors.remove(&host);
                 self.tell_of_host(now, host, What::Prepared);
                 self.event(now, Event::Prepared { host, gap, valid_until });
             }
@@ -252,14 +254,15 @@ impl Driver {
                     RetryTime::AfterBackoff if !safe => RetryTime::Never,
                     retry => retry,
                 };
-                self.failed(now, job, error, retry, false);
+                let blame = record::blame(error.kind());
+                self.failed(now, job, error, retry, blame);
             }
         }
     }
 
     pub(super) fn answered(&mut self, now: Instant, job: JobId, response: Response, booking: Option<Booking>) {
         let wall_clock = self.p.runtime.wall_clock();
-        let may_retry = self.p.engine.may_retry(job);
+        let (may_retry, may_wait) = (self.p.engine.may_retry(job), self.p.engine.may_wait(job));
         let Some(record) = self.record(job) else { return };
         record.note_response(&response);
         let bytes_wire = response.bytes_wire;
@@ -270,17 +273,18 @@ impl Driver {
             match self.redirect(now, job, &response.head) {
                 Ok(true) => return,
                 Ok(false) => {}
-                Err(error) => return self.failed(now, job, error, RetryTime::Never, false),
+                Err(error) => return self.failed(now, job, error, RetryTime::Never, Blame::Url),
             }
         }
         let Some(record) = self.record(job) else { return };
         if record::is_retry_status(status) {
             let wait = record::retry_after(&response.head, wall_clock);
-            let throttled = matches!(status.as_u16(), 429 | 503);
+            let blame = record::blame_of_status(status);
+            let throttled = blame == Blame::Throttled;
             let retry = wait.map_or(RetryTime::AfterBackoff, RetryTime::After);
-            if may_retry && record.is_idempotent() {
+            if (may_retry || throttled && may_wait) && record.is_idempotent() {
                 let error = Error::new(ErrorKind::HttpStatus, format!("get an answer other than {status}"));
-                return self.failed(now, job, error, retry, throttled);
+                return self.failed(now, job, error, retry, blame);
             }
             if let Some(wait) = wait.filter(|_| throttled) {
                 self.event(now, Event::Throttled { job, wait });
@@ -292,7 +296,7 @@ impl Driver {
             }
             Accept::Refuse | Accept::Fail => {
                 let error = Error::new(ErrorKind::HttpStatus, format!("get an answer other than {status}"));
-                self.failed(now, job, error, RetryTime::Never, false);
+                self.failed(now, job, error, RetryTime::Never, record::blame_of_status(status));
             }
             Accept::Body | Accept::Head => {
                 if let Some(record) = self.record(job) {
@@ -338,10 +342,10 @@ impl Driver {
         Ok(true)
     }
 
-    pub(super) fn failed(&mut self, now: Instant, job: JobId, error: Error, retry: RetryTime, throttled: bool) {
+    pub(super) fn failed(&mut self, now: Instant, job: JobId, error: Error, retry: RetryTime, blame: Blame) {
         if let Some(record) = self.record(job) {
             record.error = Some(error);
-            self.event(now, Event::Failed { job, retry, throttled });
+            self.event(now, Event::Failed { job, retry, blame });
             if let Some(until) = self.p.engine.delayed_until(job) {
                 let wait = until.saturating_duration_since(now);
                 self.tell(now, job, |record| What::Retried {
@@ -380,7 +384,7 @@ impl Driver {
             Err(failure) => {
                 let error = record.note_parse_failure(failure);
                 let retry = error.retry_time();
-                self.failed(now, job, error, retry, false);
+                self.failed(now, job, error, retry, Blame::Nobody);
             }
         }
     }

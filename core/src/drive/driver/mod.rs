@@ -34,7 +34,7 @@ use crate::panics::panic_message;
 use crate::rt::{BoxFuture, Runtime, Sleep};
 use crate::time::later;
 use crate::{
-    BodyBytes, Close, Error, ErrorKind, Fetcher, HostPolicy, HostRules, Ledger, Limits, Page, Request, SkipReason,
+    BodyBytes, Booked, Close, Error, ErrorKind, Fetcher, HostPolicy, HostRules, Limits, Page, Request, SkipReason,
     Verdict,
 };
 
@@ -398,16 +398,17 @@ impl Driver {
         self.p.probe.close();
         self.p.frontier.abandon();
         self.abandon_lanes();
+        let booked = Booked::read(self.p.fetcher.as_ref().and_then(|fetcher| fetcher.ledger()), &self.p.ledger);
         // Closing thousands of sockets takes tens of milliseconds: not on this thread, where there is another.
         if let Some(fetcher) = self.p.fetcher.take() {
             let _ = self.p.runtime.offload().submit(Box::new(move || drop(fetcher)));
         }
         self.publish(now);
-        let (lag, bytes) = (self.p.probe.snapshot(now), self.p.ledger.bytes());
+        let lag = self.p.probe.snapshot(now);
         let totals = {
             let mut stats = self.stats();
             stats.stop(now);
-            stats.snapshot(now, lag, bytes, || self.p.runtime.cpu_time())
+            stats.snapshot(now, lag, booked, || self.p.runtime.cpu_time())
         };
         let report = Report {
             finish_reason: self.finish.unwrap_or(FinishReason::Done),
@@ -447,9 +448,14 @@ impl Driver {
             // since who gives back wakes its reader.
             let bytes = self.p.ledger.bytes();
             self.event(now, Event::Bytes(bytes));
+            self.event(now, Event::Short { of: Bound::Bytes, short: self.p.ledger.is_short() });
             // Whoever waits in the ledger is in flight, and so is who has what it waits for: its end wakes this task.
-            let short = self.p.fetcher.as_ref().and_then(|f| f.ledger()).is_some_and(Ledger::is_short);
+            let ledger = self.p.fetcher.as_ref().and_then(|f| f.ledger());
+            let (short, (ports, lookups)) =
+                ledger.map_or((false, (0, 0)), |ledger| (ledger.is_short(), ledger.in_line()));
             self.event(now, Event::Short { of: Bound::Descriptors, short });
+            self.event(now, Event::InLine { of: Bound::Ports, fetches: ports });
+            self.event(now, Event::InLine { of: Bound::Dns, fetches: lookups });
             self.ask_frontier();
             let mut acted = false;
             while let Some(action) = self.p.engine.poll(now) {

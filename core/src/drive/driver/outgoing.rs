@@ -6,7 +6,7 @@ use std::time::{Instant, SystemTime};
 use super::super::attempt;
 use super::super::parse_stage::ParseJob;
 use super::{Driver, key};
-use crate::engine::{Action, Event, HostId, JobId, JobVerdict};
+use crate::engine::{Action, Blame, Event, HostId, JobId, JobVerdict};
 use crate::fetch::Wishes;
 use crate::observer::{FetchWatch, What};
 use crate::request::without_userinfo;
@@ -136,6 +136,7 @@ impl Driver {
         }
         let cx = self.context(at, limits, number, attempt).guarding(guards, guarded);
         let cx = cx.wishing(Arc::new(Wishes { watch, accept }));
+        let cx = if page_only { cx.booking_at_once() } else { cx };
         self.tell(now, job, |record| What::Dispatched {
             hop: record.hops(),
             queue: record.settled.timings.queue.unwrap_or_default(),
@@ -172,7 +173,7 @@ impl Driver {
         let (given_up, next) = self.p.stage.overdue(now, limit);
         for (job, replaced) in given_up {
             let attempted = format!("parse the page within {limit:?}");
-            self.failed(now, job, Error::new(ErrorKind::ParserTimeout, attempted), RetryTime::Never, false);
+            self.failed(now, job, Error::new(ErrorKind::ParserTimeout, attempted), RetryTime::Never, Blame::Nobody);
             if !replaced {
                 let attempted = "replace a parser thread: too many were given up to parsers that do not end";
                 self.fail(now, Error::new(ErrorKind::ParserTimeout, attempted));

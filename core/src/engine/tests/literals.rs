@@ -144,7 +144,7 @@ fn a_throttled_host_waits_as_a_whole_and_others_go_on() {
     let mut b = Bench::new(Config { max_in_flight: 1, ..plain() });
     let (first, second) = (b.submit("a"), b.submit("a"));
     assert_eq!(b.fetches(), [first]);
-    b.event(Event::Failed { job: first, retry: RetryTime::After(2000 * MS), throttled: true });
+    b.event(Event::Failed { job: first, retry: RetryTime::After(2000 * MS), blame: Blame::Throttled });
     let other = b.submit("b");
     assert_eq!(b.fetches(), [other], "a host that waits holds no slot");
     b.finish(other);
@@ -172,7 +172,7 @@ fn a_pause_beyond_the_cap_settles_the_url_and_still_holds_for_its_host() {
     let mut b = Bench::new(Config { per_host: Some(1), ..plain() });
     let (first, second) = (b.submit("a"), b.submit("a"));
     assert_eq!(b.fetches(), [first]);
-    b.event(Event::Failed { job: first, retry: RetryTime::After(Duration::from_secs(3600)), throttled: true });
+    b.event(Event::Failed { job: first, retry: RetryTime::After(Duration::from_secs(3600)), blame: Blame::Throttled });
     assert_eq!(b.fetches(), []);
     assert_eq!(b.settled, [(first, JobVerdict::Error)]);
     b.advance(600_000 * MS - NS);
@@ -618,6 +618,10 @@ fn another_seed_draws_other_gaps() {
 fn the_defaults_are_those_of_the_documentation() {
     let seconds = Duration::from_secs;
     let documented = Config {
+        adaptive: true,
+        host_ramp_from: 1,
+        breaker: Some(16),
+        host_patience: Duration::from_secs(60),
         max_in_flight: 10_000,
         ramp_from: Some(16),
         per_host: None,

@@ -15,6 +15,9 @@ use crate::RetryTime;
 const MS: Duration = Duration::from_millis(1);
 const NS: Duration = Duration::from_nanos(1);
 
+/// All of them.
+const BLAMES: [Blame; 5] = [Blame::Nobody, Blame::Url, Blame::Host, Blame::Throttled, Blame::Ports];
+
 fn origin() -> Instant {
     #[expect(clippy::disallowed_methods, reason = "an Instant cannot be made otherwise")]
     Instant::now()
@@ -22,7 +25,15 @@ fn origin() -> Instant {
 
 /// Everything adaptive off.
 fn plain() -> Config {
-    Config { ramp_from: None, gap_jitter: 0.0, parse_permits: 8, retry_budget: 1.0, ..Config::default() }
+    Config {
+        ramp_from: None,
+        adaptive: false,
+        breaker: None,
+        gap_jitter: 0.0,
+        parse_permits: 8,
+        retry_budget: 1.0,
+        ..Config::default()
+    }
 }
 
 struct Bench {
@@ -80,7 +91,7 @@ impl Bench {
     }
 
     fn fail(&mut self, job: JobId, retry: RetryTime) {
-        self.event(Event::Failed { job, retry, throttled: false });
+        self.event(Event::Failed { job, retry, blame: Blame::Nobody });
     }
 
     /// From the answer to the verdict, without items.

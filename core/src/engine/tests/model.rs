@@ -26,6 +26,7 @@ pub(super) struct ModelJob {
     hop: bool,
     backoff: Duration,
     pressed_since: Option<Instant>,
+    started: Option<Instant>,
 }
 
 #[derive(Clone, Debug)]
@@ -57,6 +58,12 @@ pub(super) struct Model {
     /// Hosts in line to be prepared.
     line: VecDeque<HostId>,
     pub(super) limit: u32,
+    /// Where growth slows down, answers since the limit grew, and when it fell.
+    threshold: u32,
+    /// What it is so low for, and what it was before.
+    pub(super) held: Option<(Bound, u32)>,
+    answers: u32,
+    cut: Option<Instant>,
     pub(super) first_starts: u64,
     retries: u64,
     /// When the next start would come if all came evenly.
@@ -79,6 +86,7 @@ pub(super) struct Model {
 impl Model {
     pub(super) fn new(config: Config) -> Self {
         let limit = config.ramp_from.unwrap_or(config.max_in_flight).clamp(1, config.max_in_flight);
+        let max = config.max_in_flight;
         Self {
             config,
             jobs: BTreeMap::new(),
@@ -86,6 +94,10 @@ impl Model {
             owed: Vec::new(),
             line: VecDeque::new(),
             limit,
+            threshold: max,
+            held: None,
+            answers: 0,
+            cut: None,
             first_starts: 0,
             retries: 0,
             rate_next: None,
@@ -211,6 +223,7 @@ impl Model {
             hop: false,
             backoff: Duration::ZERO,
             pressed_since: None,
+            started: None,
         };
         assert!(self.jobs.insert(id, job).is_none(), "{id:?} was given twice");
         self.counters.submitted += 1;
@@ -320,8 +333,10 @@ impl Model {
                     self.arrive(now, job);
                 }
             }
-            Event::Failed { job, retry, throttled } if self.is(job, &[Stage::Fetching, Stage::Parsing]) => {
-                self.failed(now, job, retry, throttled, drawn);
+            Event::Failed { job, retry, blame } if self.is(job, &[Stage::Fetching, Stage::Parsing]) => {
+                let throttled = matches!(blame, Blame::Throttled | Blame::Ports) && self.is(job, &[Stage::Fetching]);
+                let ports = blame == Blame::Ports && self.is(job, &[Stage::Fetching]);
+                self.failed(now, job, retry, (throttled, ports), drawn);
             }
             Event::Throttled { job, wait } => {
                 if let Some(host) = self.jobs.get(&job).map(|job| job.host) {
@@ -344,7 +359,12 @@ impl Model {
             Event::Bytes(bytes) => self.bytes = bytes,
             Event::FrontierBehind(behind) => self.behind = behind,
             Event::Gate { signal, open: false } => _ = self.shut.insert(signal),
-            Event::Gate { signal, open: true } if self.shut.remove(&signal) && self.shut.is_empty() => self.restart(),
+            Event::Gate { signal, open: true } => {
+                let by = self.shut.first().copied();
+                if self.shut.remove(&signal) && self.shut.is_empty() {
+                    self.restart(by);
+                }
+            }
             Event::Short { of, short: true } => _ = self.short.insert(of),
             Event::Short { of, short: false } => _ = self.short.remove(&of),
             _ => {}
@@ -352,11 +372,19 @@ impl Model {
     }
 
     fn success(&mut self) {
-        self.limit = (self.limit + 1).min(self.config.max_in_flight);
+        self.answers += 1;
+        if self.limit < self.threshold || self.answers == 32 {
+            self.answers = 0;
+            self.limit = (self.limit + 1).min(self.config.max_in_flight);
+        }
+        self.held = self.held.filter(|(_, before)| self.limit < *before);
     }
 
-    fn restart(&mut self) {
+    /// `by`: the signal that held the crawl back.
+    fn restart(&mut self, by: Option<Bound>) {
+        let before = self.held.map_or(self.limit, |(_, before)| before);
         self.limit = self.limit.min(self.in_stage(Stage::Fetching).max(self.config.gate_floor));
+        self.held = by.map(|by| (by, before)).filter(|_| self.limit < before);
     }
 
     fn host_waits(&mut self, id: HostId, until: Instant) {
@@ -411,7 +439,7 @@ impl Model {
         (host.until, host.order) = (Some(now + wait), order);
     }
 
-    fn failed(&mut self, now: Instant, id: JobId, retry: RetryTime, throttled: bool, drawn: Duration) {
+    fn failed(&mut self, now: Instant, id: JobId, retry: RetryTime, (throttled, ports): (bool, bool), drawn: Duration) {
         let before = self.jobs[&id].clone();
         let honoured = self.config.retry_after_cap;
         // From here on it is in flight no more.
@@ -430,10 +458,14 @@ impl Model {
             RetryTime::WhenRoom => {
                 self.job(id).attempts -= 1;
                 self.first_starts -= u64::from(before.attempts == 1);
-                let in_flight = self.in_stage(Stage::Fetching);
-                let lower = self.limit.min(in_flight) / 4 * 3;
-                let floor = self.config.gate_floor.clamp(1, self.config.max_in_flight);
-                self.limit = self.limit.min(lower.max(floor));
+                // Once for all that was in flight at that time.
+                if !ports && self.cut.is_none_or(|cut| before.started.is_none_or(|at| at >= cut)) {
+                    let in_flight = self.in_stage(Stage::Fetching);
+                    let lower = self.limit.min(in_flight) / 4 * 3;
+                    let floor = self.config.gate_floor.clamp(1, self.config.max_in_flight);
+                    self.limit = self.limit.min(lower.max(floor));
+                    (self.cut, self.threshold) = (Some(now), self.limit);
+                }
                 let since = *self.job(id).pressed_since.get_or_insert(now);
                 if now < since + self.config.room_patience {
                     again = Some(self.config.backoff_base / 10);
@@ -531,7 +563,7 @@ impl Model {
 
     pub(super) fn resume(&mut self) {
         if std::mem::take(&mut self.paused) {
-            self.restart();
+            self.restart(None);
         }
     }
 }

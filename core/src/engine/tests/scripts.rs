@@ -66,7 +66,7 @@ enum Answer {
     },
     Fails {
         retry: RetryTime,
-        throttled: bool,
+        blame: Blame,
     },
     /// A redirect, a skip, a rejected item, other rules, another address: whatever else can be.
     Other {
@@ -87,7 +87,7 @@ fn answers() -> impl Strategy<Value = Answer> + Clone {
     ];
     prop_oneof![
         6 => any::<bool>().prop_map(|deliver| Answer::Well { deliver }),
-        3 => (retry, any::<bool>()).prop_map(|(retry, throttled)| Answer::Fails { retry, throttled }),
+        3 => (retry, 0..5_usize).prop_map(|(retry, blame)| Answer::Fails { retry, blame: BLAMES[blame] }),
         3 => (any::<u8>(), 0..2000u16).prop_map(|(number, millis)| Answer::Other { number, millis }),
     ]
 }
@@ -142,6 +142,10 @@ pub(super) fn configs() -> impl Strategy<Value = Config> {
     let rest = (select(vec![None, Some(1), Some(2)]), select(vec![None, None, Some(5)]), select(vec![8u32, 1000]));
     (limits, pace, stages, tries, hosts, rest, any::<u64>()).prop_map(
         |(limits, pace, stages, tries, hosts, rest, seed)| Config {
+            adaptive: false,
+            host_ramp_from: 4,
+            breaker: None,
+            host_patience: Duration::from_secs(60),
             max_in_flight: limits.0,
             per_host: limits.1,
             per_address: limits.2,
@@ -269,8 +273,8 @@ impl Script {
             (Action::Resolve(host), _) => Event::Resolved { host, address: Some([127, 0, 0, 1].into()) },
             (Action::Vet(job), Answer::Other { .. }) => Event::Skipped { job, reason: model::ROBOTS },
             (Action::Vet(job), _) => Event::Vetted { job },
-            (Action::Fetch { job, .. } | Action::Parse(job), Answer::Fails { retry, throttled }) => {
-                Event::Failed { job, retry, throttled }
+            (Action::Fetch { job, .. } | Action::Parse(job), Answer::Fails { retry, blame }) => {
+                Event::Failed { job, retry, blame }
             }
             (Action::Fetch { job, .. }, Answer::Other { number, .. }) if number < 200 => {
                 Event::Redirected { job, host: a.host(&format!("h{}", number % 8)) }

@@ -204,7 +204,7 @@ impl World {
             RetryTime::After(MS * self.rng.u32(0..2500)),
             RetryTime::WhenRoom,
         ];
-        let (retry, throttled) = (retries[self.rng.usize(0..5)], self.rng.bool());
+        let (retry, blame) = (retries[self.rng.usize(0..5)], BLAMES[self.rng.usize(0..5)]);
         Some(match action {
             Action::Prepare(host) if self.rng.bool() => {
                 // The rules of a host ask for the same gap always, so that the starts can be judged afterwards.
@@ -222,7 +222,7 @@ impl World {
                 self.targets.insert(job, key);
                 Event::Redirected { job, host }
             }
-            Action::Fetch { job, .. } | Action::Parse(job) => Event::Failed { job, retry, throttled },
+            Action::Fetch { job, .. } | Action::Parse(job) => Event::Failed { job, retry, blame },
             Action::Deliver(job) => Event::Delivered { job, rejected: true },
             _ => return self.success(action),
         })
@@ -248,8 +248,9 @@ impl World {
         let most = config.max_in_flight;
         self.a.now += Duration::from_secs(60);
         // Successes bring the limit back to the top, whatever pressure, pauses and the gate did to it.
-        let warm: Vec<_> = (0..most).map(|i| format!("warm{i}")).collect();
-        self.submit_to(&warm, most);
+        let enough = most + 32 * (most - self.a.engine.limiter.limit());
+        let warm: Vec<_> = (0..enough).map(|i| format!("warm{i}")).collect();
+        self.submit_to(&warm, enough);
         self.settle_all();
         for old in 0..self.plan.hosts {
             let mut may = config.per_host.unwrap_or(most).min(most);
@@ -421,7 +422,7 @@ fn a_failing_host_delays_no_other() {
             for action in a.drain() {
                 match action {
                     Action::Fetch { job, .. } if fails && a.engine.host_of(job) == Some(bad) => {
-                        a.event(Event::Failed { job, retry: RetryTime::AfterBackoff, throttled: false });
+                        a.event(Event::Failed { job, retry: RetryTime::AfterBackoff, blame: Blame::Host });
                     }
                     Action::Fetch { job, .. } => a.event(Event::Fetched { job }),
                     Action::Parse(job) => a.event(Event::Parsed { job, deliver: false }),

@@ -22,6 +22,7 @@ pub use self::peer::{PeerRequest, Reply};
 use self::pipe::Pipe;
 pub use self::stream::SimStream;
 use super::world::World;
+use crate::LedgerLimits;
 use crate::hash::KeyedState;
 
 type Rule = Arc<dyn Fn(IpAddr) -> Option<Host> + Send + Sync>;
@@ -201,13 +202,24 @@ impl Net {
         SimListener::new(self.0.clone(), at)
     }
 
+    /// What a ledger may book here: the limits below, and nothing of the machine that runs the test.
+    pub(super) fn ledger_limits(&self) -> LedgerLimits {
+        let (sockets, ports) = self.with(|_, net| (net.descriptors, net.ports)).unwrap_or_default();
+        let mut limits = LedgerLimits::default();
+        limits.sockets = sockets.map_or(limits.sockets, |most| most.min(limits.sockets));
+        limits.ports = ports.map_or(limits.ports, |most| most.min(limits.ports));
+        limits
+    }
+
     /// Sockets that the crawl's machine may have at a time; a connection above it fails with `EMFILE`. No limit by default.
+    /// A ledger that is made afterwards knows it, and asks for no more, unless the runtime was told other limits
+    /// ([`Runtime::with_ledger_limits`](crate::rt::Runtime::with_ledger_limits)).
     pub fn limit_descriptors(&self, sockets: Option<u32>) {
         self.with(|_, net| net.descriptors = sockets);
     }
 
     /// Connections that the crawl's machine may have to one address and port; one above it fails with `EADDRNOTAVAIL`. No
-    /// limit by default.
+    /// limit by default. A ledger that is made afterwards knows it, as that of descriptors.
     pub fn limit_ports(&self, connections: Option<u32>) {
         self.with(|_, net| net.ports = connections);
     }

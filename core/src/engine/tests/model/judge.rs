@@ -120,7 +120,7 @@ impl Model {
             (full(parses) && to_deliver == 0, Bound::Parser),
             (full(parses) || full(delivers), Bound::Sink),
             (self.behind, Bound::Frontier),
-            (in_flight >= self.limit, Bound::GlobalLimit),
+            (in_flight >= self.limit, self.held.map_or(Bound::GlobalLimit, |(by, _)| by)),
         ];
         bounds.into_iter().find(|(holds, _)| *holds).map(|(_, bound)| bound)
     }
@@ -174,7 +174,7 @@ impl Model {
         let (address, hop) = (self.hosts[&host].address, job.hop);
         self.set(id, Stage::Fetching);
         let job = self.job(id);
-        (job.address, job.hop, job.attempts) = (address, false, attempt);
+        (job.address, job.hop, job.attempts, job.started) = (address, false, attempt, Some(now));
         if !hop {
             self.first_starts += u64::from(attempt == 1);
             self.counters.retries += u64::from(attempt > 1);

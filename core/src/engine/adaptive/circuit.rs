@@ -1,0 +1,109 @@
+//! Whether a host answers at all.
+
+use std::time::{Duration, Instant};
+
+use crate::engine::JobId;
+
+/// A circuit breaker: closed while the host answers, open while it is left alone, and half open while one fetch tries it.
+/// (Nygard, "Release It!", 2007.)
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Circuit {
+    state: State,
+    /// Failures in a row.
+    failures: u32,
+    /// Since when, and how many of them were probes.
+    since: Option<Instant>,
+    probes: u32,
+    backoff: Duration,
+    /// What was started before the last opening says nothing new.
+    opened: Option<Instant>,
+    /// Opened by failures, and not by what the host asked for.
+    tripped: bool,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum State {
+    #[default]
+    Closed,
+    Open,
+    Probing(JobId),
+}
+
+impl Circuit {
+    pub(super) fn is_closed(&self) -> bool {
+        self.state == State::Closed
+    }
+
+    /// Not closed, because of failures.
+    pub(super) fn is_tripped(&self) -> bool {
+        !self.is_closed() && self.tripped
+    }
+
+    /// Whether a fetch may start beside so many in flight: `limit` of them while closed; one probe beside what is left
+    /// from before, of which there are fewer than `most`.
+    pub(super) fn admits(&self, in_flight: u32, limit: u32, most: u32) -> bool {
+        match self.state {
+            State::Closed => in_flight < limit,
+            State::Open => in_flight < most,
+            State::Probing(_) => false,
+        }
+    }
+
+    pub(super) fn started(&mut self, job: JobId) {
+        if self.state == State::Open {
+            self.state = State::Probing(job);
+        }
+    }
+
+    /// A probe that ended without a word lets another try.
+    pub(super) fn left(&mut self, job: JobId) {
+        if self.state == State::Probing(job) {
+            self.state = State::Open;
+        }
+    }
+
+    /// The host has answered a fetch that started then. Whether that closed it: what began before it was opened says
+    /// nothing about the host as it is now.
+    pub(super) fn answered(&mut self, started: Instant) -> bool {
+        let closes = !self.is_closed() && self.is_after_last(started);
+        if closes || self.is_closed() {
+            *self = Self { opened: self.opened, ..Self::default() };
+        }
+        closes
+    }
+
+    /// A fetch has failed. Whether it was the probe.
+    pub(super) fn failed(&mut self, job: JobId, now: Instant) -> bool {
+        self.failures = self.failures.saturating_add(1);
+        self.since.get_or_insert(now);
+        let was_probe = self.state == State::Probing(job);
+        self.probes += u32::from(was_probe);
+        was_probe
+    }
+
+    pub(super) fn open(&mut self, now: Instant, backoff: Duration, tripped: bool) {
+        // A host that was dead and now asks for a pause is alive; and the other way round.
+        *self = Self { state: State::Open, backoff, opened: Some(now), tripped, ..*self };
+    }
+
+    /// Whether a fetch was started since it was opened last.
+    pub(super) fn is_after_last(&self, started: Instant) -> bool {
+        self.opened.is_none_or(|opened| started >= opened)
+    }
+
+    pub(super) fn failures(&self) -> u32 {
+        self.failures
+    }
+
+    pub(super) fn failed_probes(&self) -> u32 {
+        self.probes
+    }
+
+    pub(super) fn failing_for(&self, now: Instant) -> Duration {
+        self.since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since))
+    }
+
+    pub(super) fn backoff(&self) -> Duration {
+        self.backoff
+    }
+}

@@ -1,0 +1,170 @@
+//! How many fetches at a time a host can bear, by how long its answers take.
+
+use std::time::{Duration, Instant};
+
+use super::window::{FETCHES, Round, Spread, Window};
+
+/// What is left of the limit after a failure.
+const AFTER_FAILURE: f64 = 0.7;
+/// Windows of growth in a row that make the next step larger, at most.
+const FASTEST: u32 = 8;
+
+/// A limit of concurrency that follows the gradient of latency: `limit * unloaded / measured + queue(limit)`, where the
+/// queue is what may wait at the host. So it settles where one more fetch would only wait for the others, as TCP Vegas
+/// does (Brakmo, O'Malley, Peterson, 1994) and Netflix' concurrency-limits.
+///
+/// It judges by windows, each of fetches that began after the limit was last changed: an old answer says nothing about the
+/// new limit, and acting on it is what makes such controls swing. At first it doubles every round trip, until the first
+/// fetches of a round take longer than those of the rounds before, as HyStart++ does (RFC 9406).
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Gradient {
+    limit: f64,
+    max: f64,
+    /// While the limit doubles.
+    round: Option<Round>,
+    /// Seconds that an answer takes where nothing waits: the least mean of a window and its
+    /// error, as far as it still holds.
+    unloaded: Option<f64>,
+    window: Window,
+    spread: Spread,
+    /// When a start last came near the limit.
+    used: Option<Instant>,
+    /// Windows of growth in a row.
+    growing: u32,
+    /// Where the limit began to fall, and the largest mean since, which is forgotten slowly: one slow answer can make it.
+    peak: Option<(f64, f64)>,
+    /// Before this it was cut; what began earlier cuts no more.
+    cut: Option<Instant>,
+}
+
+/// How many may wait at the host for the others: the root of the limit, and fewer where that is most of it.
+fn queue(limit: f64) -> f64 {
+    limit.sqrt().min(1.0 + limit / 16.0)
+}
+
+impl Gradient {
+    pub(super) fn new(start: u32, max: u32, now: Instant) -> Self {
+        let (max, limit) = (f64::from(max.max(1)), f64::from(start.clamp(1, max.max(1))));
+        Self {
+            limit,
+            max,
+            round: Some(Round::new(now, None)),
+            unloaded: None,
+            window: Window::new(now),
+            spread: Spread::default(),
+            used: None,
+            growing: 0,
+            peak: None,
+            cut: None,
+        }
+    }
+
+    pub(super) fn limit(&self) -> u32 {
+        self.limit as u32
+    }
+
+    /// A fetch was started, so that this many are in flight.
+    pub(super) fn started(&mut self, now: Instant, in_flight: u32) {
+        if f64::from(in_flight) >= 0.9 * self.limit.floor() {
+            self.used = Some(now);
+        }
+        let limit = self.limit();
+        self.window.started(now, limit.max(FETCHES));
+        if let Some(round) = &mut self.round {
+            round.started(now, in_flight, limit);
+        }
+    }
+
+    /// Takes an answer to a fetch that `started` then, with its time where that says something.
+    pub(super) fn answered(&mut self, started: Instant, took: Option<Duration>) {
+        let Some(took) = took else { return };
+        self.window.answered(started, took);
+        if let Some(round) = &mut self.round {
+            round.answered(started, took);
+        }
+    }
+
+    /// A fetch that `started` then has ended, in whatever way.
+    pub(super) fn left(&mut self, started: Instant, now: Instant) {
+        if let Some(round) = &mut self.round
+            && round.left(started)
+        {
+            let excess = round.excess(&mut self.spread);
+            self.unloaded = self.unloaded.into_iter().chain(round.best()).min_by(f64::total_cmp);
+            match excess {
+                Some(excess) => {
+                    let level = round.level();
+                    self.settle_at(level / excess + queue(level), now);
+                }
+                // A limit that is not in use grows no further (RFC 7661): what was not tried is not known to be borne.
+                None => {
+                    let doubled = 2.0 * round.level();
+                    *round = Round::new(now, round.best());
+                    self.set(self.limit.max(doubled));
+                }
+            }
+        }
+        if !self.window.left(started) {
+            return;
+        }
+        let is_used = self.used.is_some_and(|used| used >= self.window.began());
+        if let Some(measured) = self.window.measured(FETCHES / 2) {
+            let noise = self.spread.noise(measured);
+            self.judge(measured.mean, noise, is_used);
+        }
+        self.window = Window::new(now);
+    }
+
+    fn judge(&mut self, mean: f64, noise: f64, is_used: bool) {
+        let bound = mean * (1.0 + noise);
+        let unloaded = self.unloaded.map_or(bound, |unloaded| unloaded.min(bound));
+        self.unloaded = Some(unloaded);
+        if self.round.is_some() {
+            return;
+        }
+        let gradient = (unloaded / mean).clamp(0.5, 1.0);
+        if gradient < 1.0 {
+            self.growing = 0;
+            let (peak, then) = self.peak.map_or((self.limit, mean), |(peak, then)| (peak, mean.max(0.98 * then)));
+            self.peak = Some((peak, then));
+            // With a third of it, so that two windows at least agree, it takes as long as before: it was not us who waited for each other.
+            if self.limit <= (0.35 * peak).max(2.0) && bound >= 0.8 * then {
+                self.unloaded = Some(bound);
+                self.peak = None;
+                return;
+            }
+        } else {
+            self.peak = None;
+            if !is_used {
+                return;
+            }
+            self.growing = (self.growing + 1).min(FASTEST);
+        }
+        self.set(self.limit * gradient + queue(self.limit) * f64::from(self.growing.max(1)));
+    }
+
+    /// The host failed, or asked for fewer: once for all that was in flight then.
+    pub(super) fn overloaded(&mut self, started: Instant, now: Instant, in_flight: u32) {
+        if self.cut.is_some_and(|cut| started < cut) {
+            return;
+        }
+        self.cut = Some(now);
+        self.settle_at(self.limit.min(f64::from(in_flight) + 1.0) * AFTER_FAILURE, now);
+    }
+
+    /// The host is back: from few on, so that what waited does not come as a burst.
+    pub(super) fn resume(&mut self, start: u32, now: Instant) {
+        self.settle_at(self.limit.min(f64::from(start)), now);
+        self.round = Some(Round::new(now, self.unloaded));
+    }
+
+    fn settle_at(&mut self, limit: f64, now: Instant) {
+        self.set(limit);
+        (self.round, self.growing, self.peak) = (None, 0, None);
+        self.window = Window::new(now);
+    }
+
+    fn set(&mut self, limit: f64) {
+        self.limit = limit.clamp(1.0, self.max);
+    }
+}

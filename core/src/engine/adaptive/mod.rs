@@ -1,0 +1,229 @@
+//! What a host can bear, learnt from its answers: how many at a time, how many a second, and whether it answers at all.
+
+mod circuit;
+mod gradient;
+mod pace;
+#[cfg(test)]
+mod tests;
+mod window;
+
+use std::time::Instant;
+
+use self::circuit::Circuit;
+use self::gradient::Gradient;
+use self::pace::Pace;
+use super::event::Blame;
+use super::host::Place;
+use super::{Bound, Config, Engine, HostId, JobId, JobVerdict, Stage, retry};
+use crate::RetryTime;
+use crate::time::later;
+
+/// What was learnt of a host. Made where its limit first binds or it first fails, so that the many hosts that are asked
+/// little cost nothing.
+#[derive(Debug)]
+pub(super) struct Adaptive {
+    gradient: Gradient,
+    circuit: Circuit,
+    pace: Pace,
+}
+
+/// What a failure of the host means for the job that met it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Excuse {
+    /// It is a failed attempt like any other.
+    None,
+    /// The host fails or throttles everybody: no attempt of this job's, which comes again then.
+    Until(Instant),
+    /// The host has failed for too long.
+    GivenUp,
+}
+
+impl Adaptive {
+    fn new(config: &Config, now: Instant) -> Box<Self> {
+        let (start, max) = config.host_limits();
+        Box::new(Self { gradient: Gradient::new(start, max, now), circuit: Circuit::default(), pace: Pace::new(now) })
+    }
+
+    /// Whether another fetch may be in flight beside so many.
+    pub(super) fn admits(&self, config: &Config, in_flight: u32) -> bool {
+        let most = if config.adaptive { self.gradient.limit() } else { config.host_limits().1 };
+        self.circuit.admits(in_flight, most, config.host_limits().1)
+    }
+
+    /// Whether its failures keep the host from being asked, which is more than a wait that it asked for.
+    pub(super) fn is_tripped(&self) -> bool {
+        self.circuit.is_tripped()
+    }
+
+    /// A fetch was started; gives the earliest time of the next one.
+    pub(super) fn started(&mut self, job: JobId, now: Instant, in_flight: u32) -> Option<Instant> {
+        self.gradient.started(now, in_flight);
+        self.circuit.started(job);
+        self.pace.started(now)
+    }
+
+    /// The fetch has ended, in whatever way.
+    pub(super) fn left(&mut self, job: JobId, started: Option<Instant>, now: Instant) {
+        self.circuit.left(job);
+        if let Some(started) = started {
+            self.gradient.left(started, now);
+        }
+    }
+}
+
+impl Config {
+    /// Fetches in flight for a host: at first, and at most.
+    pub(super) fn host_limits(&self) -> (u32, u32) {
+        let max = self.per_host.unwrap_or(u32::MAX).max(1);
+        (if self.adaptive { self.host_ramp_from.clamp(1, max) } else { max }, max)
+    }
+}
+
+impl Engine {
+    /// Whether this host may have another fetch in flight, as far as its own limit goes.
+    pub(super) fn host_admits(&self, id: HostId) -> bool {
+        let host = &self.hosts[id.index as usize];
+        match &host.adaptive {
+            Some(adaptive) => adaptive.admits(&self.config, host.in_flight),
+            None => host.in_flight < self.config.host_limits().0,
+        }
+    }
+
+    /// Keeps the count of hosts at their limit, whatever changed it.
+    pub(super) fn note_limit(&mut self, id: HostId) {
+        let is_limited = !self.host_admits(id);
+        let host = &mut self.hosts[id.index as usize];
+        let is_tripped = host.adaptive.as_ref().is_some_and(|adaptive| adaptive.is_tripped());
+        let bound = is_limited.then_some(if is_tripped { Bound::Breaker } else { Bound::HostLimit });
+        let before = std::mem::replace(&mut host.bound, bound);
+        let change = |of| (u32::from(bound == Some(of)), u32::from(before == Some(of)));
+        let (now, then) = change(Bound::HostLimit);
+        self.host_limited = self.host_limited + now - then;
+        let (now, then) = change(Bound::Breaker);
+        self.probing = self.probing + now - then;
+    }
+
+    /// The host of this fetch, which is still in flight, has answered.
+    pub(super) fn host_answered(&mut self, now: Instant, id: JobId) {
+        let Some((host_id, Some(started))) = self.job(id).map(|job| (job.host, job.started)) else { return };
+        let (start, most) = self.config.host_limits();
+        let config = &self.config;
+        let host = &mut self.hosts[host_id.index as usize];
+        host.answers = host.answers.wrapping_add(1);
+        if host.adaptive.is_none() {
+            // The limit is what holds it back, and not its gap, and there is more to ask for.
+            let is_held =
+                host.in_flight >= start && !host.queue.is_empty() && host.not_before.is_none_or(|at| at <= now);
+            if !config.adaptive || start == most || !is_held {
+                return;
+            }
+            host.adaptive = Some(Adaptive::new(config, now));
+        }
+        let Some(adaptive) = &mut host.adaptive else { return };
+        if adaptive.circuit.answered(started) {
+            adaptive.gradient.resume(start, now);
+            adaptive.pace.resume(now);
+        }
+        adaptive.pace.answered(now);
+        if config.adaptive {
+            // What was measured while this machine was not itself says nothing about the host.
+            let is_ours = self.disturbed.is_none_or(|time| started > time) && self.shut.is_empty();
+            let sample = is_ours.then(|| now.saturating_duration_since(started));
+            adaptive.gradient.answered(started, sample);
+        }
+    }
+
+    /// The host of this job has failed, or asks for fewer requests.
+    pub(super) fn host_fault(&mut self, now: Instant, id: JobId, retry: RetryTime, blame: Blame) -> Excuse {
+        let Some(threshold) = self.config.breaker else { return Excuse::None };
+        let Some((host_id, attempts, Some(started))) =
+            self.job(id).map(|job| (job.host, job.max_attempts, job.started))
+        else {
+            return Excuse::None;
+        };
+        let config = &self.config;
+        let host = &mut self.hosts[host_id.index as usize];
+        let adaptive = host.adaptive.get_or_insert_with(|| Adaptive::new(config, now));
+        let circuit = &mut adaptive.circuit;
+        let throttled = blame == Blame::Throttled;
+        let was_probe = circuit.failed(id, now);
+        if config.adaptive && !was_probe {
+            adaptive.gradient.overloaded(started, now, host.in_flight);
+        }
+        let asked = match retry {
+            RetryTime::After(wait) => Some(wait.min(config.retry_after_cap)),
+            _ => None,
+        };
+        let is_news = was_probe || circuit.is_closed() && circuit.is_after_last(started);
+        let mut wait = asked.filter(|_| throttled);
+        if is_news && (was_probe || throttled || circuit.failures() >= threshold.max(1)) {
+            let drawn = retry::backoff(config.backoff_base, config.backoff_cap, circuit.backoff(), &mut self.rng);
+            // A host that goes on asking for a moment is given longer ones.
+            let opened = wait.map_or(drawn, |asked| if was_probe { asked.max(drawn) } else { asked });
+            if throttled && config.adaptive {
+                adaptive.pace.throttled(now, opened);
+            }
+            circuit.open(now, drawn, !throttled);
+            wait = Some(opened);
+        }
+        let is_over = circuit.failing_for(now) >= config.host_patience
+            || host.answers == 0 && circuit.failed_probes() + 1 >= config.attempts;
+        let is_closed = circuit.is_closed();
+        if let Some(wait) = wait {
+            host.wait_until(later(now, wait));
+        }
+        if was_probe && is_over {
+            return Excuse::GivenUp;
+        }
+        if is_closed && !throttled || attempts <= 1 || retry == RetryTime::Never || host.answers == 0 {
+            return Excuse::None;
+        }
+        if matches!(retry, RetryTime::After(wait) if wait > config.retry_after_cap) {
+            return Excuse::None;
+        }
+        let answers = host.answers;
+        let until = host.not_before.map_or(now, |time| time.max(now));
+        let job = &mut self.jobs[id.index as usize];
+        // Others were answered since it was turned away before: it is this URL, and not the host.
+        let before = job.throttled_at.replace(answers);
+        if throttled && before.is_some_and(|before| before != answers) {
+            return Excuse::None;
+        }
+        Excuse::Until(until)
+    }
+
+    /// Ends all that waits for a host.
+    pub(super) fn give_up(&mut self, id: HostId) {
+        let host = self.host_mut(id);
+        let queued = std::mem::take(&mut host.queue).into_iter().map(|w| w.job);
+        let waiting: Vec<_> = std::mem::take(&mut host.arriving).into_iter().chain(queued).collect();
+        for job in waiting {
+            if self.job(job).is_some_and(|j| matches!(j.stage, Stage::Arriving | Stage::Queued)) {
+                self.settle(job, JobVerdict::HostError);
+            }
+        }
+    }
+
+    /// Whether an answer that says "not now" is no attempt of this job, so that it may be asked again whatever the
+    /// budget for retries says.
+    pub fn may_wait(&self, id: JobId) -> bool {
+        let Some(job) = self.job(id).filter(|job| job.max_attempts > 1) else { return false };
+        let host = &self.hosts[job.host.index as usize];
+        let is_excused = host.answers > 0 && job.throttled_at.is_none_or(|before| before == host.answers);
+        self.ending.is_none() && self.config.breaker.is_some() && is_excused
+    }
+
+    /// Counts a host that waits for its time, by what it waits for.
+    pub(super) fn count_timed(&mut self, id: HostId, time: Option<Instant>) {
+        let host = &mut self.hosts[id.index as usize];
+        let is_tripped = host.adaptive.as_ref().is_some_and(|adaptive| adaptive.is_tripped());
+        if let Some(time) = time {
+            host.place = Place::Timed(time);
+            host.timed_tripped = is_tripped;
+            self.timed[usize::from(is_tripped)] += 1;
+        } else {
+            host.place = Place::Nowhere;
+            self.timed[usize::from(host.timed_tripped)] -= 1;
+        }
+    }
+}
