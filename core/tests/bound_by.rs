@@ -139,6 +139,74 @@ fn lag() {
     });
 }
 
+/// Fetches of a second under which the crawl is at its limit after ten seconds, and far from it while it ramps up.
+fn ramping(sim: &Sim) -> Builder<u64> {
+    crawl(sim).fetcher(taking(sim, SECOND)).requests(urls(100)).max_in_flight(number(500))
+}
+
+/// What was cut back by a signal that let go again is bound by it until it is back: 200 ms of each 300.
+#[test]
+fn lag_also_while_the_limit_comes_back() {
+    Sim::check(0..2, |sim| async move {
+        let (runtime, blocker) = (sim.runtime(), sim.clone());
+        sim.spawn(async move {
+            while blocker.elapsed() < SECOND * 11 {
+                blocker.spend(MS * 200);
+                runtime.sleep_until(runtime.now() + MS * 100).await;
+            }
+        });
+        is_bound(&sim, ramping(&sim), Bound::Lag).await;
+    });
+}
+
+/// Above its limit for 200 ms of each 300, as a signal.
+fn comes_and_goes(sim: &Sim) -> impl FnMut() -> f64 + Send + use<> {
+    let clock = sim.clone();
+    move || if clock.elapsed().as_millis() % 300 < 200 { 1.5 } else { 0.2 }
+}
+
+#[test]
+fn signal() {
+    Sim::check(0..2, |sim| async move {
+        is_bound(&sim, ramping(&sim).load_signal("rows", || 1.5), Bound::Signal).await;
+    });
+}
+
+#[test]
+fn signal_also_while_the_limit_comes_back() {
+    Sim::check(0..2, |sim| async move {
+        let crawl = ramping(&sim).load_signal("rows", comes_and_goes(&sim));
+        is_bound(&sim, crawl, Bound::Signal).await;
+    });
+}
+
+/// What this process has is more than a byte, so that the gate stays shut.
+#[test]
+#[cfg(target_os = "linux")]
+fn memory() {
+    Sim::check(0..2, |sim| async move {
+        is_bound(&sim, ramping(&sim).memory_limit(1), Bound::Memory).await;
+    });
+}
+
+/// Two crawls over one fetcher with 40 sockets, of which the other one has 30.
+#[test]
+fn descriptors() {
+    Sim::check(0..2, |sim| async move {
+        let slow = Host::http(|_| Reply::ok("page").after(SECOND));
+        sim.net().hosts_by(move |_| Some(slow.clone()));
+        let mut limits = LedgerLimits::default();
+        limits.sockets = 40;
+        let runtime = sim.runtime().with_ledger_limits(limits);
+        let fetcher = HttpFetcher::builder(&runtime).build().expect("valid");
+        let with = |most| crawl(&sim).fetcher(fetcher.clone()).requests(urls(100)).max_in_flight(number(most));
+        let other = with(30).start().expect("valid");
+        is_bound(&sim, with(40), Bound::Descriptors).await;
+        other.handle().shutdown(Shutdown::Now);
+        other.await.expect("it ends well");
+    });
+}
+
 #[test]
 fn parser() {
     let world = Sim::builder().threads(NonZeroUsize::MIN).job_cost(MS * 100);
