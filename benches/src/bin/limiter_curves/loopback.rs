@@ -11,7 +11,7 @@ use async_trait::async_trait;
 use tidegate::http::HttpFetcher;
 use tidegate::rt::Runtime;
 use tidegate::{
-    Crawl, Error, FetchCx, Fetcher, Ledger, Output, Page, ParseError, Profile, Report, Request, Response,
+    BoundShare, Crawl, Error, FetchCx, Fetcher, Ledger, Output, Page, ParseError, Profile, Report, Request, Response,
     raise_descriptor_limit,
 };
 use tidegate_benches::{ServerProcess, keep_to_cores};
@@ -47,14 +47,20 @@ pub(crate) fn run(seconds: u32, policy: &str) -> Result<(), Failure> {
             "--cores",
             &cores,
         ])?;
-        let measures = measure(&runtime, &scenario, policy, &format!("http://{}", server.addr()))?;
+        let (measures, bounds) = measure(&runtime, &scenario, policy, &format!("http://{}", server.addr()))?;
         writeln!(out, "{}", table::line("loopback", &policy.text(), &measures))?;
+        writeln!(out, "{:<10} {:<10} bound by {bounds}", "", "")?;
         out.flush()?;
     }
     Ok(())
 }
 
-fn measure(runtime: &Runtime, scenario: &Scenario, policy: Policy, origin: &str) -> Result<Measures, Failure> {
+fn measure(
+    runtime: &Runtime,
+    scenario: &Scenario,
+    policy: Policy,
+    origin: &str,
+) -> Result<(Measures, String), Failure> {
     let watch = Arc::new(Watch {
         in_flight: AtomicU32::new(0),
         ended: Mutex::default(),
@@ -106,7 +112,9 @@ fn measure(runtime: &Runtime, scenario: &Scenario, policy: Policy, origin: &str)
     let Report { totals, .. } = report.recv()??;
     recorder.sent = totals.counters.starts;
     recorder.first = totals.counters.starts - totals.counters.retries;
-    Ok(recorder.finish(scenario, totals.counters.error).1)
+    let share = |of: &BoundShare| format!("{} {:.0} %", of.bound.name(), of.share * 100.0);
+    let bounds: Vec<_> = totals.bounds.iter().take(2).map(share).collect();
+    Ok((recorder.finish(scenario, totals.counters.error).1, bounds.join(", ")))
 }
 
 /// Sleeps on the runtime's timer.
