@@ -1,6 +1,8 @@
 //! Cores and CPU time: which ones a bench may use, and how much of them it took.
 
 use std::fmt;
+use std::hash::{DefaultHasher, Hasher as _};
+use std::hint::black_box;
 use std::io;
 use std::ops::Range;
 use std::thread::available_parallelism;
@@ -77,6 +79,19 @@ pub fn process_cpu_time() -> Duration {
 /// CPU time of this thread until now, user's and system's.
 pub fn thread_cpu_time() -> Duration {
     time_of(ClockId::ThreadCPUTime)
+}
+
+/// Reads the page again and again until this thread has spent so much CPU time on it, as a parser would.
+pub fn spend(page: &[u8], time: Duration) {
+    let end = thread_cpu_time() + time;
+    loop {
+        let mut hasher = DefaultHasher::new();
+        hasher.write(page);
+        black_box(hasher.finish());
+        if thread_cpu_time() >= end {
+            return;
+        }
+    }
 }
 
 fn time_of(clock: ClockId) -> Duration {

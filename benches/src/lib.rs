@@ -8,7 +8,7 @@ mod request;
 mod stream;
 mod ticker;
 
-pub use self::cores::{Layout, keep_to_cores, process_cpu_time, thread_cpu_time};
+pub use self::cores::{Layout, keep_to_cores, process_cpu_time, spend, thread_cpu_time};
 pub use self::load::{LoadOptions, LoadServer, LoadStats};
 pub use self::process::ServerProcess;
 pub use self::ticker::{Lateness, Ticker, median};

@@ -6,10 +6,12 @@ use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 use tidegate::engine::Bound;
-use tidegate::sim::{Host, Reply, Sim};
+use tidegate::http::HttpFetcher;
+use tidegate::sim::{Host, Lookup, Reply, Sim};
 use tidegate::{
-    Added, Batch, Builder, Crawl, Error, Frontier, FrontierError, Head, LeaseId, Leased, Output, Page, ParseError,
-    Profile, Request, Response, Scope, Shutdown, Sink, SinkError, Snapshot, StreamFrontier, Verdict,
+    Added, Batch, Builder, Crawl, Error, ErrorKind, Frontier, FrontierError, Head, LeaseId, Leased, Ledger,
+    LedgerLimits, Output, Page, ParseError, Profile, Request, Response, Scope, Shutdown, Sink, SinkError, Snapshot,
+    StreamFrontier, Verdict,
 };
 
 const MS: Duration = Duration::from_millis(1);
@@ -212,6 +214,45 @@ fn bytes() {
         (0..20).for_each(|n| sim.net().host(Sim::address_of(&format!("h{n}.test")), slow.clone()));
         let crawl = crawl(&sim).requests(urls(20)).rate(20.0).byte_budget(128 << 10);
         is_bound(&sim, crawl, Bound::Bytes).await;
+    });
+}
+
+/// Four hosts, and all of them refuse.
+#[test]
+fn breaker() {
+    Sim::check(0..2, |sim| async move {
+        let fetcher = |request: Request| async move {
+            Err(Error::new(ErrorKind::ConnectRefused, "connect").with_url(request.url()))
+        };
+        let crawl = crawl(&sim).fetcher(fetcher).requests(urls(4)).breaker(NonZeroU32::new(16), SECOND * 60);
+        is_bound(&sim, crawl, Bound::Breaker).await;
+    });
+}
+
+/// Two ports to the only address that there is, and answers that take a second.
+#[test]
+fn ports() {
+    Sim::check(0..2, |sim| async move {
+        let slow = Host::http(|_| Reply::ok("text").after(SECOND));
+        sim.names_by(|_| Lookup::found([[10, 0, 0, 1].into()]));
+        sim.net().host([10, 0, 0, 1], slow);
+        sim.net().limit_ports(Some(2));
+        let crawl = crawl(&sim).requests(urls(50)).max_in_flight(number(100));
+        is_bound(&sim, crawl, Bound::Ports).await;
+    });
+}
+
+/// Hosts without end, and name servers that take a second.
+#[test]
+fn dns() {
+    Sim::check(0..2, |sim| async move {
+        sim.names_by(|_| Lookup::found([[10, 0, 0, 1].into()]).after(SECOND));
+        sim.net().host([10, 0, 0, 1], Host::http(|_| Reply::ok("text")));
+        let urls = futures::stream::iter((0..u64::MAX).map(|n| Request::get(format!("http://h{n}.test/"))));
+        let mut limits = LedgerLimits::default();
+        limits.lookups = 8;
+        let fetcher = HttpFetcher::builder(&sim.runtime()).ledger(Ledger::new(limits)).build().expect("valid");
+        is_bound(&sim, crawl(&sim).fetcher(fetcher).requests(urls), Bound::Dns).await;
     });
 }
 

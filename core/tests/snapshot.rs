@@ -170,8 +170,8 @@ fn a_snapshot_says_what_is_booked_and_of_how_much() {
         let urls = (0..8).map(|n| Request::get(format!("http://h{}.test/{n}", n % 4)));
         let own = crawl(&sim)
             .byte_budget(5 << 16)
-            .adaptive(false)
             .max_in_flight_per_host(None)
+            .adaptive(false)
             .seeds(urls)
             .start()
             .expect("valid");

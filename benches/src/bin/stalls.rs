@@ -219,6 +219,16 @@ fn tell(
     }
     let timeouts: u64 = last.errors.iter().filter(|(code, _)| code.starts_with("timeout")).map(|(_, n)| n).sum();
     writeln!(out, "{} pages, {timeouts} timeouts, other errors: {:?}", last.counters.ok, last.errors)?;
+    let by: Vec<_> = last.stalls.iter().map(|(cause, n)| format!("{n} by {cause}")).collect();
+    writeln!(out, "stalls, as the crawl says: {}", if by.is_empty() { "none".to_owned() } else { by.join(", ") })?;
+    for stall in &last.recent_stalls {
+        let url = stall.url.as_deref().unwrap_or("no URL");
+        writeln!(out, "  {:.0} ms by {}: {url}", ms(stall.lag), stall.cause.code())?;
+    }
+    for event in &last.recent_gates {
+        let did = if event.open { "opened" } else { "shut" };
+        writeln!(out, "  gate {did} by {} ({})", event.name, event.signal.name())?;
+    }
     writeln!(out, "gate: closed {} times, {:?} in all", last.lag.gate_closed_count, last.lag.gate_closed)?;
     writeln!(out, "lag, as the crawl says: p50 {:?}, p99 {:?}, max {:?}", last.lag.p50, last.lag.p99, last.lag.max)?;
     let Lateness { p50, p99, max, .. } = lateness;

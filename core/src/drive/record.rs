@@ -153,7 +153,12 @@ impl Record {
             JobVerdict::Error | JobVerdict::HostError => {
                 let host_error = host_error.filter(|_| verdict == JobVerdict::HostError);
                 let error = host_error.or_else(|| self.error.take());
-                let error = error.unwrap_or_else(|| Error::new(ErrorKind::Other, "find out why the URL failed"));
+                let error = error.unwrap_or_else(|| match verdict {
+                    JobVerdict::HostError => {
+                        Error::new(ErrorKind::HostUnavailable, "ask a host that has failed for too long")
+                    }
+                    _ => Error::new(ErrorKind::Other, "find out why the URL failed"),
+                });
                 Outcome::Error(if error.url().is_some() { error } else { error.with_url(settled.request.url()) })
             }
         };
@@ -214,6 +219,7 @@ pub(super) fn blame(kind: ErrorKind) -> Blame {
         | K::BodyEncoding
         | K::RedirectInvalid
         | K::RedirectTooMany => Blame::Url,
+        K::LocalPorts => Blame::Ports,
         _ => Blame::Nobody,
     }
 }

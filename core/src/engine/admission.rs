@@ -187,10 +187,13 @@ impl Engine {
             return Err(Bound::Frontier);
         }
         if in_flight >= self.limiter.limit() {
-            return Err(self.limiter.held_by().unwrap_or(Bound::GlobalLimit));
+            return Err(self.limiter.held_by().or_else(|| self.line()).unwrap_or(Bound::GlobalLimit));
         }
         if self.ready.is_empty() {
             let [polite, tripped] = self.timed;
+            if let Some(line) = self.line() {
+                return Err(line);
+            }
             return Err(match () {
                 () if tripped + self.probing > polite + self.host_limited => Bound::Breaker,
                 () if self.host_limited > 0 => Bound::HostLimit,
@@ -206,6 +209,15 @@ impl Engine {
             }
         }
         Err(Bound::Politeness)
+    }
+
+    /// What most of those in flight, or of those who are looked up, stand in line for.
+    fn line(&self) -> Option<Bound> {
+        let (ports, lookups) = self.in_line;
+        if 2 * ports > self.counters.in_flight {
+            return Some(Bound::Ports);
+        }
+        (2 * lookups > self.counters.in_flight + self.preparing).then_some(Bound::Dns)
     }
 
     pub(super) fn start_on(&mut self, now: Instant, id: HostId) -> Option<Action> {

@@ -32,6 +32,10 @@ pub enum Bound {
     Memory,
     /// No descriptor is free for another socket.
     Descriptors,
+    /// Fetches wait for a port: all those from our addresses to their destinations are in use.
+    Ports,
+    /// Hosts wait for their lookup.
+    Dns,
     /// A load signal of the embedder's own.
     Signal,
     /// Paused, or ending.
@@ -40,7 +44,7 @@ pub enum Bound {
 
 impl Bound {
     /// All of them, in the order of this page.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 17] = [
         Self::NoWork,
         Self::Politeness,
         Self::HostLimit,
@@ -54,6 +58,8 @@ impl Bound {
         Self::Bytes,
         Self::Memory,
         Self::Descriptors,
+        Self::Ports,
+        Self::Dns,
         Self::Signal,
         Self::Stopped,
     ];
@@ -74,6 +80,8 @@ impl Bound {
             Self::Bytes => "bytes",
             Self::Memory => "memory",
             Self::Descriptors => "descriptors",
+            Self::Ports => "ports",
+            Self::Dns => "dns",
             Self::Signal => "signal",
             Self::Stopped => "stopped",
         }

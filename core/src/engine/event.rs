@@ -157,6 +157,14 @@ pub enum Event {
         /// Whether new fetches may start, as far as this signal goes.
         open: bool,
     },
+    /// So many fetches, or lookups for hosts, stand in line for this ([`Bound::Ports`], [`Bound::Dns`]): a reason for the
+    /// pace, and no rule.
+    InLine {
+        /// What they wait for.
+        of: Bound,
+        /// How many wait.
+        fetches: u32,
+    },
     /// This machine is short of something that fetches wait for ([`Bound::Descriptors`]), or no longer.
     Short {
         /// What it lacks.
@@ -178,6 +186,8 @@ pub enum Blame {
     Host,
     /// The host, which asks for fewer requests (429, 503): the wait holds for all of it.
     Throttled,
+    /// This machine, which has no port for this destination: only its host waits, and the others go on.
+    Ports,
 }
 
 /// What the engine asks the driver to do.

@@ -99,6 +99,8 @@ pub struct Engine {
     host_limited: u32,
     probing: u32,
     timed: [u32; 2],
+    /// How many wait for a port, and for a lookup.
+    in_line: (u32, u32),
     /// When this machine was last known to be in the way of its own measurements.
     disturbed: Option<Instant>,
     delivering: u32,
@@ -212,6 +214,7 @@ impl Engine {
             host_limited: 0,
             probing: 0,
             timed: [0; 2],
+            in_line: (0, 0),
             disturbed: None,
             delivering: 0,
             settling: 0,
@@ -380,6 +383,9 @@ impl Engine {
                 }
             }
             Event::Short { of, short } => self.short.set(of, short),
+            Event::InLine { of: Bound::Ports, fetches } => self.in_line.0 = fetches,
+            Event::InLine { of: Bound::Dns, fetches } => self.in_line.1 = fetches,
+            Event::InLine { .. } => {}
         }
     }
 

@@ -117,7 +117,7 @@ impl Engine {
 
     pub(super) fn failed(&mut self, now: Instant, id: JobId, retry: RetryTime, blame: Blame) {
         let excuse = match blame {
-            Blame::Nobody => Excuse::None,
+            Blame::Nobody | Blame::Ports => Excuse::None,
             Blame::Url => {
                 self.host_answered(now, id);
                 Excuse::None
@@ -150,7 +150,9 @@ impl Engine {
                     self.first_starts -= 1;
                     self.budget.unstart();
                 }
-                self.limiter.pressure(job.started, now, in_flight);
+                if blame != Blame::Ports {
+                    self.limiter.pressure(job.started, now, in_flight);
+                }
                 let since = *job.pressed_since.get_or_insert(now);
                 (now < later(since, patience)).then_some(base / 10)
             }
@@ -167,7 +169,7 @@ impl Engine {
             RetryTime::After(asked) => Some(asked.min(honoured)),
             _ => wait,
         };
-        if let (true, Some(pause)) = (blame == Blame::Throttled, pause) {
+        if let (true, Some(pause)) = (matches!(blame, Blame::Throttled | Blame::Ports), pause) {
             self.host_mut(host).wait_until(later(now, pause));
         }
         let again = wait.filter(|_| tries_left && self.ending.is_none());

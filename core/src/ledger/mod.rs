@@ -106,6 +106,11 @@ impl Ledger {
         self.book().is_short()
     }
 
+    /// How many wait for a port, while there are sockets; and for a lookup.
+    pub(crate) fn in_line(&self) -> (u32, u32) {
+        (self.book().in_line_for_ports(), self.0.lookups.waiting())
+    }
+
     fn book(&self) -> MutexGuard<'_, Book> {
         self.0.book.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -32,6 +32,10 @@ impl Turnstile {
         self.lock().inside
     }
 
+    pub(super) fn waiting(&self) -> u32 {
+        self.lock().waiting.len() as u32
+    }
+
     /// Gives a turn back; whoever waits longest has it.
     pub(super) fn leave(&self) {
         let mut state = self.lock();

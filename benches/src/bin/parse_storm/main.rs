@@ -18,7 +18,7 @@ use clap::{Parser, ValueEnum};
 use serde_json::json;
 use tidegate::raise_descriptor_limit;
 use tidegate::rt::{Offload, Runtime};
-use tidegate_benches::{Lateness, Layout, ServerProcess, Ticker, keep_to_cores, median, process_cpu_time};
+use tidegate_benches::{Lateness, Layout, ServerProcess, Ticker, keep_to_cores, median, process_cpu_time, spend};
 
 use self::parse::Parse;
 use self::setup::{Executor, Name, Setup};
@@ -247,7 +247,7 @@ impl Work {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         // A step that is prime to the thousand, so that the times are spread evenly and in no order.
         let part = (number * 617 % 1000) as f64 / 1000.0;
-        parse::spend(page, self.shortest + self.longest.saturating_sub(self.shortest).mul_f64(part));
+        spend(page, self.shortest + self.longest.saturating_sub(self.shortest).mul_f64(part));
     }
 }
 

@@ -1,14 +1,10 @@
 //! Where pages are parsed: the ways that are compared, each as an [`Offload`], so that peers and crawl use the same.
 
-use std::hash::{DefaultHasher, Hasher as _};
-use std::hint::black_box;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
-use std::time::Duration;
 
 use clap::ValueEnum;
 use tidegate::rt::{Job, Offload, Place, Priority, Rejected, ThreadPool, Ticket};
-use tidegate_benches::thread_cpu_time;
 
 use crate::setup::Executor;
 use crate::{Stage, Storm, Way};
@@ -60,19 +56,6 @@ impl Parse {
             Self::Lowest => Arc::new(one().with_priority(Priority::Lowest)),
         };
         Stage::Offload(offload, work)
-    }
-}
-
-/// Reads the page until this thread has spent so much CPU time on it.
-pub(crate) fn spend(page: &[u8], time: Duration) {
-    let end = thread_cpu_time() + time;
-    loop {
-        let mut hasher = DefaultHasher::new();
-        hasher.write(page);
-        black_box(hasher.finish());
-        if thread_cpu_time() >= end {
-            return;
-        }
     }
 }
 

@@ -22,6 +22,7 @@ impl Driver {
             Message::Prepared { host, rules } => self.prepared(now, host, rules),
             Message::Resolved { host, address: Ok(address) } => {
                 self.tell_of_host(now, host, What::Resolved { address });
+                self.host_errors.remove(&host);
                 self.event(now, Event::Resolved { host, address });
             }
             Message::Resolved { host, address: Err(error) } => self.host_failed(now, host, error),
@@ -221,6 +222,7 @@ impl Driver {
                 let gap = rules.crawl_delay();
                 let valid_until = now.checked_add(rules.valid_for());
                 self.rules.insert(host, rules);
+                self.host_errors.remove(&host);
                 self.tell_of_host(now, host, What::Prepared);
                 self.event(now, Event::Prepared { host, gap, valid_until });
             }

@@ -34,8 +34,8 @@ use crate::panics::panic_message;
 use crate::rt::{BoxFuture, Runtime, Sleep};
 use crate::time::later;
 use crate::{
-    BodyBytes, Booked, Close, Error, ErrorKind, Fetcher, HostPolicy, HostRules, Ledger, Limits, Page, Request,
-    SkipReason, Verdict,
+    BodyBytes, Booked, Close, Error, ErrorKind, Fetcher, HostPolicy, HostRules, Limits, Page, Request, SkipReason,
+    Verdict,
 };
 
 /// Requests that the frontier has not taken in, above which nothing is fetched or parsed.
@@ -450,8 +450,12 @@ impl Driver {
             self.event(now, Event::Bytes(bytes));
             self.event(now, Event::Short { of: Bound::Bytes, short: self.p.ledger.is_short() });
             // Whoever waits in the ledger is in flight, and so is who has what it waits for: its end wakes this task.
-            let short = self.p.fetcher.as_ref().and_then(|f| f.ledger()).is_some_and(Ledger::is_short);
+            let ledger = self.p.fetcher.as_ref().and_then(|f| f.ledger());
+            let (short, (ports, lookups)) =
+                ledger.map_or((false, (0, 0)), |ledger| (ledger.is_short(), ledger.in_line()));
             self.event(now, Event::Short { of: Bound::Descriptors, short });
+            self.event(now, Event::InLine { of: Bound::Ports, fetches: ports });
+            self.event(now, Event::InLine { of: Bound::Dns, fetches: lookups });
             self.ask_frontier();
             let mut acted = false;
             while let Some(action) = self.p.engine.poll(now) {

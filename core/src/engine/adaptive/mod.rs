@@ -111,7 +111,10 @@ impl Engine {
         let host = &mut self.hosts[host_id.index as usize];
         host.answers = host.answers.wrapping_add(1);
         if host.adaptive.is_none() {
-            if !config.adaptive || start == most || host.in_flight < start {
+            // The limit is what holds it back, and not its gap, and there is more to ask for.
+            let is_held =
+                host.in_flight >= start && !host.queue.is_empty() && host.not_before.is_none_or(|at| at <= now);
+            if !config.adaptive || start == most || !is_held {
                 return;
             }
             host.adaptive = Some(Adaptive::new(config, now));

@@ -90,6 +90,8 @@ impl Pace {
             None => (lowest, measured),
         };
         let per_second = per_second.max(SLOWEST);
+        // A probe that fails has nothing to add.
+        (self.all, self.recent, self.before) = (Count::new(now), Count::new(now), None);
         self.learnt = Some(Learnt { rate: Rate::per_second(per_second), per_second, refused, updated: now });
     }
 

@@ -108,7 +108,11 @@ impl<'a> World<'a> {
             Action::Fetch { job, .. } => {
                 self.open += 1;
                 let at = self.passed();
-                let host = self.engine.host_of(job).expect("it lives").index();
+                let id = self.engine.host_of(job).expect("it lives");
+                let host = id.index();
+                let most = self.engine.config.per_host.unwrap_or(u32::MAX);
+                let of = self.engine.known_host(id).expect("it is remembered");
+                assert!(of.in_flight <= most, "{} in flight", of.in_flight);
                 let (takes, failure) = (self.server)(at, self.open, host);
                 let event = match failure {
                     None => Event::Fetched { job },
@@ -248,6 +252,8 @@ fn a_host_that_is_down_for_half_a_minute_costs_no_url_and_hardly_a_request() {
         assert_eq!(world.verdicts(JobVerdict::Ok), 20_000, "no URL is lost");
         assert!(while_down < 15, "{while_down} requests while it was down");
         assert!(starts < 20_100, "{starts}");
+        let back = world.answers.iter().skip(400).position(|answers| *answers >= 35).expect("it comes back");
+        assert!(back < 400, "{back} tenths of a second until 70 % of its rate");
     }
 }
 
@@ -291,4 +297,39 @@ fn a_limit_is_a_number() {
     });
     world.run(600 * SECOND);
     assert_eq!((world.verdicts(JobVerdict::Ok), world.verdicts(JobVerdict::Error)), (2_000, 1_000));
+}
+
+/// Whatever hosts do, every job has one verdict in the end, no host is asked by more than may, and none before its time.
+#[test]
+fn whatever_hosts_do_every_job_ends() {
+    for seed in 0..200 {
+        let mut rng = fastrand::Rng::with_seed(seed);
+        let config = Config {
+            per_host: [None, Some(1), Some(3), Some(50)][rng.usize(0..4)],
+            adaptive: rng.u8(0..4) > 0,
+            breaker: [None, Some(1), Some(16)][rng.usize(0..3)],
+            attempts: rng.u32(1..4),
+            gap: [Duration::ZERO, 20 * MS][rng.usize(0..2)],
+            host_patience: [Duration::ZERO, SECOND, 60 * SECOND][rng.usize(0..3)],
+            backoff_cap: [SECOND, 10 * SECOND][rng.usize(0..2)],
+            seed,
+            ..free()
+        };
+        let (failing, mut dice) = (rng.f64(), rng.fork());
+        let mut world = World::new(config, 500, move |at, _, host| {
+            let is_bad = (at.as_secs() / 7 + host as u64).is_multiple_of(2);
+            let retry = [
+                RetryTime::AfterBackoff,
+                RetryTime::After(SECOND),
+                RetryTime::After(3_600 * SECOND),
+                RetryTime::WhenRoom,
+                RetryTime::Never,
+            ][dice.usize(0..5)];
+            let blame = [Blame::Nobody, Blame::Url, Blame::Host, Blame::Throttled, Blame::Ports][dice.usize(0..5)];
+            (MS * dice.u32(0..300), (is_bad && dice.f64() < failing).then_some((retry, blame)))
+        });
+        world.hosts = rng.u32(1..5);
+        world.run(86_400 * SECOND);
+        assert_eq!(world.verdicts.len(), 500, "seed {seed}: {:?}", world.engine.counters());
+    }
 }

@@ -16,7 +16,7 @@ const MS: Duration = Duration::from_millis(1);
 const NS: Duration = Duration::from_nanos(1);
 
 /// All of them.
-const BLAMES: [Blame; 4] = [Blame::Nobody, Blame::Url, Blame::Host, Blame::Throttled];
+const BLAMES: [Blame; 5] = [Blame::Nobody, Blame::Url, Blame::Host, Blame::Throttled, Blame::Ports];
 
 fn origin() -> Instant {
     #[expect(clippy::disallowed_methods, reason = "an Instant cannot be made otherwise")]

@@ -334,8 +334,9 @@ impl Model {
                 }
             }
             Event::Failed { job, retry, blame } if self.is(job, &[Stage::Fetching, Stage::Parsing]) => {
-                let throttled = blame == Blame::Throttled && self.is(job, &[Stage::Fetching]);
-                self.failed(now, job, retry, throttled, drawn);
+                let throttled = matches!(blame, Blame::Throttled | Blame::Ports) && self.is(job, &[Stage::Fetching]);
+                let ports = blame == Blame::Ports && self.is(job, &[Stage::Fetching]);
+                self.failed(now, job, retry, (throttled, ports), drawn);
             }
             Event::Throttled { job, wait } => {
                 if let Some(host) = self.jobs.get(&job).map(|job| job.host) {
@@ -438,7 +439,7 @@ impl Model {
         (host.until, host.order) = (Some(now + wait), order);
     }
 
-    fn failed(&mut self, now: Instant, id: JobId, retry: RetryTime, throttled: bool, drawn: Duration) {
+    fn failed(&mut self, now: Instant, id: JobId, retry: RetryTime, (throttled, ports): (bool, bool), drawn: Duration) {
         let before = self.jobs[&id].clone();
         let honoured = self.config.retry_after_cap;
         // From here on it is in flight no more.
@@ -458,7 +459,7 @@ impl Model {
                 self.job(id).attempts -= 1;
                 self.first_starts -= u64::from(before.attempts == 1);
                 // Once for all that was in flight at that time.
-                if self.cut.is_none_or(|cut| before.started.is_none_or(|at| at >= cut)) {
+                if !ports && self.cut.is_none_or(|cut| before.started.is_none_or(|at| at >= cut)) {
                     let in_flight = self.in_stage(Stage::Fetching);
                     let lower = self.limit.min(in_flight) / 4 * 3;
                     let floor = self.config.gate_floor.clamp(1, self.config.max_in_flight);

@@ -87,7 +87,7 @@ fn answers() -> impl Strategy<Value = Answer> + Clone {
     ];
     prop_oneof![
         6 => any::<bool>().prop_map(|deliver| Answer::Well { deliver }),
-        3 => (retry, 0..4_usize).prop_map(|(retry, blame)| Answer::Fails { retry, blame: BLAMES[blame] }),
+        3 => (retry, 0..5_usize).prop_map(|(retry, blame)| Answer::Fails { retry, blame: BLAMES[blame] }),
         3 => (any::<u8>(), 0..2000u16).prop_map(|(number, millis)| Answer::Other { number, millis }),
     ]
 }

@@ -204,7 +204,7 @@ impl World {
             RetryTime::After(MS * self.rng.u32(0..2500)),
             RetryTime::WhenRoom,
         ];
-        let (retry, blame) = (retries[self.rng.usize(0..5)], BLAMES[self.rng.usize(0..4)]);
+        let (retry, blame) = (retries[self.rng.usize(0..5)], BLAMES[self.rng.usize(0..5)]);
         Some(match action {
             Action::Prepare(host) if self.rng.bool() => {
                 // The rules of a host ask for the same gap always, so that the starts can be judged afterwards.

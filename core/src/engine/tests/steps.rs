@@ -50,7 +50,7 @@ fn answer(action: Action, how: u8) -> Event {
         Action::Vet(job) if how.is_multiple_of(5) => Event::Skipped { job, reason: SkipReason::Robots },
         Action::Vet(job) => Event::Vetted { job },
         Action::Fetch { job, .. } | Action::Parse(job) if how % 4 == 1 => {
-            Event::Failed { job, retry, blame: BLAMES[how as usize % 4] }
+            Event::Failed { job, retry, blame: BLAMES[how as usize % 5] }
         }
         Action::Fetch { job, .. } => Event::Fetched { job },
         Action::Parse(job) => Event::Parsed { job, deliver: how.is_multiple_of(2) },
