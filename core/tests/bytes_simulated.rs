@@ -102,6 +102,25 @@ fn a_server_that_is_silent_is_still_idle() {
     });
 }
 
+// H5, A1
+#[test]
+fn the_time_in_which_a_fetch_waits_for_room_is_no_time_of_its_server() {
+    // The second piece of the second body comes a second after there is room for it, or longer after that than it may.
+    for (pause, code) in [(MS * 6_500, None), (MS * 9_500, Some(("timeout.idle", 1)))] {
+        Sim::check(0..2, |sim| async move {
+            let first = Host::http(|_| Reply::ok(vec![b'x'; 11 << 16]).drip(48 << 10, MS * 400));
+            sim.net().host(Sim::address_of("h0.test"), first);
+            let second = Host::http(move |_| Reply::ok(vec![b'x'; 90 << 10]).after(MS * 100).drip(48 << 10, pause));
+            sim.net().host(Sim::address_of("h1.test"), second);
+            let crawl = Crawl::builder::<()>(sim.runtime()).profile(Profile::list()).limits(limits(SECOND * 2));
+            let seeds = (0..2).map(|n| Request::get(format!("http://h{n}.test/")));
+            let report = crawl.retries(0).byte_budget(11 * STEP).seeds(seeds).run().await.expect("it ends well");
+            let errors: Vec<_> = report.totals.errors.clone().into_iter().collect();
+            assert_eq!(errors, code.into_iter().collect::<Vec<_>>(), "{report}");
+        });
+    }
+}
+
 // H5
 #[test]
 fn who_finds_no_room_before_its_deadline_blames_nobody() {
