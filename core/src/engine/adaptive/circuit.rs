@@ -95,12 +95,10 @@ impl Circuit {
         self.failures
     }
 
-    pub(super) fn failed_probes(&self) -> u32 {
-        self.probes
-    }
-
-    pub(super) fn failing_for(&self, now: Instant) -> Duration {
-        self.since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since))
+    /// Whether it has failed for this long, or, where that is limited, with its first failure this often.
+    pub(super) fn is_over(&self, now: Instant, patience: Duration, most: Option<u32>) -> bool {
+        let lasts = self.since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since));
+        lasts >= patience || most.is_some_and(|most| self.probes + 1 >= most)
     }
 
     pub(super) fn backoff(&self) -> Duration {

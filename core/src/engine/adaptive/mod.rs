@@ -7,7 +7,7 @@ mod pace;
 mod tests;
 mod window;
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use self::circuit::Circuit;
 use self::gradient::Gradient;
@@ -38,10 +38,43 @@ pub(super) enum Excuse {
     GivenUp,
 }
 
+/// A failure by the fault of a host.
+struct Fault {
+    now: Instant,
+    /// When the fetch began.
+    started: Instant,
+    throttled: bool,
+    /// The wait that the host asks for.
+    asked: Option<Duration>,
+    was_probe: bool,
+}
+
 impl Adaptive {
     fn new(config: &Config, now: Instant) -> Box<Self> {
         let (start, max) = config.host_limits();
         Box::new(Self { gradient: Gradient::new(start, max, now), circuit: Circuit::default(), pace: Pace::new(now) })
+    }
+
+    /// A fetch has failed by the fault of the host: how long that is to be left alone from now on.
+    fn failed(&mut self, fault: &Fault, config: &Config, rng: &mut fastrand::Rng) -> Option<Duration> {
+        let Fault { now, started, throttled, asked, was_probe } = *fault;
+        let circuit = &mut self.circuit;
+        let is_news = was_probe || circuit.is_closed() && circuit.is_after_last(started);
+        let is_enough = config.breaker.is_some_and(|threshold| circuit.failures() >= threshold.max(1));
+        let opens = is_news && (was_probe || throttled || is_enough);
+        let mut wait = asked;
+        if opens {
+            let drawn = retry::backoff(config.backoff_base, config.backoff_cap, circuit.backoff(), rng);
+            circuit.open(now, drawn, !throttled);
+            // A host that goes on asking for a moment is given longer ones.
+            wait = Some(asked.map_or(drawn, |asked| if was_probe { asked.max(drawn) } else { asked }));
+        }
+        // One page that is broken says 503 as well: a pace is learnt where a wait is asked for, or from two in a row.
+        let is_told = if asked.is_some() { opens } else { circuit.failures() == 2 };
+        if throttled && is_told && config.adaptive {
+            self.pace.throttled(now, wait.unwrap_or_else(|| circuit.backoff()));
+        }
+        wait
     }
 
     /// Whether another fetch may be in flight beside so many.
@@ -133,63 +166,55 @@ impl Engine {
         }
     }
 
-    /// The host of this job has failed, or asks for fewer requests.
+    /// The host of this job, which is still in flight, has failed, or asks for fewer requests.
     pub(super) fn host_fault(&mut self, now: Instant, id: JobId, retry: RetryTime, blame: Blame) -> Excuse {
-        let Some(threshold) = self.config.breaker else { return Excuse::None };
-        let Some((host_id, attempts, Some(started))) =
-            self.job(id).map(|job| (job.host, job.max_attempts, job.started))
-        else {
+        if self.config.breaker.is_none() {
+            return Excuse::None;
+        }
+        let Some((host_id, Some(started))) = self.job(id).map(|job| (job.host, job.started)) else {
             return Excuse::None;
         };
         let config = &self.config;
         let host = &mut self.hosts[host_id.index as usize];
         let adaptive = host.adaptive.get_or_insert_with(|| Adaptive::new(config, now));
-        let circuit = &mut adaptive.circuit;
         let throttled = blame == Blame::Throttled;
-        let was_probe = circuit.failed(id, now);
+        let asked = match retry {
+            RetryTime::After(wait) if throttled => Some(wait.min(config.retry_after_cap)),
+            _ => None,
+        };
+        let was_probe = adaptive.circuit.failed(id, now);
         if config.adaptive && !was_probe {
             adaptive.gradient.overloaded(started, now, host.in_flight);
         }
-        let asked = match retry {
-            RetryTime::After(wait) => Some(wait.min(config.retry_after_cap)),
-            _ => None,
-        };
-        let is_news = was_probe || circuit.is_closed() && circuit.is_after_last(started);
-        let mut wait = asked.filter(|_| throttled);
-        if is_news && (was_probe || throttled || circuit.failures() >= threshold.max(1)) {
-            let drawn = retry::backoff(config.backoff_base, config.backoff_cap, circuit.backoff(), &mut self.rng);
-            // A host that goes on asking for a moment is given longer ones.
-            let opened = wait.map_or(drawn, |asked| if was_probe { asked.max(drawn) } else { asked });
-            if throttled && config.adaptive {
-                adaptive.pace.throttled(now, opened);
-            }
-            circuit.open(now, drawn, !throttled);
-            wait = Some(opened);
-        }
-        let is_over = circuit.failing_for(now) >= config.host_patience
-            || host.answers == 0 && circuit.failed_probes() + 1 >= config.attempts;
-        let is_closed = circuit.is_closed();
+        let fault = Fault { now, started, throttled, asked, was_probe };
+        let wait = adaptive.failed(&fault, config, &mut self.rng);
+        let patience = if host.answers == 0 { Some(config.attempts) } else { None };
+        let is_over = was_probe && adaptive.circuit.is_over(now, config.host_patience, patience);
+        let is_alone = !adaptive.circuit.is_closed();
         if let Some(wait) = wait {
             host.wait_until(later(now, wait));
         }
-        if was_probe && is_over {
-            return Excuse::GivenUp;
+        match is_over {
+            true => Excuse::GivenUp,
+            false if throttled || is_alone => self.excuse_of(now, id, retry, throttled),
+            false => Excuse::None,
         }
-        if is_closed && !throttled || attempts <= 1 || retry == RetryTime::Never || host.answers == 0 {
-            return Excuse::None;
-        }
-        if matches!(retry, RetryTime::After(wait) if wait > config.retry_after_cap) {
-            return Excuse::None;
-        }
-        let answers = host.answers;
-        let until = host.not_before.map_or(now, |time| time.max(now));
+    }
+
+    /// Whether the failure of a host that is left alone is none of this job's.
+    fn excuse_of(&mut self, now: Instant, id: JobId, retry: RetryTime, throttled: bool) -> Excuse {
+        let too_long = matches!(retry, RetryTime::After(wait) if wait > self.config.retry_after_cap);
         let job = &mut self.jobs[id.index as usize];
-        // Others were answered since it was turned away before: it is this URL, and not the host.
-        let before = job.throttled_at.replace(answers);
-        if throttled && before.is_some_and(|before| before != answers) {
+        let host = &self.hosts[job.host.index as usize];
+        if host.answers == 0 || job.max_attempts <= 1 || too_long || retry == RetryTime::Never {
             return Excuse::None;
         }
-        Excuse::Until(until)
+        // Others were answered since it was turned away before: it is this URL, and not the host.
+        let before = job.throttled_at.replace(host.answers);
+        if throttled && before.is_some_and(|before| before != host.answers) {
+            return Excuse::None;
+        }
+        Excuse::Until(host.not_before.map_or(now, |time| time.max(now)))
     }
 
     /// Ends all that waits for a host.
