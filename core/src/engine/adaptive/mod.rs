@@ -157,7 +157,10 @@ impl Engine {
             adaptive.gradient.resume(start, now);
             adaptive.pace.resume(now);
         }
-        adaptive.pace.answered(now);
+        // What was under way when the host refused says nothing about the pace from then on.
+        if adaptive.circuit.is_after_last(started) {
+            adaptive.pace.answered(now);
+        }
         if config.adaptive {
             // What was measured while this machine was not itself says nothing about the host.
             let is_ours = self.disturbed.is_none_or(|time| started > time) && self.shut.is_empty();
