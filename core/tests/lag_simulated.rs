@@ -168,7 +168,7 @@ fn a_fetch_whose_poll_takes_long_is_named_with_its_url() {
             }
         };
         let totals = run(crawl(&sim, 2000, item).fetcher(fetcher)).await;
-        assert_eq!(totals.stalls, [(StallCause::Fetch.code().into(), 2)].into());
+        assert_eq!(totals.stalls, [(StallCause::Fetch.code(), 2)].into());
         names_slow_urls(&totals.recent_stalls);
     });
 }
