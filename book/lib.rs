@@ -18,6 +18,7 @@ pages! {
     Monitor: "src/monitor.md";
     Testing: "src/testing.md";
     Why: "src/why.md";
+    Limiter: "src/limiter.md";
     Errors: "src/errors.md";
     Executor: "src/executor.md";
     Capacity: "src/capacity.md";

@@ -23,6 +23,12 @@ fn readme_names_the_commands_that_are_run() {
 }
 
 /// The rows of the table of errors, the only one of three columns: code, when another try makes sense, cause.
+/// The pages, without the folder of pictures.
+fn pages() -> Vec<std::path::PathBuf> {
+    let folder = std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/src")).expect("the book has pages");
+    folder.map(|page| page.expect("readable").path()).filter(|page| page.is_file()).collect()
+}
+
 fn rows() -> Vec<[&'static str; 3]> {
     let row = |line: &'static str| {
         let mut cells = line.strip_prefix("| `")?.strip_suffix(" |")?.split(" | ");
@@ -93,8 +99,8 @@ fn the_book_explains_every_error_kind_as_its_documentation_does() {
 
 #[test]
 fn every_page_of_the_book_is_in_its_summary_and_is_compiled() {
-    for page in std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/src")).expect("the book has pages") {
-        let name = page.expect("readable").file_name().into_string().expect("UTF-8");
+    for page in pages() {
+        let name = page.file_name().and_then(|name| name.to_str()).expect("UTF-8").to_owned();
         if name != "SUMMARY.md" {
             assert!(SUMMARY.contains(&format!("({name})")), "{name} is not in SUMMARY.md");
             assert!(BOOK.contains(&format!("\"src/{name}\"")), "{name} is not in lib.rs");
@@ -107,8 +113,7 @@ fn every_page_of_the_book_is_in_its_summary_and_is_compiled() {
 fn included_anchors_are_there() {
     let src = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
     let mut includes = 0;
-    for page in std::fs::read_dir(&src).expect("the book has pages") {
-        let page = page.expect("readable").path();
+    for page in pages() {
         let text = std::fs::read_to_string(&page).expect("UTF-8");
         for include in text.split("{{#include ").skip(1).filter_map(|rest| rest.split_once("}}")).map(|(it, _)| it) {
             let (file, anchor) = include.split_once(':').unwrap_or_else(|| panic!("{include} names no anchor"));

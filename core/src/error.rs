@@ -312,7 +312,7 @@ kinds! {
     RedirectTooMany = "redirect.too_many", Never;
     /// The rules of the host (robots.txt) could not be had, so that nothing is allowed for now. Retried.
     RobotsUnavailable = "robots.unavailable", AfterBackoff;
-    /// The host has failed for as long as [`breaker`](crate::Builder::breaker) allows, so that this URL was not asked for.
+    /// The host has failed for as long as `breaker` allows, so that this URL was not asked for.
     /// Not retried in this crawl; give it to a later one.
     HostUnavailable = "host.unavailable", Never;
     /// The parser returned an error: the page is not what it expects. Not retried.
