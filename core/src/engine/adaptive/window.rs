@@ -12,7 +12,6 @@ const FIRST: u32 = 8;
 /// A round that is slower by this part is loaded.
 const SLOWER: f64 = 1.25;
 /// Seconds that an answer takes at least, whatever a clock says.
-
 const SHORTEST: f64 = 1e-6;
 
 /// A whole round of fetches, as many as the limit allows: how long they took.
