@@ -2,10 +2,12 @@
 
 use std::time::{Duration, Instant};
 
-use super::window::{FETCHES, Round, Spread, Window};
+use super::window::{FETCHES, ROUND, Round, Spread, Window};
 
 /// What is left of the limit after a failure.
 const AFTER_FAILURE: f64 = 0.7;
+/// From this part of the limit on it is in use.
+const NEAR: f64 = 0.9;
 /// Windows of growth in a row that make the next step larger, at most.
 const FASTEST: u32 = 8;
 
@@ -65,11 +67,14 @@ impl Gradient {
 
     /// A fetch was started, so that this many are in flight.
     pub(super) fn started(&mut self, now: Instant, in_flight: u32) {
-        if f64::from(in_flight) >= 0.9 * self.limit.floor() {
-            self.used = Some(now);
-        }
         let limit = self.limit();
         self.window.started(now, limit.max(FETCHES));
+        // The last ones up to the limit, and a whole round at least.
+        let near = ((NEAR * f64::from(limit)) as u32).min(limit.saturating_sub(ROUND - 1)).max(1);
+        if in_flight < near {
+            return;
+        }
+        self.used = Some(now);
         if let Some(round) = &mut self.round {
             round.started(now, in_flight, limit);
         }

@@ -8,7 +8,7 @@ pub(super) const FETCHES: u32 = 16;
 /// answers of 128 are the fastest. And one that hangs must not hold the rest up.
 const ENDED: f64 = 0.9;
 /// Fetches of a round by which it is judged, as in HyStart++ (RFC 9406).
-const FIRST: u32 = 8;
+pub(super) const ROUND: u32 = 8;
 /// A round that is slower by this part is loaded.
 const SLOWER: f64 = 1.25;
 /// Seconds that an answer takes at least, whatever a clock says.
@@ -106,7 +106,7 @@ impl Spread {
     }
 }
 
-/// The first fetches of a round trip while the limit doubles: how long they took, against those of the rounds before.
+/// The first fetches near the limit while the limit doubles: how long they took, against those of the rounds before.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Round {
     window: Window,
@@ -121,9 +121,9 @@ impl Round {
         Self { window: Window::new(began), level: 0, best }
     }
 
+    /// A fetch was started near the limit.
     pub(super) fn started(&mut self, now: Instant, in_flight: u32, limit: u32) {
-        // At the very first there is one at a time.
-        if self.window.started(now, limit.min(FIRST)) {
+        if self.window.started(now, limit.min(ROUND)) {
             self.level = self.level.max(in_flight);
         }
     }
