@@ -207,11 +207,12 @@ pub(super) fn blame(kind: ErrorKind) -> Blame {
         | K::TlsCertificate
         | K::TlsNotTls
         | K::TlsHandshake
-        | K::HttpEmptyReply
-        | K::HttpStatusLine
+        | K::HttpEmptyReply => Blame::Host,
+        // It has answered, if badly.
+        K::HttpStatusLine
         | K::HttpProtocol
-        | K::BodyIncomplete => Blame::Host,
-        K::HttpHeader
+        | K::BodyIncomplete
+        | K::HttpHeader
         | K::HttpHeadTooLarge
         | K::HttpFraming
         | K::HttpStatus

@@ -140,14 +140,13 @@ impl Engine {
         if !self.host_admits(id) {
             return;
         }
-        let host = self.host_mut(id);
-        match host.not_before.filter(|time| *time > now) {
+        match self.next_start(id).filter(|time| *time > now) {
             Some(time) => {
                 self.count_timed(id, Some(time));
                 self.at(time, Due::Host(id));
             }
             None => {
-                host.place = Place::Ready;
+                self.host_mut(id).place = Place::Ready;
                 self.ready.push_back(id);
             }
         }
@@ -195,7 +194,7 @@ impl Engine {
                 return Err(line);
             }
             return Err(match () {
-                () if tripped + self.probing > polite + self.host_limited => Bound::Breaker,
+                () if tripped > polite + self.host_limited => Bound::Breaker,
                 () if self.host_limited > 0 => Bound::HostLimit,
                 () => Bound::Politeness,
             });
@@ -227,8 +226,9 @@ impl Engine {
         let offered = self.take_offer(id);
         let host = self.host_mut(id);
         let address = host.address;
-        let waits = host.not_before.is_some_and(|time| time > now);
-        if waits || host.state != HostState::Ready || !self.host_admits(id) {
+        let is_ready = host.state == HostState::Ready;
+        let waits = self.next_start(id).is_some_and(|time| time > now);
+        if waits || !is_ready || !self.host_admits(id) {
             self.offer(now, id);
             if let Some(address) = offered {
                 self.next_at_address(now, address);
@@ -272,7 +272,7 @@ impl Engine {
             host.wait_until(later(now, gap));
         }
         let in_flight = host.in_flight;
-        if let Some(next) = host.adaptive.as_mut().and_then(|adaptive| adaptive.started(job, now, in_flight)) {
+        if let Some(next) = host.adaptive.as_mut().and_then(|adaptive| adaptive.started(now, in_flight)) {
             host.wait_until(next);
         }
         self.note_limit(id);

@@ -22,10 +22,11 @@ pub struct Config {
     /// Find out how many fetches at a time, and how many a second, each host can bear: by how long its answers take, by its
     /// failures, and by what it says (429, 503, `Retry-After`).
     pub adaptive: bool,
-    /// Fetches in flight for a host at first, where its limit is adaptive: 1. Doubles every round trip until answers take
+    /// Fetches in flight for a host at first, where its limit is adaptive: 2. Doubles every round trip until answers take
     /// longer.
     pub host_ramp_from: u32,
-    /// Failures of a host in a row after which it is left alone, but for a probe now and then: 16. With `None` no host is,
+    /// Failures of a host in a row, over a twentieth of [`host_patience`](Self::host_patience) at least, after which it is
+    /// left alone, but for a probe now and then: 16. With `None` no host is,
     /// and a throttled attempt (429, 503) counts like any other.
     pub breaker: Option<u32>,
     /// How long a host may answer nothing before all that waits for it settles: 60 s. It takes [`attempts`](Self::attempts)
@@ -109,7 +110,7 @@ impl Default for Config {
             ramp_from: Some(16),
             per_host: None,
             adaptive: true,
-            host_ramp_from: 1,
+            host_ramp_from: 2,
             breaker: Some(16),
             host_patience: Duration::from_secs(60),
             per_address: None,

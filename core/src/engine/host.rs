@@ -5,7 +5,6 @@ use std::collections::BinaryHeap;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use super::Bound;
 use super::adaptive::Adaptive;
 use super::event::JobId;
 
@@ -39,8 +38,8 @@ pub(super) struct Host {
     /// Answers of any kind that it gave, round and round.
     pub(super) answers: u32,
     pub(super) adaptive: Option<Box<Adaptive>>,
-    /// It is at its limit, or its probe is under way.
-    pub(super) bound: Option<Bound>,
+    /// It is at its limit.
+    pub(super) is_limited: bool,
     /// What it waits for in [`Place::Timed`] is that it answers again.
     pub(super) timed_tripped: bool,
 }
@@ -116,7 +115,7 @@ impl Host {
             listed_idle: false,
             answers: 0,
             adaptive: None,
-            bound: None,
+            is_limited: false,
             timed_tripped: false,
         }
     }

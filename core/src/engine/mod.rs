@@ -95,9 +95,8 @@ pub struct Engine {
     first_starts: u64,
     /// Jobs in a host's queue, arriving or delayed.
     waiting: u32,
-    /// Hosts at their limit; whose probe is under way; who wait for their time, for politeness and because they fail.
+    /// Hosts at their limit; and who wait for their time, for politeness and because they fail.
     host_limited: u32,
-    probing: u32,
     timed: [u32; 2],
     /// How many wait for a port, and for a lookup.
     in_line: (u32, u32),
@@ -212,7 +211,6 @@ impl Engine {
             first_starts: 0,
             waiting: 0,
             host_limited: 0,
-            probing: 0,
             timed: [0; 2],
             in_line: (0, 0),
             disturbed: None,

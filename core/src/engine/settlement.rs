@@ -23,7 +23,7 @@ impl Engine {
                 let host = self.host_mut(host_id);
                 host.in_flight -= 1;
                 if let Some(adaptive) = &mut host.adaptive {
-                    adaptive.left(id, started, now);
+                    adaptive.left(started, now);
                 }
                 self.note_limit(host_id);
                 self.offer(now, host_id);

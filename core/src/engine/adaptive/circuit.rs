@@ -2,13 +2,15 @@
 
 use std::time::{Duration, Instant};
 
-use crate::engine::JobId;
+use crate::time::later;
 
 /// A circuit breaker: closed while the host answers, open while it is left alone, and half open while one fetch tries it.
 /// (Nygard, "Release It!", 2007.)
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Circuit {
     state: State,
+    /// No further probe before.
+    next_probe: Option<Instant>,
     /// Failures in a row.
     failures: u32,
     /// Since when, and how many of them were probes.
@@ -26,7 +28,6 @@ enum State {
     #[default]
     Closed,
     Open,
-    Probing(JobId),
 }
 
 impl Circuit {
@@ -39,27 +40,21 @@ impl Circuit {
         !self.is_closed() && self.tripped
     }
 
-    /// Whether a fetch may start beside so many in flight: `limit` of them while closed; one probe beside what is left
-    /// from before, of which there are fewer than `most`.
+    /// Whether a fetch may start beside so many in flight: `limit` of them while closed; while open a probe, beside what
+    /// is left from before, of which there are fewer than `most`.
     pub(super) fn admits(&self, in_flight: u32, limit: u32, most: u32) -> bool {
-        match self.state {
-            State::Closed => in_flight < limit,
-            State::Open => in_flight < most,
-            State::Probing(_) => false,
-        }
+        in_flight < if self.is_closed() { limit } else { most }
     }
 
-    pub(super) fn started(&mut self, job: JobId) {
+    /// A fetch was started: while the circuit is open the next one waits, but not for its end, which may be far.
+    pub(super) fn started(&mut self, now: Instant) {
         if self.state == State::Open {
-            self.state = State::Probing(job);
+            self.next_probe = Some(later(now, self.backoff));
         }
     }
 
-    /// A probe that ended without a word lets another try.
-    pub(super) fn left(&mut self, job: JobId) {
-        if self.state == State::Probing(job) {
-            self.state = State::Open;
-        }
+    pub(super) fn next_probe(&self) -> Option<Instant> {
+        self.next_probe
     }
 
     /// The host has answered a fetch that started then. Whether that closed it: what began before it was opened says
@@ -73,17 +68,17 @@ impl Circuit {
     }
 
     /// A fetch has failed. Whether it was the probe.
-    pub(super) fn failed(&mut self, job: JobId, now: Instant) -> bool {
+    pub(super) fn failed(&mut self, started: Instant, now: Instant) -> bool {
         self.failures = self.failures.saturating_add(1);
         self.since.get_or_insert(now);
-        let was_probe = self.state == State::Probing(job);
+        let was_probe = !self.is_closed() && self.is_after_last(started);
         self.probes += u32::from(was_probe);
         was_probe
     }
 
     pub(super) fn open(&mut self, now: Instant, backoff: Duration, tripped: bool) {
         // A host that was dead and now asks for a pause is alive; and the other way round.
-        *self = Self { state: State::Open, backoff, opened: Some(now), tripped, ..*self };
+        *self = Self { state: State::Open, next_probe: None, backoff, opened: Some(now), tripped, ..*self };
     }
 
     /// Whether a fetch was started since it was opened last.
@@ -93,6 +88,12 @@ impl Circuit {
 
     pub(super) fn failures(&self) -> u32 {
         self.failures
+    }
+
+    /// Whether these failures are more than a few pages that are broken: so many in a row, over some time.
+    pub(super) fn trips(&self, now: Instant, failures: u32, patience: Duration) -> bool {
+        let lasts = self.since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since));
+        self.failures >= failures.max(1) && lasts >= patience / 20
     }
 
     /// Whether it has failed for this long, or, where that is limited, with its first failure this often.

@@ -6,6 +6,8 @@ use super::window::{FETCHES, ROUND, Round, Spread, Window};
 
 /// What is left of the limit after a failure.
 const AFTER_FAILURE: f64 = 0.7;
+/// Failures in a window that make one, and a tenth of the limit at least.
+const FAULTS: u32 = 3;
 /// From this part of the limit on it is in use.
 const NEAR: f64 = 0.9;
 /// Windows of growth in a row that make the next step larger, at most.
@@ -35,6 +37,8 @@ pub(super) struct Gradient {
     growing: u32,
     /// Where the limit began to fall, and the largest mean since, which is forgotten slowly: one slow answer can make it.
     peak: Option<(f64, f64)>,
+    /// Failures in this window.
+    faults: u32,
     /// Before this it was cut; what began earlier cuts no more.
     cut: Option<Instant>,
 }
@@ -57,6 +61,7 @@ impl Gradient {
             used: None,
             growing: 0,
             peak: None,
+            faults: 0,
             cut: None,
         }
     }
@@ -117,6 +122,7 @@ impl Gradient {
             let noise = self.spread.noise(measured);
             self.judge(measured.mean, noise, is_used);
         }
+        self.faults = 0;
         self.window = Window::new(now);
     }
 
@@ -153,6 +159,11 @@ impl Gradient {
         if self.cut.is_some_and(|cut| started < cut) {
             return;
         }
+        // Every site has a page that is broken.
+        self.faults += 1;
+        if self.faults < (self.limit() / 10).max(FAULTS) {
+            return;
+        }
         self.cut = Some(now);
         self.settle_at(self.limit.min(f64::from(in_flight) + 1.0) * AFTER_FAILURE, now);
     }
@@ -165,7 +176,7 @@ impl Gradient {
 
     fn settle_at(&mut self, limit: f64, now: Instant) {
         self.set(limit);
-        (self.round, self.growing, self.peak) = (None, 0, None);
+        (self.round, self.growing, self.peak, self.faults) = (None, 0, None, 0);
         self.window = Window::new(now);
     }
 

@@ -14,7 +14,7 @@ use self::gradient::Gradient;
 use self::pace::Pace;
 use super::event::Blame;
 use super::host::Place;
-use super::{Bound, Config, Engine, HostId, JobId, JobVerdict, Stage, retry};
+use super::{Config, Engine, HostId, JobId, JobVerdict, Stage, retry};
 use crate::RetryTime;
 use crate::time::later;
 
@@ -60,7 +60,7 @@ impl Adaptive {
         let Fault { now, started, throttled, asked, was_probe } = *fault;
         let circuit = &mut self.circuit;
         let is_news = was_probe || circuit.is_closed() && circuit.is_after_last(started);
-        let is_enough = config.breaker.is_some_and(|threshold| circuit.failures() >= threshold.max(1));
+        let is_enough = config.breaker.is_some_and(|most| circuit.trips(now, most, config.host_patience));
         let opens = is_news && (was_probe || throttled || is_enough);
         let mut wait = asked;
         if opens {
@@ -89,15 +89,14 @@ impl Adaptive {
     }
 
     /// A fetch was started; gives the earliest time of the next one.
-    pub(super) fn started(&mut self, job: JobId, now: Instant, in_flight: u32) -> Option<Instant> {
+    pub(super) fn started(&mut self, now: Instant, in_flight: u32) -> Option<Instant> {
         self.gradient.started(now, in_flight);
-        self.circuit.started(job);
+        self.circuit.started(now);
         self.pace.started(now)
     }
 
     /// The fetch has ended, in whatever way.
-    pub(super) fn left(&mut self, job: JobId, started: Option<Instant>, now: Instant) {
-        self.circuit.left(job);
+    pub(super) fn left(&mut self, started: Option<Instant>, now: Instant) {
         if let Some(started) = started {
             self.gradient.left(started, now);
         }
@@ -125,15 +124,8 @@ impl Engine {
     /// Keeps the count of hosts at their limit, whatever changed it.
     pub(super) fn note_limit(&mut self, id: HostId) {
         let is_limited = !self.host_admits(id);
-        let host = &mut self.hosts[id.index as usize];
-        let is_tripped = host.adaptive.as_ref().is_some_and(|adaptive| adaptive.is_tripped());
-        let bound = is_limited.then_some(if is_tripped { Bound::Breaker } else { Bound::HostLimit });
-        let before = std::mem::replace(&mut host.bound, bound);
-        let change = |of| (u32::from(bound == Some(of)), u32::from(before == Some(of)));
-        let (now, then) = change(Bound::HostLimit);
-        self.host_limited = self.host_limited + now - then;
-        let (now, then) = change(Bound::Breaker);
-        self.probing = self.probing + now - then;
+        let was_limited = std::mem::replace(&mut self.hosts[id.index as usize].is_limited, is_limited);
+        self.host_limited = self.host_limited + u32::from(is_limited) - u32::from(was_limited);
     }
 
     /// The host of this fetch, which is still in flight, has answered.
@@ -153,7 +145,8 @@ impl Engine {
             host.adaptive = Some(Adaptive::new(config, now));
         }
         let Some(adaptive) = &mut host.adaptive else { return };
-        if adaptive.circuit.answered(started) {
+        let closes = adaptive.circuit.answered(started);
+        if closes {
             adaptive.gradient.resume(start, now);
             adaptive.pace.resume(now);
         }
@@ -167,6 +160,16 @@ impl Engine {
             let sample = is_ours.then(|| now.saturating_duration_since(started));
             adaptive.gradient.answered(started, sample);
         }
+        // It need not wait for another probe.
+        if closes && matches!(host.place, Place::Timed(_)) {
+            self.count_timed(host_id, None);
+        }
+    }
+
+    /// The earliest time of the next start on this host.
+    pub(super) fn next_start(&self, id: HostId) -> Option<Instant> {
+        let host = &self.hosts[id.index as usize];
+        host.not_before.max(host.adaptive.as_ref().and_then(|adaptive| adaptive.circuit.next_probe()))
     }
 
     /// The host of this job, which is still in flight, has failed, or asks for fewer requests.
@@ -185,7 +188,7 @@ impl Engine {
             RetryTime::After(wait) if throttled => Some(wait.min(config.retry_after_cap)),
             _ => None,
         };
-        let was_probe = adaptive.circuit.failed(id, now);
+        let was_probe = adaptive.circuit.failed(started, now);
         if config.adaptive && !was_probe {
             adaptive.gradient.overloaded(started, now, host.in_flight);
         }

@@ -65,7 +65,7 @@ impl Window {
     /// Whether it is over with the end of this fetch.
     pub(super) fn left(&mut self, started: Instant) -> bool {
         self.ended += u32::from(self.counts(started));
-        self.is_full && f64::from(self.ended) >= ENDED * f64::from(self.starts)
+        self.is_full && f64::from(self.ended) >= (ENDED * f64::from(self.starts)).floor().max(1.0)
     }
 
     /// What it measured; nothing where fewer were answered.

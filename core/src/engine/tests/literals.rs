@@ -619,7 +619,7 @@ fn the_defaults_are_those_of_the_documentation() {
     let seconds = Duration::from_secs;
     let documented = Config {
         adaptive: true,
-        host_ramp_from: 1,
+        host_ramp_from: 2,
         breaker: Some(16),
         host_patience: Duration::from_secs(60),
         max_in_flight: 10_000,
