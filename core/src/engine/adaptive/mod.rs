@@ -72,7 +72,7 @@ impl Adaptive {
         // One page that is broken says 503 as well: a pace is learnt where a wait is asked for, or from two in a row.
         let is_told = if asked.is_some() { opens } else { circuit.failures() == 2 };
         if throttled && is_told && config.adaptive {
-            self.pace.throttled(now, wait.unwrap_or_else(|| circuit.backoff()));
+            self.pace.throttled(now);
         }
         wait
     }

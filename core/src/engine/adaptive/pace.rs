@@ -10,22 +10,25 @@ const BACK: f64 = 0.9;
 const PLATEAU: f64 = 0.97;
 /// Of the way to the plateau, a second.
 const APPROACH: f64 = 0.2;
-/// Growth a second between the plateau and the highest pace, where a mistake costs a wait; and beyond, where it was none.
-const CREEP: f64 = 0.002;
-const BEYOND: f64 = 0.05;
+/// Growth a second between the plateau and the highest pace, halved each time that the host refuses there again.
+const CREEP: f64 = 0.02;
+const HALVINGS: u32 = 4;
+/// Growth a second beyond: a host that has refused there twice has a pace; one that has once may have refused one page.
+const BEYOND_ONE: f64 = 0.3;
+const BEYOND_MORE: f64 = 0.05;
+/// Refusals at paces that differ by less are of one kind.
+const SAME: f64 = 0.15;
 /// A pace so far above what the host refused is none.
 const FORGOTTEN: f64 = 3.0;
 /// Requests a second that are tried whatever was refused.
 const SLOWEST: f64 = 0.01;
 const SECOND: Duration = Duration::from_secs(1);
 
-/// None until the host throttles. Then what it answered in the time until then and its wait, and from there on as CUBIC
-/// does (RFC 9438): fast towards what was too much, slowly past it, and fast beyond.
+/// None until the host throttles. Then a little less than what it answered, and from there on as CUBIC does (RFC 9438):
+/// fast towards what was too much, slowly past it, and fast beyond.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Pace {
-    /// Answers since the host was asked again.
-    all: Count,
-    /// Those of this second, and a second in the one before.
+    /// Answers of this second, and a second in the one before.
     recent: Count,
     before: Option<f64>,
     learnt: Option<Learnt>,
@@ -42,10 +45,10 @@ impl Count {
         Self { since, answers: 0 }
     }
 
-    /// Answers a second, as if it had lasted longer by `wait`.
-    fn rate(&self, now: Instant, wait: Duration) -> Option<f64> {
-        let time = now.saturating_duration_since(self.since) + wait;
-        (self.answers > 0 && !time.is_zero()).then(|| f64::from(self.answers) / time.as_secs_f64())
+    /// Answers a second, over a second at least: a burst is no pace.
+    fn rate(&self, now: Instant) -> Option<f64> {
+        let time = now.saturating_duration_since(self.since).max(SECOND);
+        (self.answers > 0).then(|| f64::from(self.answers) / time.as_secs_f64())
     }
 }
 
@@ -53,21 +56,21 @@ impl Count {
 struct Learnt {
     rate: Rate,
     per_second: f64,
-    /// What was too much.
+    /// What was too much, and how often it was since it was so first.
     refused: f64,
+    confirmed: u32,
     updated: Instant,
 }
 
 impl Pace {
     pub(super) fn new(now: Instant) -> Self {
-        Self { all: Count::new(now), recent: Count::new(now), before: None, learnt: None }
+        Self { recent: Count::new(now), before: None, learnt: None }
     }
 
     pub(super) fn answered(&mut self, now: Instant) {
-        self.all.answers = self.all.answers.saturating_add(1);
         self.recent.answers += 1;
         if now.saturating_duration_since(self.recent.since) >= SECOND {
-            self.before = self.recent.rate(now, Duration::ZERO);
+            self.before = self.recent.rate(now);
             self.recent = Count::new(now);
         }
     }
@@ -77,22 +80,23 @@ impl Pace {
         *self = Self { learnt: self.learnt.map(|learnt| Learnt { updated: now, ..learnt }), ..Self::new(now) };
     }
 
-    /// The host refused, and is left alone for `wait`.
-    pub(super) fn throttled(&mut self, now: Instant, wait: Duration) {
-        // It has answered nothing since it was asked again: there is no pace that it bore.
-        let Some(lowest) = self.all.rate(now, wait) else { return };
-        let Some(measured) = self.before.or_else(|| self.recent.rate(now, Duration::ZERO)) else { return };
-        let (per_second, refused) = match self.learnt {
+    /// The host refused.
+    pub(super) fn throttled(&mut self, now: Instant) {
+        // A probe that fails has nothing to add: there is no pace that the host bore.
+        let measured = self.before.into_iter().chain(self.recent.rate(now)).max_by(f64::total_cmp);
+        let Some(measured) = measured else { return };
+        (self.recent, self.before) = (Count::new(now), None);
+        let (refused, confirmed) = match self.learnt {
             Some(learnt) => {
                 let refused = learnt.per_second.min(1.1 * measured);
-                (BACK * refused, refused)
+                let is_same = (refused / learnt.refused - 1.0).abs() < SAME;
+                (refused, if is_same { learnt.confirmed + 1 } else { 0 })
             }
-            None => (lowest, measured),
+            None => (measured, 0),
         };
-        let per_second = per_second.max(SLOWEST);
-        // A probe that fails has nothing to add.
-        (self.all, self.recent, self.before) = (Count::new(now), Count::new(now), None);
-        self.learnt = Some(Learnt { rate: Rate::per_second(per_second), per_second, refused, updated: now });
+        let refused = refused.max(SLOWEST);
+        let per_second = BACK * refused;
+        self.learnt = Some(Learnt { rate: Rate::per_second(per_second), per_second, refused, confirmed, updated: now });
     }
 
     /// A fetch was started; gives the earliest time of the next one.
@@ -101,10 +105,12 @@ impl Pace {
         let passed = now.saturating_duration_since(learnt.updated).as_secs_f64().min(1.0);
         learnt.updated = now;
         let (pace, plateau) = (learnt.per_second, PLATEAU * learnt.refused);
+        let creep = CREEP / f64::from(1 << learnt.confirmed.min(HALVINGS));
+        let beyond = if learnt.confirmed == 0 { BEYOND_ONE } else { BEYOND_MORE };
         learnt.per_second = if pace < plateau {
-            pace + (plateau - pace) * APPROACH * passed + pace * CREEP * passed
+            pace + (plateau - pace) * APPROACH * passed + pace * creep * passed
         } else {
-            pace * (1.0 + passed * if pace < learnt.refused { CREEP } else { BEYOND })
+            pace * (1.0 + passed * if pace < learnt.refused { creep } else { beyond })
         };
         if learnt.per_second > FORGOTTEN * learnt.refused {
             self.learnt = None;
