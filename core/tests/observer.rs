@@ -143,6 +143,8 @@ async fn run(sim: &Sim, log: &Log, cancel: bool, stop: bool) -> Collect<Settled>
     let crawl = crawl(sim)
         .max_depth(3)
         .random_seed(7)
+        // Each answer is one of the tries, also a 503.
+        .breaker(None, SECOND * 60)
         .seeds(URLS.map(Request::get))
         .seed(deep)
         .outcomes(kept.clone())

@@ -76,12 +76,12 @@ impl Gradient {
         self.window.started(now, limit.max(FETCHES));
         // The last ones up to the limit, and a whole round at least.
         let near = ((NEAR * f64::from(limit)) as u32).min(limit.saturating_sub(ROUND - 1)).max(1);
-        if in_flight < near {
-            return;
+        let is_near = in_flight >= near;
+        if is_near {
+            self.used = Some(now);
         }
-        self.used = Some(now);
         if let Some(round) = &mut self.round {
-            round.started(now, in_flight, limit);
+            round.started(now, in_flight, limit, is_near);
         }
     }
 

@@ -110,6 +110,8 @@ impl Spread {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Round {
     window: Window,
+    /// The last instant in which any fetch started, and how many did.
+    instant: Option<(Instant, u32)>,
     /// How many were in flight when they began.
     level: u32,
     /// Seconds that an answer takes where nothing waits.
@@ -118,11 +120,22 @@ pub(super) struct Round {
 
 impl Round {
     pub(super) fn new(began: Instant, best: Option<f64>) -> Self {
-        Self { window: Window::new(began), level: 0, best }
+        Self { window: Window::new(began), instant: None, level: 0, best }
     }
 
-    /// A fetch was started near the limit.
-    pub(super) fn started(&mut self, now: Instant, in_flight: u32, limit: u32) {
+    /// A fetch was started. Those near the limit count, from the first of them on, and what starts in the same instant
+    /// as that.
+    pub(super) fn started(&mut self, now: Instant, in_flight: u32, limit: u32, is_near: bool) {
+        self.instant = match self.instant {
+            Some((at, starts)) if at == now => Some((at, starts + 1)),
+            _ => Some((now, 1)),
+        };
+        if !is_near {
+            return;
+        }
+        if let (0, Some((_, starts))) = (self.window.starts, self.instant) {
+            self.window = Window { starts: starts - 1, ..Window::new(now) };
+        }
         if self.window.started(now, limit.min(ROUND)) {
             self.level = self.level.max(in_flight);
         }
