@@ -254,15 +254,16 @@ impl<I: Send + 'static> Builder<I> {
 
     /// Whether to find out how many fetches at a time each host can bear, up to
     /// [`max_in_flight_per_host`](Self::max_in_flight_per_host): by how long its answers take, by failures, and by 429 and
-    /// 503, after which the pace at which it answered is kept. On by default. With `false` the limit is used as it is.
+    /// 503, after which the pace at which it answered is kept (that needs a [`breaker`](Self::breaker)). Off by default: the
+    /// limit is used as it is.
     pub fn adaptive(mut self, adaptive: bool) -> Self {
         self.config.adaptive = adaptive;
         self
     }
 
-    /// A circuit breaker for each host: after so many failures in a row (16 by default) it is left alone, but for a probe
-    /// now and then; what it has not answered after `patience` (60 s) settles. `None` for no breaker: each URL is tried
-    /// by itself, and a 429 or 503 counts as one of its tries.
+    /// A circuit breaker for each host: after so many failures in a row (16 is a good number) it is left alone, but for a
+    /// probe now and then; what it has not answered after `patience` (a minute, say) settles. What fails meanwhile is no try
+    /// of its URL. `None`, the default, for no breaker: each URL is tried by itself, and a 429 or 503 is one of its tries.
     pub fn breaker(mut self, failures: Option<NonZeroU32>, patience: Duration) -> Self {
         self.config.breaker = failures.map(NonZeroU32::get);
         self.config.host_patience = patience;

@@ -20,13 +20,13 @@ pub struct Config {
     /// Fetches in flight for a host at most; `None`: no limit of its own.
     pub per_host: Option<u32>,
     /// Find out how many fetches at a time, and how many a second, each host can bear: by how long its answers take, by its
-    /// failures, and by what it says (429, 503, `Retry-After`).
+    /// failures, and by what it says (429, 503, `Retry-After`). Off.
     pub adaptive: bool,
     /// Fetches in flight for a host at first, where its limit is adaptive: 2. Doubles every round trip until answers take
     /// longer.
     pub host_ramp_from: u32,
     /// Failures of a host in a row, over a twentieth of [`host_patience`](Self::host_patience) at least, after which it is
-    /// left alone, but for a probe now and then: 16. With `None` no host is,
+    /// left alone, but for a probe now and then; 16 is a good number. With `None`, the default, no host is,
     /// and a throttled attempt (429, 503) counts like any other.
     pub breaker: Option<u32>,
     /// How long a host may answer nothing before all that waits for it settles: 60 s. It takes [`attempts`](Self::attempts)
@@ -109,9 +109,9 @@ impl Default for Config {
             max_in_flight: 10_000,
             ramp_from: Some(16),
             per_host: None,
-            adaptive: true,
+            adaptive: false,
             host_ramp_from: 2,
-            breaker: Some(16),
+            breaker: None,
             host_patience: Duration::from_secs(60),
             per_address: None,
             gap: Duration::ZERO,

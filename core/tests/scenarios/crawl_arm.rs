@@ -96,7 +96,7 @@ fn builder(site: &Arc<Site>, spend: Spend) -> tidegate::Builder<String> {
     let parse = move |page: &Page, out: &mut Output<String>| parser.parse(page, out, &spend);
     let mut crawl = Crawl::builder(site.runtime.clone())
         .profile(profile)
-        .adaptive(false)
+        .breaker(NonZeroU32::new(16), Duration::from_secs(60))
         .max_in_flight(NonZeroU32::new(s.max_in_flight).expect("not zero"))
         .delay(s.gap.into())
         .retries(s.attempts - 1)

@@ -392,7 +392,7 @@ fn config(scenario: &Scenario) -> Config {
     config.max_in_flight = s.max_in_flight;
     config.ramp_from = s.ramp_from;
     config.per_host = s.per_host;
-    config.adaptive = false;
+    config.breaker = Some(16);
     config.per_address = s.per_address;
     config.gap = s.gap.into();
     config.gap_jitter = 0.0;

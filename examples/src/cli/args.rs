@@ -194,8 +194,8 @@ pub(super) struct Common {
     #[arg(long, value_name = "N", help_heading = "Pace")]
     pub(super) concurrency: Option<NonZeroU32>,
 
-    /// Fetches in flight for each host (scheme, name and port), or "unlimited", taken as it is; without it as many as a
-    /// host is found to bear, at most [default: crawl 2, fetch and monitor 8, --demo 64]
+    /// Fetches in flight for each host (scheme, name and port), or "unlimited" [default: crawl 2, fetch and monitor 8,
+    /// --demo 64]
     #[arg(long, value_name = "N", value_parser = values::most, help_heading = "Pace")]
     pub(super) per_host: Option<Most>,
 

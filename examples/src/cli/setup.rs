@@ -87,10 +87,6 @@ impl Setup {
     pub(super) fn builder(&self, common: &Common) -> Builder<()> {
         let mut builder =
             Crawl::builder(self.runtime.clone()).profile(self.profile.clone()).user_agent(&self.user_agent);
-        // A number that somebody names is taken as it is.
-        if self.demo || common.per_host.is_some() {
-            builder = builder.adaptive(false);
-        }
         if let Some(fetches) = common.concurrency {
             builder = builder.max_in_flight(fetches);
         }

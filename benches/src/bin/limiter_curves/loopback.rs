@@ -80,10 +80,10 @@ fn measure(
         .fetcher(Shared(Arc::clone(&watch)))
         .parse_with(|_: &Page, _: &mut Output<()>| -> Result<(), ParseError> { Ok(()) });
     let crawl = match policy {
-        Policy::Fixed(limit) => {
-            builder.adaptive(false).max_in_flight(NonZeroU32::new(limit).unwrap_or(NonZeroU32::MIN))
+        Policy::Fixed(limit) => builder.max_in_flight(NonZeroU32::new(limit).unwrap_or(NonZeroU32::MIN)),
+        Policy::Tidegate | Policy::Crawlee => {
+            builder.adaptive(true).breaker(NonZeroU32::new(16), Duration::from_secs(60))
         }
-        Policy::Tidegate | Policy::Crawlee => builder,
     }
     .start()?;
     let (done, report) = mpsc::channel();

@@ -71,13 +71,13 @@ impl Policy {
         match self {
             Self::Tidegate => {
                 config.per_host = Some(MOST);
+                config.adaptive = true;
+                config.breaker = Some(16);
                 config.ramp_from = scenario.ramp_from.or(config.ramp_from);
                 config.host_ramp_from = scenario.ramp_from.unwrap_or(config.host_ramp_from);
             }
             Self::Fixed(limit) => {
                 config.per_host = Some(limit);
-                config.adaptive = false;
-                config.breaker = None;
                 config.ramp_from = None;
             }
             Self::Crawlee => return Box::new(Crawlee::new(scenario.hosts as usize)),

@@ -166,7 +166,7 @@ fn spread(list: &[u32]) -> (f64, f64) {
 }
 
 fn free() -> Config {
-    Config { ramp_from: None, ..Config::default() }
+    Config { ramp_from: None, adaptive: true, breaker: Some(16), ..Config::default() }
 }
 
 #[test]
@@ -186,7 +186,7 @@ fn a_limit_settles_at_what_the_server_bears() {
 
 #[test]
 fn a_server_without_limits_is_given_all_there_is_within_seconds() {
-    let config = Config { ramp_from: Some(1), ..Config::default() };
+    let config = Config { ramp_from: Some(1), ..free() };
     let mut world = World::new(config, u32::MAX, |_, _, _| (100 * MS, None));
     world.run(2 * SECOND);
     assert_eq!(world.most.iter().max(), Some(&10_000), "{:?}", world.most);
