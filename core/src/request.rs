@@ -524,8 +524,11 @@ fn normalise_percent(text: &str) -> String {
         };
         out.push_str(&text[rest..i]);
         let byte = high * 16 + low;
-        // A dot is left alone: decoding it could make a dot segment.
-        if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'~') {
+        // A dot is left alone: decoding it could make a dot segment. So is a digit behind a bare percent sign, with which it
+        // could make an encoding.
+        let is_behind_percent = out.bytes().rev().take(2).any(|before| before == b'%');
+        let is_safe = byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'~');
+        if is_safe && !(is_behind_percent && byte.is_ascii_hexdigit()) {
             out.push(char::from(byte));
         } else {
             out.push('%');
@@ -663,6 +666,14 @@ mod tests {
             assert_eq!(parse_target(text).expect_err(text).kind(), kind, "{text}");
         }
         assert!(parse_target(&format!("http://a.test/{}", "x".repeat(70_000))).is_err());
+    }
+
+    #[test]
+    fn what_is_decoded_makes_no_new_encoding() {
+        for query in ["%%61A", "%6%31", "%2%61", "a%%41%42"] {
+            let once = parse_target(&format!("http://a.test/?{query}")).expect("a URL");
+            assert_eq!(parse_target(once.as_str()).expect("canonical parses"), once, "{query}");
+        }
     }
 
     proptest! {
