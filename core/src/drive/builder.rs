@@ -256,6 +256,15 @@ impl<I: Send + 'static> Builder<I> {
     /// [`max_in_flight_per_host`](Self::max_in_flight_per_host): by how long its answers take, by failures, and by 429 and
     /// 503, after which the pace at which it answered is kept (that needs a [`breaker`](Self::breaker)). Off by default: the
     /// limit is used as it is.
+    ///
+    /// ```
+    /// # fn example(crawl: tidegate::Builder<String>) -> tidegate::Builder<String> {
+    /// use std::num::NonZeroU32;
+    /// use std::time::Duration;
+    /// // A host is asked for what it can bear, and left alone while it is down.
+    /// crawl.adaptive(true).breaker(NonZeroU32::new(16), Duration::from_secs(60))
+    /// # }
+    /// ```
     pub fn adaptive(mut self, adaptive: bool) -> Self {
         self.config.adaptive = adaptive;
         self

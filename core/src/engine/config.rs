@@ -20,7 +20,7 @@ pub struct Config {
     /// Fetches in flight for a host at most; `None`: no limit of its own.
     pub per_host: Option<u32>,
     /// Find out how many fetches at a time, and how many a second, each host can bear: by how long its answers take, by its
-    /// failures, and by what it says (429, 503, `Retry-After`). Off.
+    /// failures, and, with a [`breaker`](Self::breaker), by what it says (429, 503, `Retry-After`). Off.
     pub adaptive: bool,
     /// Fetches in flight for a host at first, where its limit is adaptive: 2. Doubles every round trip until answers take
     /// longer.

@@ -174,7 +174,14 @@ pub enum Event {
     },
 }
 
-/// Whom a failure is to be laid to.
+/// Whom a failure is to be laid to: whose limit, pace and breaker learn of it.
+///
+/// ```
+/// use tidegate::engine::Blame;
+/// // A 404 is the URL's, and says that its host is well.
+/// let blame = |status: u16| if status == 503 { Blame::Throttled } else { Blame::Url };
+/// assert_eq!(blame(404), Blame::Url);
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Blame {

@@ -157,8 +157,8 @@ struct Job {
     hop: bool,
     /// When its last fetch was started.
     started: Option<Instant>,
-    /// What its host had answered when it was last turned away.
-    throttled_at: Option<u32>,
+    /// What its host had answered when it last failed by the fault of that.
+    turned_away_at: Option<u32>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -272,7 +272,7 @@ impl Engine {
             vet: spec.vet,
             hop: false,
             started: None,
-            throttled_at: None,
+            turned_away_at: None,
         });
         let id = JobId { index: u32::try_from(index).expect("fewer than 2^32 jobs"), serial: self.serial };
         self.counters.submitted += 1;

@@ -4,11 +4,11 @@ use std::time::{Duration, Instant};
 
 use crate::time::later;
 
-/// A circuit breaker: closed while the host answers, open while it is left alone, and half open while one fetch tries it.
-/// (Nygard, "Release It!", 2007.)
+/// A circuit breaker: closed while the host answers, open while it is left alone but for a probe now and then (Nygard,
+/// "Release It!", 2007). Another probe does not wait for the end of the one before, which may hang.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Circuit {
-    state: State,
+    is_open: bool,
     /// No further probe before.
     next_probe: Option<Instant>,
     /// Failures in a row.
@@ -23,16 +23,9 @@ pub(super) struct Circuit {
     tripped: bool,
 }
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum State {
-    #[default]
-    Closed,
-    Open,
-}
-
 impl Circuit {
     pub(super) fn is_closed(&self) -> bool {
-        self.state == State::Closed
+        !self.is_open
     }
 
     /// Not closed, because of failures.
@@ -46,9 +39,9 @@ impl Circuit {
         in_flight < if self.is_closed() { limit } else { most }
     }
 
-    /// A fetch was started: while the circuit is open the next one waits, but not for its end, which may be far.
+    /// A fetch was started.
     pub(super) fn started(&mut self, now: Instant) {
-        if self.state == State::Open {
+        if self.is_open {
             self.next_probe = Some(later(now, self.backoff));
         }
     }
@@ -60,25 +53,27 @@ impl Circuit {
     /// The host has answered a fetch that started then. Whether that closed it: what began before it was opened says
     /// nothing about the host as it is now.
     pub(super) fn answered(&mut self, started: Instant) -> bool {
-        let closes = !self.is_closed() && self.is_after_last(started);
+        let closes = self.is_probe(started);
         if closes || self.is_closed() {
             *self = Self { opened: self.opened, ..Self::default() };
         }
         closes
     }
 
-    /// A fetch has failed. Whether it was the probe.
-    pub(super) fn failed(&mut self, started: Instant, now: Instant) -> bool {
+    /// Whether a fetch that was started then is a probe.
+    pub(super) fn is_probe(&self, started: Instant) -> bool {
+        self.is_open && self.is_after_last(started)
+    }
+
+    pub(super) fn failed(&mut self, now: Instant, was_probe: bool) {
         self.failures = self.failures.saturating_add(1);
         self.since.get_or_insert(now);
-        let was_probe = !self.is_closed() && self.is_after_last(started);
         self.probes += u32::from(was_probe);
-        was_probe
     }
 
     pub(super) fn open(&mut self, now: Instant, backoff: Duration, tripped: bool) {
         // A host that was dead and now asks for a pause is alive; and the other way round.
-        *self = Self { state: State::Open, next_probe: None, backoff, opened: Some(now), tripped, ..*self };
+        *self = Self { is_open: true, next_probe: None, backoff, opened: Some(now), tripped, ..*self };
     }
 
     /// Whether a fetch was started since it was opened last.

@@ -26,8 +26,7 @@ pub(super) struct Gradient {
     max: f64,
     /// While the limit doubles.
     round: Option<Round>,
-    /// Seconds that an answer takes where nothing waits: the least mean of a window and its
-    /// error, as far as it still holds.
+    /// Seconds that an answer takes where nothing waits: the least mean of a window and its error, as far as it holds.
     unloaded: Option<f64>,
     window: Window,
     spread: Spread,
@@ -138,7 +137,7 @@ impl Gradient {
             self.growing = 0;
             let (peak, then) = self.peak.map_or((self.limit, mean), |(peak, then)| (peak, mean.max(0.98 * then)));
             self.peak = Some((peak, then));
-            // With a third of it, so that two windows at least agree, it takes as long as before: it was not us who waited for each other.
+            // A third of them take as long as all did, by two windows at least: we did not wait for each other.
             if self.limit <= (0.35 * peak).max(2.0) && bound >= 0.8 * then {
                 self.unloaded = Some(bound);
                 self.peak = None;

@@ -174,7 +174,7 @@ impl Engine {
 
     /// The host of this job, which is still in flight, has failed, or asks for fewer requests.
     pub(super) fn host_fault(&mut self, now: Instant, id: JobId, retry: RetryTime, blame: Blame) -> Excuse {
-        if self.config.breaker.is_none() {
+        if self.config.breaker.is_none() && !self.config.adaptive {
             return Excuse::None;
         }
         let Some((host_id, Some(started))) = self.job(id).map(|job| (job.host, job.started)) else {
@@ -183,15 +183,20 @@ impl Engine {
         let config = &self.config;
         let host = &mut self.hosts[host_id.index as usize];
         let adaptive = host.adaptive.get_or_insert_with(|| Adaptive::new(config, now));
+        let was_probe = adaptive.circuit.is_probe(started);
+        // A probe says whether the host is back, and not how many it bears.
+        if config.adaptive && !was_probe {
+            adaptive.gradient.overloaded(started, now, host.in_flight);
+        }
+        if config.breaker.is_none() {
+            return Excuse::None;
+        }
+        adaptive.circuit.failed(now, was_probe);
         let throttled = blame == Blame::Throttled;
         let asked = match retry {
             RetryTime::After(wait) if throttled => Some(wait.min(config.retry_after_cap)),
             _ => None,
         };
-        let was_probe = adaptive.circuit.failed(started, now);
-        if config.adaptive && !was_probe {
-            adaptive.gradient.overloaded(started, now, host.in_flight);
-        }
         let fault = Fault { now, started, throttled, asked, was_probe };
         let wait = adaptive.failed(&fault, config, &mut self.rng);
         let patience = if host.answers == 0 { Some(config.attempts) } else { None };
@@ -202,25 +207,19 @@ impl Engine {
         }
         match is_over {
             true => Excuse::GivenUp,
-            false if throttled || is_alone => self.excuse_of(now, id, retry, throttled),
+            false if throttled || is_alone => self.excuse_of(now, id, retry),
             false => Excuse::None,
         }
     }
 
     /// Whether the failure of a host that is left alone is none of this job's.
-    fn excuse_of(&mut self, now: Instant, id: JobId, retry: RetryTime, throttled: bool) -> Excuse {
+    fn excuse_of(&mut self, now: Instant, id: JobId, retry: RetryTime) -> Excuse {
         let too_long = matches!(retry, RetryTime::After(wait) if wait > self.config.retry_after_cap);
+        let is_excused = self.is_turned_away(id) && !too_long && retry != RetryTime::Never;
         let job = &mut self.jobs[id.index as usize];
         let host = &self.hosts[job.host.index as usize];
-        if host.answers == 0 || job.max_attempts <= 1 || too_long || retry == RetryTime::Never {
-            return Excuse::None;
-        }
-        // Others were answered since it was turned away before: it is this URL, and not the host.
-        let before = job.throttled_at.replace(host.answers);
-        if throttled && before.is_some_and(|before| before != host.answers) {
-            return Excuse::None;
-        }
-        Excuse::Until(host.not_before.map_or(now, |time| time.max(now)))
+        job.turned_away_at = Some(host.answers);
+        if is_excused { Excuse::Until(host.not_before.map_or(now, |time| time.max(now))) } else { Excuse::None }
     }
 
     /// Ends all that waits for a host.
@@ -235,13 +234,18 @@ impl Engine {
         }
     }
 
-    /// Whether an answer that says "not now" is no attempt of this job, so that it may be asked again whatever the
-    /// budget for retries says.
-    pub fn may_wait(&self, id: JobId) -> bool {
+    /// Whether its host fails everybody, as far as is known: it has answered before, and nobody since this job failed last.
+    /// Where others were answered meanwhile it is this URL, and not the host.
+    fn is_turned_away(&self, id: JobId) -> bool {
         let Some(job) = self.job(id).filter(|job| job.max_attempts > 1) else { return false };
-        let host = &self.hosts[job.host.index as usize];
-        let is_excused = host.answers > 0 && job.throttled_at.is_none_or(|before| before == host.answers);
-        self.ending.is_none() && self.config.breaker.is_some() && is_excused
+        let answers = self.hosts[job.host.index as usize].answers;
+        answers > 0 && job.turned_away_at.is_none_or(|before| before == answers)
+    }
+
+    /// Whether an answer that says "not now" would be no attempt of this job, so that it may be asked again whatever the
+    /// budget for retries says. Never without a [`Config::breaker`].
+    pub fn may_wait(&self, id: JobId) -> bool {
+        self.ending.is_none() && self.config.breaker.is_some() && self.is_turned_away(id)
     }
 
     /// Counts a host that waits for its time, by what it waits for.

@@ -10,7 +10,8 @@ use crate::rt::manual::Manual;
 const MS: Duration = Duration::from_millis(1);
 const SECOND: Duration = Duration::from_secs(1);
 
-/// What a server makes of a fetch that comes at this time while so many are there, for which of its hosts: how long it takes, and its failure.
+/// What a server makes of a fetch that comes at this time while so many are there, for which of its hosts: how long it
+/// takes, and its failure.
 type Server<'a> = Box<dyn FnMut(Duration, u32, usize) -> (Duration, Option<(RetryTime, Blame)>) + 'a>;
 
 struct World<'a> {
@@ -287,6 +288,18 @@ fn a_host_that_stays_dead_is_given_up() {
     );
     assert!(world.verdicts(JobVerdict::HostError) > 9_000, "{}", world.verdicts(JobVerdict::HostError));
     assert!(world.starts.iter().sum::<u32>() < 11_500, "the dead host is asked {}", world.starts.iter().sum::<u32>());
+}
+
+/// Failures cut the limit, also where no breaker leaves the host alone.
+#[test]
+fn a_server_that_fails_above_twenty_is_not_asked_for_more() {
+    let config = Config { breaker: None, retry_budget: 10.0, attempts: 100, ..free() };
+    let mut world = World::new(config, u32::MAX, |_, open, _| {
+        (100 * MS, (open > 20).then_some((RetryTime::AfterBackoff, Blame::Host)))
+    });
+    world.run(30 * SECOND);
+    let (mean, _) = spread(&world.most[100..290]);
+    assert!((15.0..40.0).contains(&mean), "{mean} in flight");
 }
 
 /// Answers that take no time at all are no reason to ask for nothing.
