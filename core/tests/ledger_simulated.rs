@@ -1,12 +1,15 @@
 //! Simulated fetches that need more sockets and ports than the ledger has.
 #![cfg(feature = "http")]
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use futures::future::join_all;
 use tidegate::http::HttpFetcher;
+use tidegate::rt::{Addrs, BoxFuture, Name, Resolve, ResolveError};
 use tidegate::sim::{Host, PeerRequest, Reply, Sim};
-use tidegate::{Crawl, FetchCx, Fetcher, Ledger, LedgerLimits, Profile, Request, Scope};
+use tidegate::{Crawl, ErrorKind, FetchCx, Fetcher, Ledger, LedgerLimits, Profile, Request, Scope};
 
 const HOSTS: usize = 4;
 
@@ -174,4 +177,49 @@ fn who_finds_no_socket_before_its_deadline_goes_back_and_has_not_been_tried() {
             assert!(report.totals.elapsed > SECOND * 60, "{report}");
         });
     }
+}
+
+/// Has no descriptor for the first lookups.
+struct NoRoomAtFirst {
+    left: AtomicU32,
+    asks: Arc<dyn Resolve>,
+}
+
+impl Resolve for NoRoomAtFirst {
+    fn resolve(&self, name: &Name) -> BoxFuture<'static, Result<Addrs, ResolveError>> {
+        let has_none = self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok();
+        if has_none {
+            let no_descriptor = std::io::Error::from_raw_os_error(24);
+            let error = ResolveError::from_io(name, &no_descriptor);
+            return Box::pin(async move { Err(error) });
+        }
+        self.asks.resolve(name)
+    }
+}
+
+// H1
+#[cfg(unix)]
+#[test]
+fn a_lookup_without_a_descriptor_is_no_attempt_and_nobody_elses_fault() {
+    Sim::check(0..3, |sim| async move {
+        serve(&sim);
+        let without = |lookups: u32| {
+            let asks = Arc::clone(sim.runtime().resolver());
+            sim.runtime().with_resolve(NoRoomAtFirst { left: lookups.into(), asks })
+        };
+        let runtime = without(1);
+        let fetcher = HttpFetcher::builder(&runtime).build().expect("valid");
+        let error = fetcher.fetch(&Request::get("http://h0.test/"), &FetchCx::detached(&runtime)).await;
+        assert_eq!(error.expect_err("nobody was asked").kind(), ErrorKind::LocalDescriptors);
+        let report = Crawl::builder::<()>(without(10))
+            .profile(Profile::list())
+            .scope(Scope::any())
+            .retries(0)
+            .seeds((0..40).map(|n| Request::get(format!("http://h{}.test/{n}", n % HOSTS))))
+            .run()
+            .await
+            .expect("it ends well");
+        let counters = &report.totals.counters;
+        assert_eq!((counters.ok, counters.error, counters.retries), (40, 0, 0), "{report} {:?}", report.totals.errors);
+    });
 }

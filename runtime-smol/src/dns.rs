@@ -51,17 +51,20 @@ fn made<P: ConnectionProvider>(slot: &Slot<P>, provider: P, name: &Name) -> Resu
         builder.build()
     });
     // Not kept where it failed: /etc/resolv.conf may be there next time.
-    let made = made.map_err(|error| ResolveError::Failed {
-        name: name.clone(),
-        message: format!("the system's DNS configuration: {error}").into(),
+    let made = made.map_err(|error| match error {
+        NetError::Io(error) => ResolveError::from_io(name, &error),
+        error => failed(name, format!("the system's DNS configuration: {error}")),
     })?;
     Ok(slot.insert(made).clone())
 }
 
+fn failed(name: &Name, message: String) -> ResolveError {
+    ResolveError::Failed { name: name.clone(), message: message.into() }
+}
+
 async fn lookup<P: ConnectionProvider>(resolver: Resolver<P>, name: Name) -> Result<Addrs, ResolveError> {
-    let failed = |message: String| ResolveError::Failed { name: name.clone(), message: message.into() };
     // The dot makes it absolute: the search list is not for URLs.
-    let absolute = DnsName::from_ascii(format!("{name}.")).map_err(|error| failed(error.to_string()))?;
+    let absolute = DnsName::from_ascii(format!("{name}.")).map_err(|error| failed(&name, error.to_string()))?;
     match resolver.lookup_ip(absolute).await {
         Ok(found) => {
             let ttl = found.as_lookup().answers().iter().map(|record| record.ttl).min();
@@ -73,8 +76,8 @@ async fn lookup<P: ConnectionProvider>(resolver: Resolver<P>, name: Name) -> Res
         }
         Err(error) if error.is_no_records_found() => Err(ResolveError::NotFound(name)),
         Err(NetError::Timeout) => Err(ResolveError::TimedOut(name)),
-        Err(NetError::Io(error)) if error.kind() == io::ErrorKind::TimedOut => Err(ResolveError::TimedOut(name)),
-        Err(error) => Err(failed(error.to_string())),
+        Err(NetError::Io(error)) => Err(ResolveError::from_io(&name, &error)),
+        Err(error) => Err(failed(&name, error.to_string())),
     }
 }
 
@@ -208,6 +211,10 @@ mod name_server;
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn provider() -> Provider {
+        Provider(Weak::new())
+    }
 
     fn runtime(config: ResolverConfig, timeout: Duration) -> Runtime {
         let executor = Arc::new(Executor::new());

@@ -15,7 +15,7 @@ use super::proxy::{self, Proxy};
 use crate::guard::is_public;
 use crate::hash::KeyedState;
 use crate::ledger::{Socket, Turn};
-use crate::rt::net::ForeignAddress;
+use crate::rt::net::{ForeignAddress, is_shortage};
 use crate::rt::{BoxFuture, CachedResolver, Io, Name, PhaseTimer, ResolveError, Runtime, TcpConn, TcpOptions};
 use crate::{Error, ErrorKind, FetchCx, Ledger, Limits, Phase};
 
@@ -247,6 +247,12 @@ impl Connector {
         let found = cx.timeout(limit, ErrorKind::TimeoutDns, &attempted, self.dns.resolve(&name)).await?;
         let found = found.map_err(|e| {
             let kind = match e {
+                ResolveError::NoRoom { .. } => {
+                    // What is parked makes room for the next try.
+                    self.ledger.descriptors_ran_out(cx.now());
+                    self.ledger.evict(EVICT);
+                    ErrorKind::LocalDescriptors
+                }
                 ResolveError::NotFound(_) => ErrorKind::DnsNotFound,
                 ResolveError::Failed { .. } => ErrorKind::DnsFailed,
                 ResolveError::TimedOut(_) => ErrorKind::TimeoutDns,
@@ -408,16 +414,6 @@ fn connect_error(error: io::Error, addr: SocketAddr, options: &TcpOptions) -> Er
         _ => ErrorKind::ConnectFailed,
     };
     Error::new(kind, format!("connect to {addr}")).with_source(error)
-}
-
-/// Whether this machine has no more descriptors or memory for any socket.
-fn is_shortage(error: &io::Error) -> bool {
-    #[cfg(unix)]
-    if let Some(code) = error.raw_os_error() {
-        use nix::errno::Errno;
-        return [Errno::EMFILE, Errno::ENFILE, Errno::ENOBUFS, Errno::ENOMEM].contains(&Errno::from_raw(code));
-    }
-    error.kind() == io::ErrorKind::OutOfMemory
 }
 
 #[cfg(test)]
