@@ -457,8 +457,8 @@ impl<I: Send + 'static> Builder<I> {
         let stage = Arc::new(Local::new(self.router, &runtime, Arc::clone(&inbox)));
         let mut config = self.config;
         let limits = fetcher.ledger().map_or_else(|| runtime.ledger_limits(), |ledger| ledger.limits().clone());
-        let room = limits.sockets.max(1);
-        config.max_in_flight = self.max_in_flight.map_or(config.max_in_flight, NonZeroU32::get).min(room);
+        config.max_in_flight = self.max_in_flight.map_or(config.max_in_flight, NonZeroU32::get);
+        config.sockets = Some(limits.sockets);
         config.ramp_from = config.ramp_from.filter(|_| self.max_in_flight.is_none());
         config.byte_budget = self.byte_budget.unwrap_or(limits.body_bytes);
         config.parse_permits = stage.permits();

@@ -186,7 +186,10 @@ impl Engine {
             return Err(Bound::Frontier);
         }
         if in_flight >= self.limiter.limit() {
-            return Err(self.limiter.held_by().or_else(|| self.line()).unwrap_or(Bound::GlobalLimit));
+            let is_short = self.limiter.limit() == self.config.most_in_flight()
+                && self.config.most_in_flight() < self.config.max_in_flight;
+            let limit = if is_short { Bound::Descriptors } else { Bound::GlobalLimit };
+            return Err(self.limiter.held_by().or_else(|| self.line()).unwrap_or(limit));
         }
         if self.ready.is_empty() {
             let [polite, tripped] = self.timed;

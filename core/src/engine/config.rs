@@ -15,6 +15,9 @@ use std::time::Duration;
 pub struct Config {
     /// Fetches in flight at most: 10,000.
     pub max_in_flight: u32,
+    /// Sockets that may be open, which is the most that are in flight where it is less; the verdict then says descriptors.
+    /// `None`: not known.
+    pub sockets: Option<u32>,
     /// Fetches in flight at first; each success adds one, which doubles it every round trip. `None` starts at the most.
     pub ramp_from: Option<u32>,
     /// Fetches in flight for a host at most; `None`: no limit of its own.
@@ -82,6 +85,11 @@ pub struct Config {
 }
 
 impl Config {
+    /// Fetches in flight at most, by what was asked for and by what there is.
+    pub(super) fn most_in_flight(&self) -> u32 {
+        self.max_in_flight.min(self.sockets.unwrap_or(u32::MAX))
+    }
+
     /// With at least one of each thing of which none would start nothing.
     pub(crate) fn clamped(mut self) -> Self {
         for most in [
@@ -96,7 +104,7 @@ impl Config {
         ] {
             *most = (*most).max(1);
         }
-        for most in [&mut self.ramp_from, &mut self.per_host, &mut self.per_address] {
+        for most in [&mut self.sockets, &mut self.ramp_from, &mut self.per_host, &mut self.per_address] {
             *most = most.map(|most| most.max(1));
         }
         self
@@ -107,6 +115,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             max_in_flight: 10_000,
+            sockets: None,
             ramp_from: Some(16),
             per_host: None,
             adaptive: false,
@@ -151,6 +160,7 @@ mod tests {
     fn nothing_at_all_is_one() {
         let nothing = Config {
             max_in_flight: 0,
+            sockets: Some(0),
             ramp_from: Some(0),
             per_host: Some(0),
             per_address: Some(0),

@@ -200,7 +200,7 @@ impl Engine {
             preparing: 0,
             to_parse: VecDeque::new(),
             to_deliver: VecDeque::new(),
-            limiter: Limiter::new(config.ramp_from, config.max_in_flight, config.gate_floor),
+            limiter: Limiter::new(config.ramp_from, config.most_in_flight(), config.gate_floor),
             rate: config.rate.map(Rate::per_second),
             budget: Budget::new(config.retry_budget, config.retry_floor),
             rng: fastrand::Rng::with_seed(config.seed),
