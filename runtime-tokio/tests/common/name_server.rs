@@ -209,10 +209,11 @@ macro_rules! tests {
         fn a_process_without_descriptors_has_no_room() {
             let config = name_server::start().config;
             let runtime = runtime(config.clone(), LONG);
-            let provider = name_server::NoDescriptors(provider());
-            let mut builder = Resolver::builder_with_config(config, provider);
+            let provider = Noting::new(name_server::NoDescriptors(provider()));
+            let mut builder = Resolver::builder_with_config(config, provider.clone());
             configure(builder.options_mut());
-            let asking = lookup(builder.build().expect("a resolver"), Name::new("two.test").expect("a name"));
+            let resolver = builder.build().expect("a resolver");
+            let asking = lookup(resolver, provider, Name::new("two.test").expect("a name"));
             let (sender, receiver) = std::sync::mpsc::channel();
             runtime.spawn(async move { sender.send(asking.await).expect("receiver lives") });
             let error = receiver.recv().expect("it ends").expect_err("nobody was asked");
