@@ -618,6 +618,7 @@ fn another_seed_draws_other_gaps() {
 fn the_defaults_are_those_of_the_documentation() {
     let seconds = Duration::from_secs;
     let documented = Config {
+        sockets: None,
         adaptive: false,
         host_ramp_from: 2,
         breaker: None,

@@ -85,8 +85,8 @@ pub(super) struct Model {
 
 impl Model {
     pub(super) fn new(config: Config) -> Self {
-        let limit = config.ramp_from.unwrap_or(config.max_in_flight).clamp(1, config.max_in_flight);
-        let max = config.max_in_flight;
+        let max = config.most_in_flight();
+        let limit = config.ramp_from.unwrap_or(max).clamp(1, max);
         Self {
             config,
             jobs: BTreeMap::new(),
@@ -375,7 +375,7 @@ impl Model {
         self.answers += 1;
         if self.limit < self.threshold || self.answers == 32 {
             self.answers = 0;
-            self.limit = (self.limit + 1).min(self.config.max_in_flight);
+            self.limit = (self.limit + 1).min(self.config.most_in_flight());
         }
         self.held = self.held.filter(|(_, before)| self.limit < *before);
     }
@@ -462,7 +462,7 @@ impl Model {
                 if !ports && self.cut.is_none_or(|cut| before.started.is_none_or(|at| at >= cut)) {
                     let in_flight = self.in_stage(Stage::Fetching);
                     let lower = self.limit.min(in_flight) / 4 * 3;
-                    let floor = self.config.gate_floor.clamp(1, self.config.max_in_flight);
+                    let floor = self.config.gate_floor.clamp(1, self.config.most_in_flight());
                     self.limit = self.limit.min(lower.max(floor));
                     (self.cut, self.threshold) = (Some(now), self.limit);
                 }

@@ -139,7 +139,9 @@ pub(super) fn configs() -> impl Strategy<Value = Config> {
     let tries =
         (1..4u32, select(vec![0.0, 0.2, 1.0, 10.0]), select(vec![0u32, 10, 1000]), select(vec![50u32, 100, 900]));
     let hosts = (any::<bool>(), any::<bool>(), select(vec![1usize, 3, 100]), select(vec![1u32, 2, 100]));
-    let rest = (select(vec![None, Some(1), Some(2)]), select(vec![None, None, Some(5)]), select(vec![8u32, 1000]));
+    let sockets = select(vec![None, None, None, Some(2)]);
+    let rest =
+        (select(vec![None, Some(1), Some(2)]), select(vec![None, None, Some(5)]), select(vec![8u32, 1000]), sockets);
     (limits, pace, stages, tries, hosts, rest, any::<u64>()).prop_map(
         |(limits, pace, stages, tries, hosts, rest, seed)| Config {
             adaptive: false,
@@ -155,7 +157,7 @@ pub(super) fn configs() -> impl Strategy<Value = Config> {
             parse_permits: stages.0,
             deliver_permits: stages.1,
             backlog: stages.2,
-            gate_floor: stages.3.min(limits.0),
+            gate_floor: stages.3.min(limits.0).min(rest.3.unwrap_or(u32::MAX)),
             attempts: tries.0,
             retry_budget: tries.1,
             retry_floor: tries.2,
@@ -170,6 +172,7 @@ pub(super) fn configs() -> impl Strategy<Value = Config> {
             ramp_from: rest.0,
             max_starts: rest.1,
             queue: rest.2,
+            sockets: rest.3,
             byte_budget: 1000,
             seed,
         },

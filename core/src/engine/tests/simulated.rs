@@ -245,7 +245,7 @@ impl World {
         if config.max_starts.is_some() {
             return;
         }
-        let most = config.max_in_flight;
+        let most = config.most_in_flight();
         self.a.now += Duration::from_secs(60);
         // Successes bring the limit back to the top, whatever pressure, pauses and the gate did to it.
         let enough = most + 32 * (most - self.a.engine.limiter.limit());

@@ -109,6 +109,12 @@ impl Model {
         let delivers = to_deliver + self.in_stage(Stage::Delivering) + self.in_stage(Stage::Settling);
         let full = |n| n >= self.config.backlog;
         let (shut, short) = (self.shut.first().copied(), self.short.first().copied());
+        let has_fewer_sockets = self.config.sockets.is_some_and(|sockets| sockets < self.config.max_in_flight);
+        let limit = if has_fewer_sockets && self.limit == self.config.most_in_flight() {
+            Bound::Descriptors
+        } else {
+            Bound::GlobalLimit
+        };
         let bounds = [
             (self.paused || self.ending.is_some(), Bound::Stopped),
             (self.waiting() == 0 && self.behind, Bound::Frontier),
@@ -120,7 +126,7 @@ impl Model {
             (full(parses) && to_deliver == 0, Bound::Parser),
             (full(parses) || full(delivers), Bound::Sink),
             (self.behind, Bound::Frontier),
-            (in_flight >= self.limit, self.held.map_or(Bound::GlobalLimit, |(by, _)| by)),
+            (in_flight >= self.limit, self.held.map_or(limit, |(by, _)| by)),
         ];
         bounds.into_iter().find(|(holds, _)| *holds).map(|(_, bound)| bound)
     }
