@@ -12,7 +12,7 @@ use super::fetch_loop::FetchLoop;
 use super::frontier_task::FrontierDoor;
 use super::inbox::{Inbox, LaneOf, Message};
 use super::items::{self, Items};
-use super::lag_probe::LagProbe;
+use super::lag_probe::{LagProbe, Worker};
 use super::lane::{Lane, SinkLane};
 use super::load::{LoadSignal, Signals};
 use super::parse_stage::{Local, ParseStage, Router};
@@ -74,6 +74,7 @@ pub struct Builder<I> {
     max_time: Option<Duration>,
     lag_limit: Duration,
     parse_limit: Duration,
+    sink_limit: Duration,
     close_limit: Duration,
     observers: Vec<Box<dyn Observer>>,
     window: Duration,
@@ -115,6 +116,7 @@ impl<I: Send + 'static> Builder<I> {
             max_time: None,
             lag_limit: Duration::from_millis(50),
             parse_limit: Duration::from_secs(30),
+            sink_limit: Duration::from_secs(300),
             close_limit: Duration::from_secs(10),
             observers: Vec::new(),
             window: Duration::from_secs(5),
@@ -377,6 +379,24 @@ impl<I: Send + 'static> Builder<I> {
         self
     }
 
+    /// How long one call of [`Sink::deliver`] may go on without taking a delivery: 5 min, more than a slow bulk insert needs.
+    /// Beyond it the crawl ends as after [`SinkError::fatal`](crate::SinkError::fatal): leases return, and the run fails with
+    /// `sink.failed`. A sink that takes one now and then may go on for as long as it likes, and so may one that asks each
+    /// time to be [tried again](crate::SinkError::retry). `Duration::MAX` for no limit. How long [`Sink::close`] may take
+    /// says [`close_limit`](Self::close_limit).
+    ///
+    /// ```
+    /// # fn example(crawl: tidegate::Builder<String>) -> tidegate::Builder<String> {
+    /// use std::time::Duration;
+    /// // Its bulk inserts take ten minutes at night.
+    /// crawl.sink_limit(Duration::from_secs(1800))
+    /// # }
+    /// ```
+    pub fn sink_limit(mut self, time: Duration) -> Self {
+        self.sink_limit = time;
+        self
+    }
+
     /// How long sinks and the frontier may take to close when everything has settled or was stopped: 10 s. Beyond it they
     /// are dropped, and the run fails.
     pub fn close_limit(mut self, time: Duration) -> Self {
@@ -471,13 +491,10 @@ impl<I: Send + 'static> Builder<I> {
         self.signals.into_iter().for_each(|(name, signal)| signals.add(Bound::Signal, name.into(), signal));
         let probe = Arc::new(LagProbe::start(&runtime, Arc::clone(&inbox), self.lag_limit, signals));
         let stats = Arc::new(Mutex::new(Stats::new(runtime.now(), self.window, runtime.cpu_time())));
-        let sink = self.sink.filter(|_| self.stream.is_none());
-        let sink =
-            sink.map(|sink| lane(SinkLane::start(&runtime, Arc::clone(&inbox), sink, LaneOf::Items, probe.worker())));
-        let items = self.stream.or(sink);
-        let outcomes = self
-            .outcomes
-            .map(|sink| lane(SinkLane::start(&runtime, Arc::clone(&inbox), sink, LaneOf::Outcomes, probe.worker())));
+        let (sink, limit) = (self.sink.filter(|_| self.stream.is_none()), self.sink_limit);
+        let door = || (&runtime, Arc::clone(&inbox), probe.worker());
+        let items = self.stream.or_else(|| sink.map(|sink| lane(door(), sink, LaneOf::Items, limit)));
+        let outcomes = self.outcomes.map(|sink| lane(door(), sink, LaneOf::Outcomes, limit));
         let (done, report) = oneshot::channel();
         let ledger = Arc::new(BodyBytes::new(config.byte_budget, profile.limits.body_wire));
         let handle = Handle {
@@ -539,8 +556,13 @@ impl<I: Send + 'static> Builder<I> {
     }
 }
 
-fn lane<T: Send + 'static>(lane: SinkLane<T>) -> Box<dyn Lane> {
-    Box::new(lane)
+fn lane<T: Send + 'static>(
+    (runtime, inbox, worker): (&Runtime, Arc<Inbox>, Worker),
+    sink: Box<dyn Sink<T>>,
+    of: LaneOf,
+    limit: Duration,
+) -> Box<dyn Lane> {
+    Box::new(SinkLane::start(runtime, inbox, sink, of, limit, worker))
 }
 
 impl<I> std::fmt::Debug for Builder<I> {
