@@ -1,15 +1,17 @@
 //! Simulated fetches that need more sockets and ports than the ledger has.
 #![cfg(feature = "http")]
 
-use std::sync::Arc;
+use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures::future::join_all;
 use tidegate::http::HttpFetcher;
 use tidegate::rt::{Addrs, BoxFuture, Name, Resolve, ResolveError};
 use tidegate::sim::{Host, PeerRequest, Reply, Sim};
-use tidegate::{Crawl, ErrorKind, FetchCx, Fetcher, Ledger, LedgerLimits, Profile, Request, Scope};
+use tidegate::sink::collect;
+use tidegate::{Crawl, ErrorKind, FetchCx, Fetcher, Ledger, LedgerLimits, Profile, Request, Scope, Settled, Shutdown};
 
 const HOSTS: usize = 4;
 
@@ -222,4 +224,65 @@ fn a_lookup_without_a_descriptor_is_no_attempt_and_nobody_elses_fault() {
         let counters = &report.totals.counters;
         assert_eq!((counters.ok, counters.error, counters.retries), (40, 0, 0), "{report} {:?}", report.totals.errors);
     });
+}
+
+/// Two hosts, one of which has all its ports in use by somebody else, or as many as it gets.
+async fn beside_a_host_without_ports(sim: &Sim, has_other: bool, most: u32, ports: u32) -> (Duration, u64) {
+    let reply = |asked: &PeerRequest| {
+        let time = if asked.host().starts_with("spent") { SECOND * 60 } else { Duration::from_millis(20) };
+        Reply::ok("page").after(time)
+    };
+    ["spent.test", "fresh.test"].into_iter().for_each(|name| sim.net().host(Sim::address_of(name), Host::http(reply)));
+    let fetcher = HttpFetcher::builder(&sim.runtime()).ledger(ledger(1_000, ports)).build().expect("valid");
+    let mut urls: Vec<_> = (0..1_000).map(|n| format!("http://fresh.test/{n}")).collect();
+    if has_other {
+        // Those come first.
+        urls.splice(0..0, (0..5_000).map(|n| format!("http://spent.test/{n}")));
+    }
+    let done = collect::<Settled>();
+    let crawl = Crawl::builder::<()>(sim.runtime())
+        .profile(Profile::list())
+        .scope(Scope::any())
+        .fetcher(fetcher)
+        .max_in_flight(NonZeroU32::new(most).expect("not zero"))
+        .max_in_flight_per_host(None)
+        .outcomes(done.clone())
+        .seeds(urls)
+        .start()
+        .expect("valid");
+    let fresh = || done.take().iter().filter(|settled| settled.item.url().contains("fresh")).count() as u64;
+    let mut count = 0;
+    while count < 1_000 {
+        sim.sleep(Duration::from_millis(20)).await;
+        count += fresh();
+        assert!(sim.elapsed() < SECOND * 3_600, "{count} of 1,000");
+    }
+    let took = sim.elapsed();
+    let snapshot = crawl.handle().snapshot();
+    assert!(snapshot.counters.in_flight_peak <= most);
+    crawl.handle().shutdown(Shutdown::Now);
+    crawl.await.expect("it ends well");
+    (took, snapshot.counters.error)
+}
+
+// H2, H8
+#[test]
+fn a_host_without_ports_takes_nothing_from_the_others() {
+    // Of 20 fetches that may be in flight each host has ports for eight.
+    let alone = Arc::new(Mutex::new(Duration::ZERO));
+    for has_other in [false, true] {
+        Sim::check(0..1, |sim| {
+            let alone = Arc::clone(&alone);
+            async move {
+                let (took, errors) = beside_a_host_without_ports(&sim, has_other, 20, 8).await;
+                assert_eq!(errors, 0);
+                let mut alone = alone.lock().expect("no panic");
+                if has_other {
+                    assert!(took <= *alone + Duration::from_millis(100), "{took:?}, and {alone:?} without the other");
+                } else {
+                    *alone = took;
+                }
+            }
+        });
+    }
 }

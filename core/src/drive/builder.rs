@@ -242,7 +242,8 @@ impl<I: Send + 'static> Builder<I> {
     }
 
     /// Fetches in flight, from the start and without a ramp. By default it ramps up from 16 to 10,000. Either is lowered to
-    /// three quarters of the soft limit of descriptors, and to 15,000.
+    /// three quarters of the soft limit of descriptors, and to 15,000. A fetch that waits for a port or a descriptor is not
+    /// counted; with those there are twice as many at most.
     pub fn max_in_flight(mut self, fetches: NonZeroU32) -> Self {
         self.max_in_flight = Some(fetches);
         self

@@ -165,7 +165,7 @@ impl Engine {
         if let Some(signal) = self.shut.first().filter(|_| in_flight >= self.config.gate_floor) {
             return Err(signal);
         }
-        if let Some(lack) = self.short.first().filter(|_| in_flight > 0) {
+        if let Some(lack) = self.short.first().filter(|_| in_flight + self.counters.in_line > 0) {
             return Err(lack);
         }
         if self.bytes >= self.config.byte_budget && in_flight > 0 {
@@ -189,14 +189,19 @@ impl Engine {
             let is_short = self.limiter.limit() == self.config.most_in_flight()
                 && self.config.most_in_flight() < self.config.max_in_flight;
             let limit = if is_short { Bound::Descriptors } else { Bound::GlobalLimit };
-            return Err(self.limiter.held_by().or_else(|| self.line()).unwrap_or(limit));
+            return Err(self.limiter.held_by().or_else(|| self.lookups()).unwrap_or(limit));
+        }
+        // Those in line are fetches in memory as well: as many again, at most.
+        if in_flight.saturating_add(self.counters.in_line) >= self.config.most_in_flight().saturating_mul(2) {
+            return Err(Bound::Ports);
         }
         if self.ready.is_empty() {
             let [polite, tripped] = self.timed;
-            if let Some(line) = self.line() {
-                return Err(line);
+            if let Some(lookups) = self.lookups() {
+                return Err(lookups);
             }
             return Err(match () {
+                () if self.hosts_in_line > polite + tripped + self.host_limited => Bound::Ports,
                 () if tripped > polite + self.host_limited => Bound::Breaker,
                 () if self.host_limited > 0 => Bound::HostLimit,
                 () => Bound::Politeness,
@@ -213,13 +218,9 @@ impl Engine {
         Err(Bound::Politeness)
     }
 
-    /// What most of those in flight, or of those who are looked up, stand in line for.
-    fn line(&self) -> Option<Bound> {
-        let (ports, lookups) = self.in_line;
-        if 2 * ports > self.counters.in_flight {
-            return Some(Bound::Ports);
-        }
-        (2 * lookups > self.counters.in_flight + self.preparing).then_some(Bound::Dns)
+    /// Whether most of what is under way waits for the turn of its lookup.
+    fn lookups(&self) -> Option<Bound> {
+        (2 * self.lookups_in_line > self.counters.in_flight + self.preparing).then_some(Bound::Dns)
     }
 
     pub(super) fn start_on(&mut self, now: Instant, id: HostId) -> Option<Action> {
@@ -286,11 +287,12 @@ impl Engine {
         self.waiting -= 1;
         self.counters.starts += 1;
         self.counters.in_flight += 1;
-        self.in_flight.set(self.counters.in_flight, now);
+        self.meter(now);
         self.counters.in_flight_peak = self.counters.in_flight_peak.max(self.counters.in_flight);
         let started = &mut self.jobs[job.index as usize];
         started.stage = Stage::Fetching;
         started.started = Some(now);
+        started.stood_in_line = false;
         started.address = address;
         if !std::mem::take(&mut started.hop) {
             started.attempts += 1;

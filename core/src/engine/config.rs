@@ -13,7 +13,8 @@ use std::time::Duration;
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct Config {
-    /// Fetches in flight at most: 10,000.
+    /// Fetches in flight at most: 10,000. With those that wait for a port or a descriptor, which are none, there are twice as
+    /// many at most.
     pub max_in_flight: u32,
     /// Sockets that may be open, which is the most that are in flight where it is less; the verdict then says descriptors.
     /// `None`: not known.

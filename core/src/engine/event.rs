@@ -98,6 +98,16 @@ pub enum Event {
         /// Why.
         reason: SkipReason,
     },
+    /// The fetch must wait for a port or a descriptor: it gives its permit back, and its host starts nothing more.
+    Waits {
+        /// The job.
+        job: JobId,
+    },
+    /// It has what it waited for, and goes on with [`Action::Readmit`].
+    Turn {
+        /// The job.
+        job: JobId,
+    },
     /// A complete answer is there, to be parsed.
     Fetched {
         /// The job.
@@ -157,14 +167,8 @@ pub enum Event {
         /// Whether new fetches may start, as far as this signal goes.
         open: bool,
     },
-    /// So many fetches, or lookups for hosts, stand in line for this ([`Bound::Ports`], [`Bound::Dns`]): a reason for the
-    /// pace, and no rule.
-    InLine {
-        /// What they wait for.
-        of: Bound,
-        /// How many wait.
-        fetches: u32,
-    },
+    /// So many lookups stand in line for their turn: a reason for the pace, and no rule.
+    LookupsInLine(u32),
     /// This machine is short of something that fetches wait for ([`Bound::Descriptors`]), or no longer.
     Short {
         /// What it lacks.
@@ -207,13 +211,16 @@ pub enum Action {
     Resolve(HostId),
     /// Judge the job by the rules of its host; answer with [`Event::Vetted`] or [`Event::Skipped`].
     Vet(JobId),
-    /// Start an attempt; answer with `Fetched`, `Redirected` or `Failed`.
+    /// Start an attempt; answer with `Fetched`, `Redirected` or `Failed`, and before that with `Waits` and `Turn` where it has
+    /// to wait for this machine.
     Fetch {
         /// The job.
         job: JobId,
         /// The attempt, from 1.
         attempt: u32,
     },
+    /// The fetch whose turn has come has its permit again.
+    Readmit(JobId),
     /// Parse the answer; answer with `Parsed`, `Failed` or `Skipped`.
     Parse(JobId),
     /// Give the items to the sink; answer with [`Event::Delivered`].

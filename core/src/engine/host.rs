@@ -19,7 +19,10 @@ pub(super) struct Host {
     pub(super) queue: BinaryHeap<Waiting>,
     /// Jobs of any stage; a host without any is idle.
     pub(super) jobs: u32,
+    /// Those that stand in line too.
     pub(super) in_flight: u32,
+    /// Fetches among them that wait for a port or a descriptor: nothing more is started meanwhile.
+    pub(super) in_line: u32,
     /// The gap that the host's rules ask for, above the crawl's own.
     pub(super) gap: Duration,
     /// No start before: pacing, or a wait that the host asked for.
@@ -103,6 +106,7 @@ impl Host {
             queue: BinaryHeap::new(),
             jobs: 0,
             in_flight: 0,
+            in_line: 0,
             gap: Duration::ZERO,
             not_before: None,
             valid_until: None,

@@ -17,6 +17,7 @@ mod event;
 mod host;
 mod lag;
 mod limiter;
+mod line;
 mod littles;
 mod pacing;
 mod retry;
@@ -83,6 +84,8 @@ pub struct Engine {
     preparing: u32,
     to_parse: VecDeque<JobId>,
     to_deliver: VecDeque<JobId>,
+    /// Fetches whose turn for a port or a descriptor has come, and that wait for a permit.
+    to_readmit: VecDeque<JobId>,
     limiter: Limiter,
     rate: Option<Rate>,
     budget: Budget,
@@ -98,8 +101,10 @@ pub struct Engine {
     /// Hosts at their limit; and who wait for their time, for politeness and because they fail.
     host_limited: u32,
     timed: [u32; 2],
-    /// How many wait for a port, and for a lookup.
-    in_line: (u32, u32),
+    /// Hosts with a fetch that waits for a port or a descriptor.
+    hosts_in_line: u32,
+    /// How many wait for a lookup.
+    lookups_in_line: u32,
     /// When this machine was last known to be in the way of its own measurements.
     disturbed: Option<Instant>,
     delivering: u32,
@@ -157,6 +162,8 @@ struct Job {
     hop: bool,
     /// When its last fetch was started.
     started: Option<Instant>,
+    /// That fetch had to wait for a port or a descriptor, which is no time of its host's.
+    stood_in_line: bool,
     /// What its host had answered when it last failed by the fault of that.
     turned_away_at: Option<u32>,
 }
@@ -168,6 +175,10 @@ enum Stage {
     Queued,
     Delayed,
     Fetching,
+    /// Waits in the ledger, without a permit.
+    InLine,
+    /// Its turn there has come.
+    ToReadmit,
     ToParse,
     Parsing,
     ToDeliver,
@@ -178,6 +189,11 @@ enum Stage {
 impl Stage {
     fn waits(self) -> bool {
         matches!(self, Self::Arriving | Self::Vetting | Self::Queued | Self::Delayed)
+    }
+
+    /// Whether a fetch of it is under way.
+    fn is_fetch(self) -> bool {
+        matches!(self, Self::Fetching | Self::InLine | Self::ToReadmit)
     }
 }
 
@@ -200,6 +216,7 @@ impl Engine {
             preparing: 0,
             to_parse: VecDeque::new(),
             to_deliver: VecDeque::new(),
+            to_readmit: VecDeque::new(),
             limiter: Limiter::new(config.ramp_from, config.most_in_flight(), config.gate_floor),
             rate: config.rate.map(Rate::per_second),
             budget: Budget::new(config.retry_budget, config.retry_floor),
@@ -212,7 +229,8 @@ impl Engine {
             waiting: 0,
             host_limited: 0,
             timed: [0; 2],
-            in_line: (0, 0),
+            hosts_in_line: 0,
+            lookups_in_line: 0,
             disturbed: None,
             delivering: 0,
             settling: 0,
@@ -272,6 +290,7 @@ impl Engine {
             vet: spec.vet,
             hop: false,
             started: None,
+            stood_in_line: false,
             turned_away_at: None,
         });
         let id = JobId { index: u32::try_from(index).expect("fewer than 2^32 jobs"), serial: self.serial };
@@ -314,17 +333,19 @@ impl Engine {
                 }
             }
             Event::Skipped { job, reason } => {
-                let stage = self.job(job).map(|j| j.stage);
-                if matches!(stage, Some(Stage::Vetting | Stage::Fetching | Stage::Parsing)) {
-                    if stage == Some(Stage::Fetching) {
+                let Some(stage) = self.job(job).map(|j| j.stage) else { return };
+                if stage.is_fetch() || matches!(stage, Stage::Vetting | Stage::Parsing) {
+                    if stage.is_fetch() {
                         self.host_answered(now, job);
                     }
                     self.leave_stage(now, job);
                     self.settle(job, JobVerdict::Skipped(reason));
                 }
             }
+            Event::Waits { job } => self.stand_in_line(job),
+            Event::Turn { job } => self.turn(job),
             Event::Fetched { job } => {
-                if self.in_stage(job, Stage::Fetching) {
+                if self.is_fetched(job) {
                     self.limiter.success();
                     self.host_answered(now, job);
                     self.leave_stage(now, job);
@@ -336,9 +357,9 @@ impl Engine {
             }
             Event::Redirected { job, host } => self.redirected(now, job, host),
             Event::Failed { job, retry, blame } => {
-                let stage = self.job(job).map(|j| j.stage);
-                if matches!(stage, Some(Stage::Fetching | Stage::Parsing)) {
-                    let blame = if stage == Some(Stage::Fetching) { blame } else { Blame::Nobody };
+                let Some(stage) = self.job(job).map(|j| j.stage) else { return };
+                if stage.is_fetch() || stage == Stage::Parsing {
+                    let blame = if stage.is_fetch() { blame } else { Blame::Nobody };
                     self.failed(now, job, retry, blame);
                 }
             }
@@ -381,9 +402,7 @@ impl Engine {
                 }
             }
             Event::Short { of, short } => self.short.set(of, short),
-            Event::InLine { of: Bound::Ports, fetches } => self.in_line.0 = fetches,
-            Event::InLine { of: Bound::Dns, fetches } => self.in_line.1 = fetches,
-            Event::InLine { .. } => {}
+            Event::LookupsInLine(lookups) => self.lookups_in_line = lookups,
         }
     }
 
@@ -446,6 +465,9 @@ impl Engine {
             self.counters.parsing += 1;
             self.set_stage(job, Stage::Parsing);
             return Some(Action::Parse(job));
+        }
+        if let Some(action) = self.readmit_next(now) {
+            return Some(action);
         }
         match self.start(now) {
             Ok(action) => Some(action),
@@ -560,6 +582,15 @@ impl Engine {
 
     fn in_stage(&self, id: JobId, stage: Stage) -> bool {
         self.job(id).is_some_and(|j| j.stage == stage)
+    }
+
+    /// Notes how many fetches are under way, those in line too: what a fetch measures of itself has that time in it.
+    fn meter(&mut self, now: Instant) {
+        self.in_flight.set(self.counters.in_flight + self.counters.in_line, now);
+    }
+
+    fn is_fetched(&self, id: JobId) -> bool {
+        self.job(id).is_some_and(|j| j.stage.is_fetch())
     }
 
     /// A job that is known to live.

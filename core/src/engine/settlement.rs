@@ -19,14 +19,17 @@ impl Engine {
         match stage {
             Stage::Fetching => {
                 self.counters.in_flight -= 1;
-                self.in_flight.set(self.counters.in_flight, now);
-                let host = self.host_mut(host_id);
-                host.in_flight -= 1;
-                if let Some(adaptive) = &mut host.adaptive {
-                    adaptive.left(started, now);
-                }
+                self.meter(now);
+                self.leave_host(now, host_id, started);
                 self.note_limit(host_id);
                 self.offer(now, host_id);
+                self.leave_address(now, address);
+            }
+            Stage::InLine | Stage::ToReadmit => {
+                self.to_readmit.retain(|job| *job != id);
+                self.leave_host(now, host_id, started);
+                self.leave_line(now, host_id);
+                self.meter(now);
                 self.leave_address(now, address);
             }
             // What is cancelled in line makes room in it.
@@ -38,6 +41,14 @@ impl Engine {
             Stage::ToDeliver => self.to_deliver.retain(|job| *job != id),
             Stage::Delivering => self.delivering -= 1,
             _ => {}
+        }
+    }
+
+    fn leave_host(&mut self, now: Instant, id: HostId, started: Option<Instant>) {
+        let host = self.host_mut(id);
+        host.in_flight -= 1;
+        if let Some(adaptive) = &mut host.adaptive {
+            adaptive.left(started, now);
         }
     }
 
@@ -95,7 +106,7 @@ impl Engine {
     }
 
     pub(super) fn redirected(&mut self, now: Instant, id: JobId, host: HostId) {
-        if !self.in_stage(id, Stage::Fetching) || self.known_host(host).is_none() {
+        if !self.is_fetched(id) || self.known_host(host).is_none() {
             return;
         }
         self.limiter.success();

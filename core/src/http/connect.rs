@@ -7,6 +7,7 @@ use std::pin::Pin;
 use std::task::Poll;
 use std::time::Duration;
 
+use futures::FutureExt;
 use url::{Host, Url};
 
 use super::conn::{Conn, Peer};
@@ -196,16 +197,17 @@ impl Connector {
         }
     }
 
-    /// Books a socket to `to`. Who finds no room closes a parked connection that is in the way, and then waits, under no
-    /// deadline but the total one. `Err`: a connection was parked meanwhile that does as well.
+    /// Books a socket to `to`. Who finds no room closes a parked connection that is in the way, and then waits without its
+    /// permit, under no deadline but the total one. `Err`: a connection was parked meanwhile that does as well.
     async fn book(&self, to: SocketAddr, sources: &[IpAddr], idle: Idle<'_>, cx: &FetchCx) -> Result<Socket, Conn> {
         if let Some(socket) = self.ledger.try_book(to, sources, cx.now()) {
             return Ok(socket);
         }
         let mut place = self.ledger.wait(to, sources);
-        loop {
+        let mut waited = false;
+        let found = loop {
             if let Some(conn) = idle.take(sources, cx).await {
-                return Err(conn);
+                break Err(conn);
             }
             let lacks_ports = self.ledger.lacks_ports(to, sources);
             cx.waits_for(if lacks_ports { ErrorKind::LocalPorts } else { ErrorKind::LocalDescriptors });
@@ -216,10 +218,23 @@ impl Connector {
             } else {
                 self.ledger.evict(1);
             }
-            if let Turn::Granted(socket) = place.turn().await {
-                return Ok(socket);
+            let turn = match place.turn().now_or_never() {
+                Some(turn) => turn,
+                None => {
+                    if !std::mem::replace(&mut waited, true) {
+                        cx.stands_in_line();
+                    }
+                    place.turn().await
+                }
+            };
+            if let Turn::Granted(socket) = turn {
+                break Ok(socket);
             }
+        };
+        if waited {
+            cx.readmitted().await;
         }
+        found
     }
 
     /// The addresses of an endpoint, in the order in which they are to be tried.

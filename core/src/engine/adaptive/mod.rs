@@ -112,8 +112,12 @@ impl Config {
 }
 
 impl Engine {
-    /// Whether this host may have another fetch in flight, as far as its own limit goes.
+    /// Whether this host may start another fetch, as far as its own limit and its ports go.
     pub(super) fn host_admits(&self, id: HostId) -> bool {
+        self.hosts[id.index as usize].in_line == 0 && self.is_below_limit(id)
+    }
+
+    fn is_below_limit(&self, id: HostId) -> bool {
         let host = &self.hosts[id.index as usize];
         match &host.adaptive {
             Some(adaptive) => adaptive.admits(&self.config, host.in_flight),
@@ -123,7 +127,7 @@ impl Engine {
 
     /// Keeps the count of hosts at their limit, whatever changed it.
     pub(super) fn note_limit(&mut self, id: HostId) {
-        let is_limited = !self.host_admits(id);
+        let is_limited = self.hosts[id.index as usize].in_line == 0 && !self.is_below_limit(id);
         let was_limited = std::mem::replace(&mut self.hosts[id.index as usize].is_limited, is_limited);
         self.host_limited = self.host_limited + u32::from(is_limited) - u32::from(was_limited);
     }
@@ -156,7 +160,8 @@ impl Engine {
         }
         if config.adaptive {
             // What was measured while this machine was not itself says nothing about the host.
-            let is_ours = self.disturbed.is_none_or(|time| started > time) && self.shut.is_empty();
+            let is_quiet = self.disturbed.is_none_or(|time| started > time) && self.shut.is_empty();
+            let is_ours = is_quiet && !self.jobs[id.index as usize].stood_in_line;
             let sample = is_ours.then(|| now.saturating_duration_since(started));
             adaptive.gradient.answered(started, sample);
         }

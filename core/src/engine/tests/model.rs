@@ -126,12 +126,17 @@ impl Model {
         self.count(|job| job.stage.waits())
     }
 
+    /// Those in line too: only the permit of the crawl is given back.
     pub(super) fn host_in_flight(&self, host: HostId) -> u32 {
-        self.count(|job| job.stage == Stage::Fetching && job.host == host)
+        self.count(|job| job.stage.is_fetch() && job.host == host)
     }
 
     pub(super) fn address_in_flight(&self, address: IpAddr) -> u32 {
-        self.count(|job| job.stage == Stage::Fetching && job.address == Some(address))
+        self.count(|job| job.stage.is_fetch() && job.address == Some(address))
+    }
+
+    pub(super) fn in_line(&self) -> u32 {
+        self.in_stage(Stage::InLine) + self.in_stage(Stage::ToReadmit)
     }
 
     pub(super) fn is_exhausted(&self) -> bool {
@@ -169,11 +174,15 @@ impl Model {
         self.jobs.get(&id).is_some_and(|job| stages.contains(&job.stage))
     }
 
+    fn is_fetched(&self, id: JobId) -> bool {
+        self.jobs.get(&id).is_some_and(|job| job.stage.is_fetch())
+    }
+
     fn set(&mut self, id: JobId, stage: Stage) {
         let order = self.next();
         let job = self.job(id);
         (job.stage, job.order) = (stage, order);
-        if stage != Stage::Fetching {
+        if !stage.is_fetch() {
             job.address = None;
         }
     }
@@ -313,16 +322,20 @@ impl Model {
                 let host = self.job(job).host;
                 self.advance(host);
             }
-            Event::Skipped { job, reason } if self.is(job, &[Stage::Vetting, Stage::Fetching, Stage::Parsing]) => {
+            Event::Skipped { job, reason }
+                if self.is_fetched(job) || self.is(job, &[Stage::Vetting, Stage::Parsing]) =>
+            {
                 self.settle(job, JobVerdict::Skipped(reason));
             }
-            Event::Fetched { job } if self.is(job, &[Stage::Fetching]) => {
+            Event::Waits { job } if self.is(job, &[Stage::Fetching]) => self.set(job, Stage::InLine),
+            Event::Turn { job } if self.is(job, &[Stage::InLine]) => self.set(job, Stage::ToReadmit),
+            Event::Fetched { job } if self.is_fetched(job) => {
                 self.success();
                 self.set(job, Stage::ToParse);
                 let queued = self.in_stage(Stage::ToParse);
                 self.counters.parse_queued_peak = self.counters.parse_queued_peak.max(queued);
             }
-            Event::Redirected { job, host } if self.is(job, &[Stage::Fetching]) => {
+            Event::Redirected { job, host } if self.is_fetched(job) => {
                 self.success();
                 self.job(job).host = host;
                 self.job(job).hop = true;
@@ -333,9 +346,9 @@ impl Model {
                     self.arrive(now, job);
                 }
             }
-            Event::Failed { job, retry, blame } if self.is(job, &[Stage::Fetching, Stage::Parsing]) => {
-                let throttled = matches!(blame, Blame::Throttled | Blame::Ports) && self.is(job, &[Stage::Fetching]);
-                let ports = blame == Blame::Ports && self.is(job, &[Stage::Fetching]);
+            Event::Failed { job, retry, blame } if self.is_fetched(job) || self.is(job, &[Stage::Parsing]) => {
+                let throttled = matches!(blame, Blame::Throttled | Blame::Ports) && self.is_fetched(job);
+                let ports = blame == Blame::Ports && self.is_fetched(job);
                 self.failed(now, job, retry, (throttled, ports), drawn);
             }
             Event::Throttled { job, wait } => {

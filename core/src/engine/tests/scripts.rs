@@ -33,6 +33,10 @@ enum Step {
         pick: u8,
         millis: u16,
     },
+    /// A fetch has to wait for a port.
+    Waits(u8),
+    /// The turn of one that waits.
+    Turn(u8),
     Advance(u16),
     /// To the next moment at which something is due, and so many nanoseconds more or less.
     ToNext(i8),
@@ -106,6 +110,8 @@ fn forward() -> impl Strategy<Value = Step> + Clone {
         6 => answers().prop_map(Step::AnswerAll),
         2 => (any::<u8>(), answers()).prop_map(|(pick, how)| Step::Stray { pick, how }),
         4 => (any::<u8>(), 0..3000u16).prop_map(|(pick, millis)| Step::Throttle { pick, millis }),
+        3 => any::<u8>().prop_map(Step::Waits),
+        2 => any::<u8>().prop_map(Step::Turn),
         6 => (0..3000u16).prop_map(Step::Advance),
         10 => (-1..=1i8).prop_map(Step::ToNext),
         4 => weighted(0.8).prop_map(Step::Gate),
@@ -226,6 +232,12 @@ impl Script {
                 let job = self.jobs[usize::from(*pick) % self.jobs.len()];
                 a.event(Event::Throttled { job, wait: MS * (*millis).into() });
             }
+            Step::Waits(pick) if !self.jobs.is_empty() => {
+                a.event(Event::Waits { job: self.jobs[usize::from(*pick) % self.jobs.len()] });
+            }
+            Step::Turn(pick) if !self.jobs.is_empty() => {
+                a.event(Event::Turn { job: self.jobs[usize::from(*pick) % self.jobs.len()] });
+            }
             Step::Advance(millis) => a.now += MS * (*millis).into(),
             Step::ToNext(nanos) => {
                 if let Some(next) = a.engine.poll_timeout() {
@@ -248,13 +260,14 @@ impl Script {
             Step::CancelUnstarted => a.cancel_unstarted(),
             Step::Shutdown(millis) => a.shutdown(Shutdown::Graceful { within: MS * (*millis).into() }),
             Step::Answer { .. } | Step::Stray { .. } | Step::Throttle { .. } | Step::Cancel(_) => {}
+            Step::Waits(_) | Step::Turn(_) => {}
         }
         self.drain();
     }
 
     fn drain(&mut self) {
         let asked = self.a.drain();
-        self.open.extend(asked.into_iter().filter(|action| !matches!(action, Action::Abort(_) | Action::Forget(_))));
+        self.open.extend(asked.into_iter().filter(|action| !no_answer(action)));
     }
 
     fn answer(&mut self, action: Action, how: Answer) {
@@ -289,7 +302,7 @@ impl Script {
             (Action::Parse(job), Answer::Well { deliver }) => Event::Parsed { job, deliver },
             (Action::Deliver(job), how) => Event::Delivered { job, rejected: matches!(how, Answer::Fails { .. }) },
             (Action::Settle { job, .. }, _) => Event::Closed { job },
-            (Action::Abort(_) | Action::Forget(_), _) => return,
+            (Action::Abort(_) | Action::Forget(_) | Action::Readmit(_), _) => return,
         };
         a.event(event);
     }
@@ -323,6 +336,10 @@ impl Script {
         let held = a.engine.addresses.values().map(|entry| entry.in_flight);
         assert_eq!(held.sum::<u32>(), 0, "permits of addresses");
     }
+}
+
+fn no_answer(action: &Action) -> bool {
+    matches!(action, Action::Abort(_) | Action::Forget(_) | Action::Readmit(_))
 }
 
 /// So many cases, of a seed that is always the same: `PROPTEST_RNG_SEED` sets another, and `PROPTEST_CASES` more of them

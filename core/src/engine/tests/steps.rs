@@ -56,7 +56,7 @@ fn answer(action: Action, how: u8) -> Event {
         Action::Parse(job) => Event::Parsed { job, deliver: how.is_multiple_of(2) },
         Action::Deliver(job) => Event::Delivered { job, rejected: how.is_multiple_of(7) },
         Action::Settle { job, .. } | Action::Abort(job) => Event::Closed { job },
-        Action::Forget(_) => Event::Bytes(0),
+        Action::Forget(_) | Action::Readmit(_) => Event::Bytes(0),
     }
 }
 

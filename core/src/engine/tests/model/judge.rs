@@ -40,9 +40,18 @@ impl Model {
                 assert_eq!(self.ordered(|job| job.stage == Stage::ToParse).first(), Some(&id), "parsed in order");
                 self.set(id, Stage::Parsing);
             }
+            Action::Readmit(id) => {
+                self.nobody_in_line();
+                assert!(!self.may_deliver() && !self.may_parse(), "what was fetched goes first");
+                assert!(self.may_readmit(), "no permit, or the gate is shut");
+                assert_eq!(self.ordered(|job| job.stage == Stage::ToReadmit).first(), Some(&id), "readmitted in order");
+                self.set(id, Stage::Fetching);
+                self.counters.in_flight_peak = self.counters.in_flight_peak.max(self.in_stage(Stage::Fetching));
+            }
             Action::Fetch { job, attempt } => {
                 self.nobody_in_line();
                 assert!(!self.may_deliver() && !self.may_parse(), "what was fetched goes first");
+                assert!(!self.may_readmit(), "what was started before goes first");
                 self.start(now, job, attempt, drawn);
             }
             _ => {}
@@ -101,6 +110,12 @@ impl Model {
         may && self.in_stage(Stage::ToParse) > 0 && self.in_stage(Stage::Parsing) < self.config.parse_permits
     }
 
+    fn may_readmit(&self) -> bool {
+        let in_flight = self.in_stage(Stage::Fetching);
+        let may = in_flight < self.limit && (self.shut.is_empty() || in_flight < self.config.gate_floor);
+        may && self.in_stage(Stage::ToReadmit) > 0
+    }
+
     /// What keeps every host from starting.
     fn global_bound(&self) -> Option<Bound> {
         let in_flight = self.in_stage(Stage::Fetching);
@@ -120,13 +135,14 @@ impl Model {
             (self.waiting() == 0 && self.behind, Bound::Frontier),
             (self.waiting() == 0, Bound::NoWork),
             (shut.is_some() && in_flight >= self.config.gate_floor, shut.unwrap_or(Bound::Lag)),
-            (short.is_some() && in_flight > 0, short.unwrap_or(Bound::Descriptors)),
+            (short.is_some() && in_flight + self.in_line() > 0, short.unwrap_or(Bound::Descriptors)),
             (self.bytes >= self.config.byte_budget && in_flight > 0, Bound::Bytes),
             (full(parses) && to_deliver == 0 && self.behind, Bound::Frontier),
             (full(parses) && to_deliver == 0, Bound::Parser),
             (full(parses) || full(delivers), Bound::Sink),
             (self.behind, Bound::Frontier),
             (in_flight >= self.limit, self.held.map_or(limit, |(by, _)| by)),
+            (in_flight + self.in_line() >= 2 * self.config.most_in_flight(), Bound::Ports),
         ];
         bounds.into_iter().find(|(holds, _)| *holds).map(|(_, bound)| bound)
     }
@@ -141,6 +157,7 @@ impl Model {
         let host = &self.hosts[&id];
         host.state == HostState::Ready
             && self.config.per_host.is_none_or(|max| self.host_in_flight(id) < max)
+            && !self.jobs.values().any(|job| job.host == id && matches!(job.stage, Stage::InLine | Stage::ToReadmit))
             && host.not_before.is_none_or(|time| time <= now)
             && self.best(id).is_some()
     }
@@ -234,6 +251,7 @@ impl Model {
         self.nobody_in_line();
         assert!(!self.may_deliver(), "a page could be delivered");
         assert!(!self.may_parse(), "a page could be parsed");
+        assert!(!self.may_readmit(), "a fetch could go on");
         let global = self.global_bound();
         let startable = self.startable(now);
         let rated = self.rate_wait().filter(|time| *time > now);
@@ -253,7 +271,8 @@ impl Model {
             None if rated.is_some() && !startable.is_empty() => assert_eq!(bound, Bound::Rate),
             None => {
                 assert!(startable.is_empty(), "{startable:?} could start, bound by {bound:?}");
-                assert!(matches!(bound, Bound::Rate | Bound::Politeness | Bound::HostLimit), "{bound:?}");
+                let waits = bound == Bound::Ports && self.in_line() > 0;
+                assert!(waits || matches!(bound, Bound::Rate | Bound::Politeness | Bound::HostLimit), "{bound:?}");
                 let at_limit =
                     self.config.per_host.is_some_and(|max| self.hosts.keys().any(|id| self.host_in_flight(*id) == max));
                 assert!(bound != Bound::HostLimit || at_limit, "no host is at its limit");
