@@ -32,6 +32,10 @@ impl Handle {
     /// Fetches a page through the crawl's admission, before what waits: logins, tokens, enrichment. The host's gap, rules
     /// and limits hold; the scope does not. Any status is an answer. The URL is counted like any other.
     ///
+    /// A sink may wait for it: neither pages that wait for a parser or a sink nor the byte budget hold it up. Pages that wait
+    /// for their parser like this are bounded by [`Config::backlog`](crate::engine::Config::backlog), like others; their
+    /// outcomes only by how many are asked for.
+    ///
     /// # Errors
     /// Those of the fetch after all its attempts; `cancelled` where the rules of the host disallow it or the crawl ends;
     /// `shutdown` when it has ended.

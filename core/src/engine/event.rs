@@ -57,6 +57,8 @@ pub struct JobSpec {
     pub attempts: u32,
     /// Subject to the host's rules; a job that is not skips the vetting.
     pub vet: bool,
+    /// Somebody waits for its page, and perhaps it is a sink: it goes before all others, and past whatever waits for the sinks.
+    pub awaited: bool,
 }
 
 /// What the driver tells the engine.

@@ -81,8 +81,12 @@ pub struct Engine {
     actions: VecDeque<Action>,
     /// Hosts in line for their rules or address.
     to_prepare: VecDeque<HostId>,
+    /// Jobs of any stage that somebody waits for.
+    awaited: u32,
     preparing: u32,
     to_parse: VecDeque<JobId>,
+    /// The same for pages that somebody waits for.
+    to_parse_awaited: VecDeque<JobId>,
     to_deliver: VecDeque<JobId>,
     /// Fetches whose turn for a port or a descriptor has come, and that wait for a permit.
     to_readmit: VecDeque<JobId>,
@@ -158,6 +162,7 @@ struct Job {
     /// Since when only local pressure keeps it from being fetched.
     pressed_since: Option<Instant>,
     vet: bool,
+    awaited: bool,
     /// The next start is another hop of the same attempt.
     hop: bool,
     /// When its last fetch was started.
@@ -213,8 +218,10 @@ impl Engine {
             timers: BinaryHeap::new(),
             actions: VecDeque::new(),
             to_prepare: VecDeque::new(),
+            awaited: 0,
             preparing: 0,
             to_parse: VecDeque::new(),
+            to_parse_awaited: VecDeque::new(),
             to_deliver: VecDeque::new(),
             to_readmit: VecDeque::new(),
             limiter: Limiter::new(config.ramp_from, config.most_in_flight(), config.gate_floor),
@@ -273,7 +280,10 @@ impl Engine {
     }
 
     fn insert(&mut self, host: HostId, spec: JobSpec) -> JobId {
-        self.known_host(host).expect("a host that is remembered").jobs += 1;
+        let known = self.known_host(host).expect("a host that is remembered");
+        known.jobs += 1;
+        known.awaited += u32::from(spec.awaited);
+        self.awaited += u32::from(spec.awaited);
         self.serial = self.serial.wrapping_add(1);
         self.seq += 1;
         let index = self.jobs.insert(Job {
@@ -288,6 +298,7 @@ impl Engine {
             backoff: Duration::ZERO,
             pressed_since: None,
             vet: spec.vet,
+            awaited: spec.awaited,
             hop: false,
             started: None,
             stood_in_line: false,
@@ -350,7 +361,8 @@ impl Engine {
                     self.host_answered(now, job);
                     self.leave_stage(now, job);
                     self.set_stage(job, Stage::ToParse);
-                    self.to_parse.push_back(job);
+                    let is_awaited = self.job_mut(job).awaited;
+                    if is_awaited { &mut self.to_parse_awaited } else { &mut self.to_parse }.push_back(job);
                     self.counters.parse_queued += 1;
                     self.counters.parse_queued_peak = self.counters.parse_queued_peak.max(self.counters.parse_queued);
                 }
@@ -455,12 +467,7 @@ impl Engine {
             self.set_stage(job, Stage::Delivering);
             return Some(Action::Deliver(job));
         }
-        // A page that is parsed while its items have nowhere to go would only move the heap one stage on.
-        if self.to_deliver.is_empty()
-            && !self.frontier_behind
-            && self.counters.parsing < self.config.parse_permits
-            && let Some(job) = self.to_parse.pop_front()
-        {
+        if let Some(job) = self.next_to_parse() {
             self.counters.parse_queued -= 1;
             self.counters.parsing += 1;
             self.set_stage(job, Stage::Parsing);
@@ -476,6 +483,16 @@ impl Engine {
                 self.actions.pop_front()
             }
         }
+    }
+
+    /// A page that somebody waits for goes first, and gives nothing to sinks and frontier. Another one that is parsed while its
+    /// items have nowhere to go would only move the heap one stage on.
+    fn next_to_parse(&mut self) -> Option<JobId> {
+        if self.counters.parsing >= self.config.parse_permits {
+            return None;
+        }
+        let others = self.to_deliver.is_empty() && !self.frontier_behind;
+        self.to_parse_awaited.pop_front().or_else(|| if others { self.to_parse.pop_front() } else { None })
     }
 
     /// When [`handle_timeout`](Self::handle_timeout) has something to do. May change after any other call.
@@ -558,6 +575,11 @@ impl Engine {
     /// The host of this job's next or current fetch.
     pub fn host_of(&self, job: JobId) -> Option<HostId> {
         self.job(job).map(|j| j.host)
+    }
+
+    /// Whether somebody waits for a page of this host.
+    pub(crate) fn is_awaited(&self, host: HostId) -> bool {
+        self.hosts.get(host.index as usize).is_some_and(|h| h.serial == host.serial && h.awaited > 0)
     }
 
     /// The key of a host.

@@ -35,6 +35,7 @@ impl Engine {
             // What is cancelled in line makes room in it.
             Stage::ToParse => {
                 self.to_parse.retain(|job| *job != id);
+                self.to_parse_awaited.retain(|job| *job != id);
                 self.counters.parse_queued -= 1;
             }
             Stage::Parsing => self.counters.parsing -= 1,
@@ -114,7 +115,11 @@ impl Engine {
         self.leave_stage(now, id);
         self.waiting += 1;
         let from = std::mem::replace(&mut self.job_mut(id).host, host);
-        self.host_mut(host).jobs += 1;
+        let awaited = u32::from(self.job_mut(id).awaited);
+        let to = self.host_mut(host);
+        to.jobs += 1;
+        to.awaited += awaited;
+        self.host_mut(from).awaited -= awaited;
         self.release_host(now, from);
         let job = self.job_mut(id);
         job.hop = true;
@@ -226,6 +231,8 @@ impl Engine {
     pub(super) fn close(&mut self, now: Instant, id: JobId) {
         let job = self.jobs.remove(id.index as usize);
         self.settling -= 1;
+        self.awaited -= u32::from(job.awaited);
+        self.host_mut(job.host).awaited -= u32::from(job.awaited);
         self.release_host(now, job.host);
     }
 

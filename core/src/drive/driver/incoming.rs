@@ -167,6 +167,7 @@ impl Driver {
             priority: request.priority(),
             attempts: overrides.and_then(|o| o.max_retries).map_or(0, |retries| retries.saturating_add(1)),
             vet: self.p.host_policy.is_some(),
+            awaited: reply.is_some(),
             not_before: request.not_before().and_then(wait).map(|wait| later(now, wait)),
         };
         let limits = match overrides {

@@ -79,9 +79,12 @@ impl Driver {
         let limits = Arc::clone(&self.limits);
         let (runtime, ledger) = (self.p.runtime.clone(), Arc::clone(&self.p.ledger));
         let (wheel, slice) = (self.p.loops[at].wheel(), self.p.loops[at].slice());
+        // Bodies before a sink that waits for a page of this host must not keep its rules from being read.
+        let is_awaited = self.p.engine.is_awaited(host);
         let cx = HostCx::new(self.p.settings.user_agent.clone(), move |request| {
             let cx = FetchCx::new(runtime.clone(), Arc::clone(&limits), 0, 1, Arc::clone(&ledger));
             let cx = cx.in_loop(wheel.clone(), Arc::clone(&slice)).guarding(guards, guarded);
+            let cx = if is_awaited { cx.booking_at_once() } else { cx };
             Box::pin(attempt::fetch_page(Arc::clone(&fetcher), request, cx))
         });
         self.p.loops[at].begin(None, Box::pin(attempt::prepare(policy, target, cx, host)));

@@ -76,6 +76,9 @@ pub(super) struct Model {
     /// Ending, and until when what is in flight may go on.
     pub(super) ending: Option<Option<Instant>>,
     pub(super) counters: Counters,
+    /// Whether there was ever a job that somebody waits for, and how many of those ended before their start.
+    met_awaited: bool,
+    unstarted_awaited: u32,
     /// Hosts remembered at a time, at most so far.
     most_hosts: usize,
     /// The latest time that was told.
@@ -108,6 +111,8 @@ impl Model {
             paused: false,
             ending: None,
             counters: Counters::default(),
+            met_awaited: false,
+            unstarted_awaited: 0,
             most_hosts: 0,
             latest: None,
             count: 0,
@@ -236,6 +241,7 @@ impl Model {
         };
         assert!(self.jobs.insert(id, job).is_none(), "{id:?} was given twice");
         self.counters.submitted += 1;
+        self.met_awaited |= spec.awaited;
     }
 
     fn delay(&mut self, id: JobId, until: Instant) {
@@ -289,6 +295,7 @@ impl Model {
 
     pub(super) fn settle(&mut self, id: JobId, verdict: JobVerdict) {
         assert!(!self.is(id, &[Stage::Settling]), "{id:?} has its verdict");
+        self.unstarted_awaited += u32::from(self.jobs[&id].spec.awaited && self.jobs[&id].stage.waits());
         self.set(id, Stage::Settling);
         match verdict {
             JobVerdict::Ok => self.counters.ok += 1,

@@ -48,6 +48,11 @@ enum Step {
     Gate(bool),
     Behind(bool),
     Bytes(u16),
+    /// Whether this machine lacks room for bodies, or descriptors.
+    Short {
+        bytes: bool,
+        short: bool,
+    },
     Pause(bool),
     Cancel(u8),
     CancelUnstarted,
@@ -60,6 +65,7 @@ struct Spec {
     vet: bool,
     attempts: u8,
     not_before: u16,
+    awaited: bool,
 }
 
 /// How an action is answered.
@@ -98,8 +104,9 @@ fn answers() -> impl Strategy<Value = Answer> + Clone {
 
 fn specs() -> impl Strategy<Value = Spec> {
     let not_before = prop_oneof![4 => Just(0), 1 => 1..2000u16];
-    (select(vec![-1i8, 0, 0, 1]), any::<bool>(), select(vec![0u8, 0, 1, 4]), not_before)
-        .prop_map(|(priority, vet, attempts, not_before)| Spec { priority, vet, attempts, not_before })
+    (select(vec![-1i8, 0, 0, 1]), any::<bool>(), select(vec![0u8, 0, 1, 4]), not_before, weighted(0.1)).prop_map(
+        |(priority, vet, attempts, not_before, awaited)| Spec { priority, vet, attempts, not_before, awaited },
+    )
 }
 
 fn forward() -> impl Strategy<Value = Step> + Clone {
@@ -117,6 +124,7 @@ fn forward() -> impl Strategy<Value = Step> + Clone {
         4 => weighted(0.8).prop_map(Step::Gate),
         3 => weighted(0.2).prop_map(Step::Behind),
         2 => select(vec![0u16, 0, 0, 999, 1000, 1001]).prop_map(Step::Bytes),
+        2 => (any::<bool>(), weighted(0.3)).prop_map(|(bytes, short)| Step::Short { bytes, short }),
         4 => weighted(0.2).prop_map(Step::Pause),
         4 => any::<u8>().prop_map(Step::Cancel),
     ]
@@ -207,6 +215,7 @@ impl Script {
                     vet: spec.vet,
                     attempts: spec.attempts.into(),
                     not_before: (!wait.is_zero()).then(|| a.now + wait),
+                    awaited: spec.awaited,
                 };
                 self.jobs.push(a.submit(&format!("h{host}"), spec));
             }
@@ -254,6 +263,10 @@ impl Script {
             Step::Gate(open) => a.event(Event::Gate { signal: Bound::Lag, open: *open }),
             Step::Behind(behind) => a.event(Event::FrontierBehind(*behind)),
             Step::Bytes(bytes) => a.event(Event::Bytes((*bytes).into())),
+            Step::Short { bytes, short } => {
+                let of = if *bytes { Bound::Bytes } else { Bound::Descriptors };
+                a.event(Event::Short { of, short: *short });
+            }
             Step::Pause(true) => a.pause(),
             Step::Pause(false) => a.resume(),
             Step::Cancel(pick) if !self.jobs.is_empty() => a.cancel(self.jobs[usize::from(*pick) % self.jobs.len()]),
@@ -314,6 +327,10 @@ impl Script {
         a.event(Event::Gate { signal: Bound::Lag, open: true });
         a.event(Event::FrontierBehind(false));
         a.event(Event::Bytes(0));
+        [Bound::Bytes, Bound::Descriptors].into_iter().for_each(|of| a.event(Event::Short { of, short: false }));
+        let waits: Vec<_> =
+            a.model.jobs.iter().filter(|(_, job)| job.stage == Stage::InLine).map(|(id, _)| *id).collect();
+        waits.into_iter().for_each(|job| a.event(Event::Turn { job }));
         let (began, jobs) = (a.now, a.model.jobs.len() as u32);
         // A gap asked for by rules, or a wait that a host asked for, is 3 s at most, and a start each 200 ms is the lowest rate.
         let bound = Duration::from_secs(4) * (jobs + 4);

@@ -144,6 +144,7 @@ impl World {
             vet: self.rng.bool(),
             attempts: self.rng.u32(0..4),
             not_before: delayed,
+            awaited: self.percent(5),
         };
         let job = self.a.submit(&key, spec);
         self.jobs.push(job);
