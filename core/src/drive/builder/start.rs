@@ -28,6 +28,16 @@ impl<I: Send + 'static> Builder<I> {
     ///
     /// # Errors
     /// `config.invalid` where a setting is missing or contradicts another; the message says which.
+    ///
+    /// ```
+    /// # async fn example(crawl: tidegate::Builder<String>) -> Result<(), tidegate::Error> {
+    /// let crawl = crawl.start()?;
+    /// let handle = crawl.handle();
+    /// handle.submit([tidegate::Request::get("https://example.org/late")])?;
+    /// crawl.await?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn start(self) -> Result<Crawl, Error> {
         self.check()?;
         let (profile, runtime) = (self.profile, self.runtime);
