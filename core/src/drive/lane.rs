@@ -148,18 +148,18 @@ async fn unless_stuck<F: Future>(runtime: &Runtime, limit: Duration, taken: &Tak
         if let Poll::Ready(out) = work.as_mut().poll(cx) {
             return Poll::Ready(Some(out));
         }
-        let now = runtime.now();
-        if std::mem::replace(&mut seen, taken.count()) != seen {
-            until = later(now, limit);
+        let before = std::mem::replace(&mut seen, taken.count());
+        if before != seen {
+            until = later(runtime.now(), limit);
         }
-        while now < until {
-            if sleep.as_mut().poll(cx).is_pending() {
-                return Poll::Pending;
+        while sleep.as_mut().poll(cx).is_ready() {
+            if runtime.now() >= until {
+                return Poll::Ready(None);
             }
             // It was set before something was taken.
             sleep.as_mut().reset(until);
         }
-        Poll::Ready(None)
+        Poll::Pending
     })
     .await
 }
