@@ -136,6 +136,7 @@ impl Timings {
 }
 
 /// What the crawl wants of a fetch; one allocation for each.
+#[cfg_attr(not(feature = "http"), allow(dead_code, reason = "only a fetcher that books its sockets stands in line"))]
 pub(crate) trait Wishes: Send + Sync {
     /// Where it has observers: what they are told.
     fn watch(&self) -> Option<&FetchWatch>;
@@ -337,6 +338,10 @@ impl FetchCx {
     }
 
     /// Gives the permit back while the fetch waits for a port or a descriptor.
+    #[cfg_attr(
+        not(feature = "http"),
+        allow(dead_code, reason = "only a fetcher that books its sockets stands in line")
+    )]
     pub(crate) fn stands_in_line(&self) {
         if let Some(wishes) = &self.wishes {
             wishes.waits();
@@ -347,6 +352,10 @@ impl FetchCx {
     ///
     /// # Cancel safety
     /// It is dropped only with the fetch.
+    #[cfg_attr(
+        not(feature = "http"),
+        allow(dead_code, reason = "only a fetcher that books its sockets stands in line")
+    )]
     pub(crate) async fn readmitted(&self) {
         let Some(admission) = self.wishes.as_ref().map(|wishes| wishes.turn()) else { return };
         // Nobody answers where the crawl has ended, and the fetch is dropped then.

@@ -41,6 +41,7 @@ async fn contained<T>(kind: ErrorKind, work: impl Future<Output = Result<T, Erro
 }
 
 /// What the crawl wants of an attempt.
+#[cfg_attr(not(feature = "http"), allow(dead_code, reason = "only a fetcher that books its sockets stands in line"))]
 pub(super) struct Wanted<A> {
     pub(super) watch: Option<Arc<FetchWatch>>,
     pub(super) accept: A,

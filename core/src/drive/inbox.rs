@@ -30,10 +30,18 @@ pub(super) enum Message {
         address: Result<Option<IpAddr>, Error>,
     },
     /// The fetch waits for a port or a descriptor.
+    #[cfg_attr(
+        not(feature = "http"),
+        allow(dead_code, reason = "only a fetcher that books its sockets stands in line")
+    )]
     Waits {
         job: JobId,
     },
     /// It has it, and goes on when it is told to.
+    #[cfg_attr(
+        not(feature = "http"),
+        allow(dead_code, reason = "only a fetcher that books its sockets stands in line")
+    )]
     Turn {
         job: JobId,
         readmit: oneshot::Sender<()>,
