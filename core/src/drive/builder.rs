@@ -275,7 +275,7 @@ impl<I: Send + 'static> Builder<I> {
     /// of its URL. `None`, the default, for no breaker: each URL is tried by itself, and a 429 or 503 is one of its tries.
     pub fn breaker(mut self, failures: Option<NonZeroU32>, patience: Duration) -> Self {
         self.config.breaker = failures.map(NonZeroU32::get);
-        self.config.host_patience = patience;
+        self.config.host_patience = Some(patience);
         self
     }
 

@@ -80,15 +80,19 @@ impl Pace {
         *self = Self { learnt: self.learnt.map(|learnt| Learnt { updated: now, ..learnt }), ..Self::new(now) };
     }
 
-    /// The host refused.
-    pub(super) fn throttled(&mut self, now: Instant) {
+    pub(super) fn is_learnt(&self) -> bool {
+        self.learnt.is_some()
+    }
+
+    /// The host refused. Whether it does so whatever it is asked for, or it may have been one page.
+    pub(super) fn throttled(&mut self, now: Instant, is_of_host: bool) {
         // A probe that fails has nothing to add: there is no pace that the host bore.
         let measured = self.before.into_iter().chain(self.recent.rate(now)).max_by(f64::total_cmp);
         let Some(measured) = measured else { return };
         (self.recent, self.before) = (Count::new(now), None);
         let (refused, confirmed) = match self.learnt {
             Some(learnt) => {
-                let refused = learnt.per_second.min(1.1 * measured);
+                let refused = if is_of_host { learnt.per_second.min(1.1 * measured) } else { learnt.per_second };
                 let is_same = (refused / learnt.refused - 1.0).abs() < SAME;
                 (refused, if is_same { learnt.confirmed + 1 } else { 0 })
             }
