@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use super::opening::Opening;
 use super::window::{FETCHES, ROUND, Round, Spread, Window};
 
 /// What is left of the limit after a failure.
@@ -10,6 +11,8 @@ const AFTER_FAILURE: f64 = 0.7;
 const FAULTS: u32 = 3;
 /// From this part of the limit on it is in use.
 const NEAR: f64 = 0.9;
+/// Fetches in flight where the first ones waited for each other.
+const FEW: f64 = 2.0;
 /// Windows of growth in a row that make the next step larger, at most.
 const FASTEST: u32 = 8;
 
@@ -24,6 +27,8 @@ const FASTEST: u32 = 8;
 pub(super) struct Gradient {
     limit: f64,
     max: f64,
+    /// While nothing is known of the host.
+    opening: Option<Opening>,
     /// While the limit doubles.
     round: Option<Round>,
     /// Seconds that an answer takes where nothing waits: the least mean of a window and its error, as far as it holds.
@@ -44,7 +49,7 @@ pub(super) struct Gradient {
 
 /// How many may wait at the host for the others: the root of the limit, and fewer where that is most of it.
 fn queue(limit: f64) -> f64 {
-    limit.sqrt().min(1.0 + limit / 16.0)
+    limit.sqrt().min(0.25 + limit / 16.0)
 }
 
 impl Gradient {
@@ -53,6 +58,7 @@ impl Gradient {
         Self {
             limit,
             max,
+            opening: None,
             round: Some(Round::new(now, None)),
             unloaded: None,
             window: Window::new(now),
@@ -63,6 +69,11 @@ impl Gradient {
             faults: 0,
             cut: None,
         }
+    }
+
+    /// That of a host of which so many fetches are in flight, the first of which is answered now.
+    pub(super) fn open(in_flight: u32, max: u32, now: Instant) -> Self {
+        Self { opening: Some(Opening::new(in_flight, now)), round: None, ..Self::new(in_flight, max, now) }
     }
 
     pub(super) fn limit(&self) -> u32 {
@@ -87,6 +98,9 @@ impl Gradient {
     /// Takes an answer to a fetch that `started` then, with its time where that says something.
     pub(super) fn answered(&mut self, started: Instant, took: Option<Duration>) {
         let Some(took) = took else { return };
+        if let Some(opening) = &mut self.opening {
+            opening.answered(started, took);
+        }
         self.window.answered(started, took);
         if let Some(round) = &mut self.round {
             round.answered(started, took);
@@ -95,6 +109,15 @@ impl Gradient {
 
     /// A fetch that `started` then has ended, in whatever way.
     pub(super) fn left(&mut self, started: Instant, now: Instant) {
+        if let Some(opening) = &mut self.opening
+            && opening.left(started)
+        {
+            let waited = opening.waited();
+            self.opening = None;
+            self.round = Some(if waited { Round::patient(now) } else { Round::new(now, None) });
+            self.limit = if waited { self.limit.min(FEW) } else { self.limit };
+            self.window = Window::new(now);
+        }
         if let Some(round) = &mut self.round
             && round.left(started)
         {
@@ -108,7 +131,7 @@ impl Gradient {
                 // A limit that is not in use grows no further (RFC 7661): what was not tried is not known to be borne.
                 None => {
                     let doubled = 2.0 * round.level();
-                    *round = Round::new(now, round.best());
+                    *round = round.next(now);
                     self.set(self.limit.max(doubled));
                 }
             }
@@ -129,7 +152,7 @@ impl Gradient {
         let bound = mean * (1.0 + noise);
         let unloaded = self.unloaded.map_or(bound, |unloaded| unloaded.min(bound));
         self.unloaded = Some(unloaded);
-        if self.round.is_some() {
+        if self.round.is_some() || self.opening.is_some() {
             return;
         }
         let gradient = (unloaded / mean).clamp(0.5, 1.0);
@@ -175,7 +198,7 @@ impl Gradient {
 
     fn settle_at(&mut self, limit: f64, now: Instant) {
         self.set(limit);
-        (self.round, self.growing, self.peak, self.faults) = (None, 0, None, 0);
+        (self.opening, self.round, self.growing, self.peak, self.faults) = (None, None, 0, None, 0);
         self.window = Window::new(now);
     }
 

@@ -2,6 +2,7 @@
 
 mod circuit;
 mod gradient;
+mod opening;
 mod pace;
 mod refusals;
 #[cfg(test)]
@@ -28,12 +29,12 @@ pub(super) struct Adaptive {
     circuit: Circuit,
     refusals: Refusals,
     pace: Pace,
-    /// It has refused, and what that says of its pace is not yet known.
-    pace_due: bool,
 }
 
 /// Fetches in flight for a host that answers again.
 const RESUME_FROM: u32 = 2;
+/// Probes, at least, in the time that a host may answer nothing.
+const PROBES: u32 = 8;
 /// A limit of a host that somebody has set is used in full at once where it is not above this.
 const RAMPED_ABOVE: u32 = 64;
 /// A host that never answered is dead after this part of the failures in a row that another one may have.
@@ -72,7 +73,6 @@ impl Adaptive {
             circuit: Circuit::default(),
             refusals: Refusals::default(),
             pace: Pace::new(now),
-            pace_due: false,
         })
     }
 
@@ -89,18 +89,15 @@ impl Adaptive {
         let opens = is_news && (was_probe || throttled || is_enough);
         let mut wait = asked;
         if opens {
-            let drawn = retry::backoff(config.backoff_base, config.backoff_cap, circuit.backoff(), rng);
+            let drawn = retry::backoff(config.backoff_base, config.patience() / PROBES, circuit.backoff(), rng);
             circuit.open(now, drawn, !throttled);
             // A host that goes on asking for a moment is given longer ones.
             wait = Some(asked.map_or(drawn, |asked| if was_probe { asked.max(drawn) } else { asked }));
         }
         if throttled && config.adaptive {
             self.refusals.refused(job, started);
-            self.pace_due |= opens;
-            let is_of_host = self.refusals.is_of_host();
-            if self.pace_due && (is_of_host || self.pace.is_learnt()) {
-                self.pace.throttled(now, is_of_host);
-                self.pace_due = false;
+            if opens {
+                self.pace.refused(now);
             }
         }
         wait
@@ -172,18 +169,21 @@ impl Engine {
         host.answers = host.answers.wrapping_add(1);
         if host.adaptive.is_none() {
             // The limit is what holds it back, and not its gap, and there is more to ask for.
-            let is_held =
-                host.in_flight >= start && !host.queue.is_empty() && host.not_before.is_none_or(|at| at <= now);
+            let is_held = host.in_flight >= RESUME_FROM.min(start)
+                && !host.queue.is_empty()
+                && host.not_before.is_none_or(|at| at <= now);
             if !config.adaptive || start == most || !is_held {
                 return;
             }
-            host.adaptive = Some(Adaptive::new(config, now));
+            let gradient = Gradient::open(host.in_flight, most, now);
+            host.adaptive = Some(Box::new(Adaptive { gradient, ..*Adaptive::new(config, now) }));
         }
         let Some(adaptive) = &mut host.adaptive else { return };
         let closes = adaptive.circuit.answered(started);
         if closes {
             adaptive.gradient.resume(RESUME_FROM.min(most), now);
-            adaptive.pace.resume(now);
+            // What was in flight when it refused has said by now whom that was about.
+            adaptive.pace.resume(now, adaptive.refusals.is_of_host());
         }
         adaptive.refusals.answered(started);
         // What was under way when the host refused says nothing about the pace from then on.

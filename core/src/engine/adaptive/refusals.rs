@@ -9,6 +9,8 @@ const OTHERS: u32 = 8;
 /// So many answers for each refusal, and [`FADED`] more, and the refusals are history.
 const FADING: u32 = 4;
 const FADED: u32 = 8;
+/// Answers for each refusal at most, where it is the host that refuses.
+const MOST: u32 = 2;
 
 /// Refusals (429, 503) of a host, and what it answered meanwhile.
 ///
@@ -48,8 +50,8 @@ impl Refusals {
         !self.several && others >= OTHERS
     }
 
-    /// Whether the host refuses whatever it is asked for: several URLs, and at least as many as it answers.
+    /// Whether the host refuses whatever it is asked for: several URLs, and a third of them at least.
     pub(super) fn is_of_host(&self) -> bool {
-        self.several && self.refused >= self.answered
+        self.several && MOST * self.refused >= self.answered
     }
 }
