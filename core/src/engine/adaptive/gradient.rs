@@ -11,6 +11,12 @@ const AFTER_FAILURE: f64 = 0.7;
 const FAULTS: u32 = 3;
 /// From this part of the limit on it is in use.
 const NEAR: f64 = 0.9;
+/// Of the limit at which the host refused, up to where it doubles again; beyond, it grows the more slowly the more often the
+/// host has refused there. Refusals below [`LOWER`] of it are about something else, and far above nothing is left of it.
+const BEFORE_WALL: f64 = 0.8;
+const LOWER: f64 = 0.5;
+const BEYOND_WALL: f64 = 1.5;
+const HALVINGS: u32 = 4;
 /// Fetches in flight where the first ones waited for each other.
 const FEW: f64 = 2.0;
 /// Windows of growth in a row that make the next step larger, at most.
@@ -27,6 +33,8 @@ const FASTEST: u32 = 8;
 pub(super) struct Gradient {
     limit: f64,
     max: f64,
+    /// Whether latency says anything: a limit that somebody has set and that is small is lowered by failures only.
+    follows_latency: bool,
     /// While nothing is known of the host.
     opening: Option<Opening>,
     /// While the limit doubles.
@@ -43,8 +51,17 @@ pub(super) struct Gradient {
     peak: Option<(f64, f64)>,
     /// Failures in this window.
     faults: u32,
+    /// Where the host refused.
+    wall: Option<Wall>,
     /// Before this it was cut; what began earlier cuts no more.
     cut: Option<Instant>,
+}
+
+/// How many were in flight when the host refused, and how often it did so there again.
+#[derive(Clone, Copy, Debug)]
+struct Wall {
+    level: f64,
+    again: u32,
 }
 
 /// How many may wait at the host for the others: the root of the limit, and fewer where that is most of it.
@@ -54,10 +71,12 @@ fn queue(limit: f64) -> f64 {
 
 impl Gradient {
     pub(super) fn new(start: u32, max: u32, now: Instant) -> Self {
+        let follows_latency = start < max;
         let (max, limit) = (f64::from(max.max(1)), f64::from(start.clamp(1, max.max(1))));
         Self {
             limit,
             max,
+            follows_latency,
             opening: None,
             round: Some(Round::new(now, None)),
             unloaded: None,
@@ -67,13 +86,19 @@ impl Gradient {
             growing: 0,
             peak: None,
             faults: 0,
+            wall: None,
             cut: None,
         }
     }
 
     /// That of a host of which so many fetches are in flight, the first of which is answered now.
     pub(super) fn open(in_flight: u32, max: u32, now: Instant) -> Self {
-        Self { opening: Some(Opening::new(in_flight, now)), round: None, ..Self::new(in_flight, max, now) }
+        Self {
+            follows_latency: true,
+            opening: Some(Opening::new(in_flight, now)),
+            round: None,
+            ..Self::new(in_flight, max, now)
+        }
     }
 
     pub(super) fn limit(&self) -> u32 {
@@ -121,7 +146,7 @@ impl Gradient {
         if let Some(round) = &mut self.round
             && round.left(started)
         {
-            let excess = round.excess(&mut self.spread);
+            let excess = round.excess(&mut self.spread).filter(|_| self.follows_latency);
             self.unloaded = self.unloaded.into_iter().chain(round.best()).min_by(f64::total_cmp);
             match excess {
                 Some(excess) => {
@@ -130,9 +155,12 @@ impl Gradient {
                 }
                 // A limit that is not in use grows no further (RFC 7661): what was not tried is not known to be borne.
                 None => {
-                    let doubled = 2.0 * round.level();
+                    let doubled = self.limit.max(2.0 * round.level());
                     *round = round.next(now);
-                    self.set(self.limit.max(doubled));
+                    match self.wall.map(|wall| BEFORE_WALL * wall.level).filter(|most| *most <= doubled) {
+                        Some(most) => self.settle_at(most.max(self.limit), now),
+                        None => self.set(doubled),
+                    }
                 }
             }
         }
@@ -155,7 +183,7 @@ impl Gradient {
         if self.round.is_some() || self.opening.is_some() {
             return;
         }
-        let gradient = (unloaded / mean).clamp(0.5, 1.0);
+        let gradient = if self.follows_latency { (unloaded / mean).clamp(0.5, 1.0) } else { 1.0 };
         if gradient < 1.0 {
             self.growing = 0;
             let (peak, then) = self.peak.map_or((self.limit, mean), |(peak, then)| (peak, mean.max(0.98 * then)));
@@ -173,7 +201,13 @@ impl Gradient {
             }
             self.growing = (self.growing + 1).min(FASTEST);
         }
-        self.set(self.limit * gradient + queue(self.limit) * f64::from(self.growing.max(1)));
+        self.wall = self.wall.filter(|wall| self.limit < BEYOND_WALL * wall.level);
+        let steps = match self.wall.map_or(0, |wall| wall.again) {
+            0 => f64::from(self.growing.max(1)),
+            again if gradient == 1.0 => 0.5_f64.powi(again as i32),
+            _ => 1.0,
+        };
+        self.set(self.limit * gradient + queue(self.limit) * steps);
     }
 
     /// The host failed, or asked for fewer: once for all that was in flight then.
@@ -188,6 +222,13 @@ impl Gradient {
         }
         self.cut = Some(now);
         self.settle_at(self.limit.min(f64::from(in_flight) + 1.0) * AFTER_FAILURE, now);
+    }
+
+    /// The host refused what came beside so many.
+    pub(super) fn refused(&mut self, in_flight: u32) {
+        let level = f64::from(in_flight.max(1));
+        let again = self.wall.filter(|wall| level >= LOWER * wall.level).map_or(0, |wall| wall.again + 1);
+        self.wall = Some(Wall { level, again: again.min(HALVINGS) });
     }
 
     /// The host is back: from few on, so that what waited does not come as a burst.

@@ -57,6 +57,8 @@ struct Fault {
     job: JobId,
     /// When the fetch began.
     started: Instant,
+    /// This one among them.
+    in_flight: u32,
     throttled: bool,
     /// The wait that the host asks for.
     asked: Option<Duration>,
@@ -78,7 +80,7 @@ impl Adaptive {
 
     /// A fetch has failed by the fault of the host: how long that is to be left alone from now on.
     fn failed(&mut self, fault: &Fault, config: &Config, rng: &mut fastrand::Rng) -> Option<Duration> {
-        let Fault { now, job, started, throttled, asked, was_probe, has_answered } = *fault;
+        let Fault { now, job, started, in_flight, throttled, asked, was_probe, has_answered } = *fault;
         let circuit = &mut self.circuit;
         circuit.failed(now, was_probe);
         let is_news = was_probe || circuit.is_closed() && circuit.is_after_last(started);
@@ -96,6 +98,9 @@ impl Adaptive {
         }
         if throttled && config.adaptive {
             self.refusals.refused(job, started);
+            if opens && !was_probe {
+                self.gradient.refused(in_flight);
+            }
             if opens {
                 self.pace.refused(now);
             }
@@ -233,7 +238,8 @@ impl Engine {
             _ => None,
         };
         let has_answered = host.answers > 0;
-        let fault = Fault { now, job: id, started, throttled, asked, was_probe, has_answered };
+        let fault =
+            Fault { now, job: id, started, in_flight: host.in_flight, throttled, asked, was_probe, has_answered };
         let wait = adaptive.failed(&fault, config, &mut self.rng);
         // Whether a host that never answered is there at all, a few tries tell.
         let patience = if has_answered { config.patience() } else { Duration::ZERO };
