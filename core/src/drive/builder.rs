@@ -275,7 +275,7 @@ impl<I: Send + 'static> Builder<I> {
     /// 503 while nobody else is answered. What it has not answered after `patience` settles as `host.unavailable`; where it
     /// has never answered at all, as soon as a few probes failed.
     ///
-    /// 16 failures by default, and a patience as long as the longest [`backoff`](Self::backoff). `None` for no breaker: each
+    /// 16 failures by default, and a patience as long as the longest [`backoff`](Self::backoff), 10 s at least. `None` for no breaker: each
     /// URL is tried by itself, and a 429 or 503 is one of its tries.
     pub fn breaker(mut self, failures: Option<NonZeroU32>, patience: Duration) -> Self {
         self.config.breaker = failures.map(NonZeroU32::get);
@@ -307,8 +307,8 @@ impl<I: Send + 'static> Builder<I> {
         self
     }
 
-    /// Waits before a retry: from 1 s to 60 s, with jitter. The longest is also how long a host that has answered may answer
-    /// nothing, where [`breaker`](Self::breaker) does not say.
+    /// Waits before a retry: from 1 s to 60 s, with jitter. The longest, or 10 s, is also how long a host that has answered may
+    /// answer nothing, where [`breaker`](Self::breaker) does not say.
     pub fn backoff(mut self, shortest: Duration, longest: Duration) -> Self {
         self.config.backoff_base = shortest;
         self.config.backoff_cap = longest.max(shortest);

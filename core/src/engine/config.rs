@@ -31,7 +31,7 @@ pub struct Config {
     /// or is throttled (429, 503), is no attempt of a URL. With `None` no host is left alone, and each attempt counts.
     pub breaker: Option<u32>,
     /// How long a host that has answered may answer nothing, before all that waits for it settles. `None`, the default: as
-    /// long as the longest wait before a retry, 60 s. In any case it takes a failure and probes, as many as
+    /// long as the longest wait before a retry, 60 s, and 10 s at least. In any case it takes a failure and probes, as many as
     /// [`attempts`](Self::attempts) together; where the host has never answered that is all.
     pub host_patience: Option<Duration>,
     /// Fetches in flight for an address at most, whatever the hosts on it; `None`: no limit of its own.

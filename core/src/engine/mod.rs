@@ -344,7 +344,7 @@ impl Engine {
             }
             Event::Throttled { job, wait } => {
                 let wait = wait.min(self.config.retry_after_cap);
-                if let Some(host) = self.host_of(job).filter(|_| !self.is_refused_alone(job)) {
+                if let Some(host) = self.host_of(job) {
                     self.host_mut(host).wait_until(later(now, wait));
                 }
             }

@@ -92,12 +92,12 @@ impl Gradient {
     }
 
     /// That of a host of which so many fetches are in flight, the first of which is answered now.
-    pub(super) fn open(in_flight: u32, max: u32, now: Instant) -> Self {
+    pub(super) fn open(in_flight: u32, start: u32, max: u32, now: Instant) -> Self {
         Self {
             follows_latency: true,
             opening: Some(Opening::new(in_flight, now)),
             round: None,
-            ..Self::new(in_flight, max, now)
+            ..Self::new(start.max(in_flight), max, now)
         }
     }
 
@@ -108,6 +108,9 @@ impl Gradient {
     /// A fetch was started, so that this many are in flight.
     pub(super) fn started(&mut self, now: Instant, in_flight: u32) {
         let limit = self.limit();
+        if let Some(opening) = &mut self.opening {
+            opening.started(in_flight);
+        }
         self.window.started(now, limit.max(FETCHES));
         // The last ones up to the limit, and a whole round at least.
         let near = ((NEAR * f64::from(limit)) as u32).min(limit.saturating_sub(ROUND - 1)).max(1);
@@ -137,10 +140,11 @@ impl Gradient {
         if let Some(opening) = &mut self.opening
             && opening.left(started)
         {
-            let waited = opening.waited();
+            let (waited, most) = (opening.waited(), opening.most());
             self.opening = None;
             self.round = Some(if waited { Round::patient(now) } else { Round::new(now, None) });
-            self.limit = if waited { self.limit.min(FEW) } else { self.limit };
+            // What was not tried is not known to be borne.
+            self.set(if waited { FEW } else { 2.0 * f64::from(most) });
             self.window = Window::new(now);
         }
         if let Some(round) = &mut self.round

@@ -35,6 +35,8 @@ pub(super) struct Adaptive {
 const RESUME_FROM: u32 = 2;
 /// Probes, at least, in the time that a host may answer nothing.
 const PROBES: u32 = 8;
+/// A host that has answered may answer nothing for this long at least, where nobody has said how long.
+const LEAST_PATIENCE: Duration = Duration::from_secs(10);
 /// A limit of a host that somebody has set is used in full at once where it is not above this.
 const RAMPED_ABOVE: u32 = 64;
 /// A host that never answered is dead after this part of the failures in a row that another one may have.
@@ -91,7 +93,8 @@ impl Adaptive {
         let opens = is_news && (was_probe || throttled || is_enough);
         let mut wait = asked;
         if opens {
-            let drawn = retry::backoff(config.backoff_base, config.patience() / PROBES, circuit.backoff(), rng);
+            let longest = config.backoff_cap.min(config.patience() / PROBES);
+            let drawn = retry::backoff(config.backoff_base, longest, circuit.backoff(), rng);
             circuit.open(now, drawn, !throttled);
             // A host that goes on asking for a moment is given longer ones.
             wait = Some(asked.map_or(drawn, |asked| if was_probe { asked.max(drawn) } else { asked }));
@@ -144,7 +147,7 @@ impl Config {
 
     /// How long a host may answer nothing.
     pub(super) fn patience(&self) -> Duration {
-        self.host_patience.unwrap_or(self.backoff_cap)
+        self.host_patience.unwrap_or(self.backoff_cap.max(LEAST_PATIENCE))
     }
 }
 
@@ -180,7 +183,7 @@ impl Engine {
             if !config.adaptive || start == most || !is_held {
                 return;
             }
-            let gradient = Gradient::open(host.in_flight, most, now);
+            let gradient = Gradient::open(host.in_flight, start, most, now);
             host.adaptive = Some(Box::new(Adaptive { gradient, ..*Adaptive::new(config, now) }));
         }
         let Some(adaptive) = &mut host.adaptive else { return };
@@ -265,9 +268,10 @@ impl Engine {
         if is_excused { Excuse::Until(host.not_before.map_or(now, |time| time.max(now))) } else { Excuse::None }
     }
 
-    /// Whether a refusal (429, 503) is that of the job's URL: it was refused before, and others were answered since.
-    pub(super) fn is_refused_alone(&self, id: JobId) -> bool {
-        let Some(job) = self.job(id) else { return false };
+    /// Whether a refusal (429, 503) is that of the job's URL: it was refused before, and others were answered since. Not
+    /// where it asks for a wait, which is kept by the whole host: whom it is for is not said (RFC 9110, 10.2.3).
+    pub(super) fn is_refused_alone(&self, id: JobId, retry: RetryTime) -> bool {
+        let Some(job) = self.job(id).filter(|_| !matches!(retry, RetryTime::After(_))) else { return false };
         let host = &self.hosts[job.host.index as usize];
         let Some((adaptive, before)) = host.adaptive.as_ref().zip(job.turned_away_at) else { return false };
         self.config.breaker.is_some() && adaptive.refusals.is_of_url(host.answers.wrapping_sub(before))

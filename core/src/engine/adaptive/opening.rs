@@ -15,6 +15,8 @@ pub(super) struct Opening {
     /// The last of them began before.
     until: Instant,
     in_flight: u32,
+    /// In flight at a time so far, later ones too.
+    most: u32,
     ended: u32,
     /// Fastest and slowest.
     took: Option<(Duration, Duration)>,
@@ -22,7 +24,16 @@ pub(super) struct Opening {
 
 impl Opening {
     pub(super) fn new(in_flight: u32, now: Instant) -> Self {
-        Self { until: now, in_flight, ended: 0, took: None }
+        Self { until: now, in_flight, most: in_flight, ended: 0, took: None }
+    }
+
+    /// Another fetch was started, so that this many are in flight.
+    pub(super) fn started(&mut self, in_flight: u32) {
+        self.most = self.most.max(in_flight);
+    }
+
+    pub(super) fn most(&self) -> u32 {
+        self.most
     }
 
     pub(super) fn answered(&mut self, started: Instant, took: Duration) {
