@@ -140,9 +140,9 @@ impl Gradient {
         if let Some(opening) = &mut self.opening
             && opening.left(started)
         {
-            let (waited, most) = (opening.waited(), opening.most());
+            let (waited, most, slowest) = (opening.waited(), opening.most(), opening.slowest());
             self.opening = None;
-            self.round = Some(if waited { Round::patient(now) } else { Round::new(now, None) });
+            self.round = Some(if waited { Round::patient(now) } else { Round::new(now, slowest) });
             // What was not tried is not known to be borne.
             self.set(if waited { FEW } else { 2.0 * f64::from(most) });
             self.window = Window::new(now);

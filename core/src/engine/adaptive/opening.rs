@@ -53,4 +53,9 @@ impl Opening {
     pub(super) fn waited(&self) -> bool {
         self.took.is_none_or(|(fastest, slowest)| slowest > fastest.mul_f64(WAITED))
     }
+
+    /// Seconds that the slowest took.
+    pub(super) fn slowest(&self) -> Option<f64> {
+        self.took.map(|(_, slowest)| slowest.as_secs_f64())
+    }
 }
