@@ -206,7 +206,8 @@ impl Gradient {
             self.growing = (self.growing + 1).min(FASTEST);
         }
         self.wall = self.wall.filter(|wall| self.limit < BEYOND_WALL * wall.level);
-        let steps = match self.wall.map_or(0, |wall| wall.again) {
+        let wall = self.wall.filter(|wall| self.limit >= BEFORE_WALL * wall.level);
+        let steps = match wall.map_or(0, |wall| wall.again) {
             0 => f64::from(self.growing.max(1)),
             again if gradient == 1.0 => 0.5_f64.powi(again as i32),
             _ => 1.0,
