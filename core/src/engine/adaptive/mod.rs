@@ -147,7 +147,7 @@ impl Config {
 
     /// How long a host may answer nothing.
     pub(super) fn patience(&self) -> Duration {
-        self.host_patience.unwrap_or(self.backoff_cap.max(LEAST_PATIENCE))
+        self.host_patience.unwrap_or_else(|| self.backoff_cap.max(LEAST_PATIENCE))
     }
 }
 
