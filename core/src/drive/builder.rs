@@ -393,17 +393,17 @@ impl<I: Send + 'static> Builder<I> {
         self
     }
 
-    /// Whether to find out how many fetches at a time each host can bear, up to
-    /// [`max_in_flight_per_host`](Self::max_in_flight_per_host): by how long its answers take, by failures, and by 429 and
-    /// 503, after which the pace at which it answered is kept (that needs a [`breaker`](Self::breaker)). Off by default: the
-    /// limit is used as it is.
+    /// Whether to find out how many fetches at a time each host can bear: by how long its answers take, by failures, and by
+    /// 429 and 503, after which the pace at which it answered is kept where it was the host that refused and not one of its
+    /// pages (that needs a [`breaker`](Self::breaker)). On by default.
+    ///
+    /// [`max_in_flight_per_host`](Self::max_in_flight_per_host) remains an upper bound. One of up to 64 is used in full at
+    /// once, and less only after failures; without one, or with a larger one, a host begins with 16.
     ///
     /// ```
     /// # fn example(crawl: tidegate::Builder<String>) -> tidegate::Builder<String> {
-    /// use std::num::NonZeroU32;
-    /// use std::time::Duration;
-    /// // A host is asked for what it can bear, and left alone while it is down.
-    /// crawl.adaptive(true).breaker(NonZeroU32::new(16), Duration::from_secs(60))
+    /// // A load test: as many as I say, whatever becomes of the server.
+    /// crawl.adaptive(false).breaker(None, std::time::Duration::ZERO)
     /// # }
     /// ```
     pub fn adaptive(mut self, adaptive: bool) -> Self {
@@ -411,9 +411,13 @@ impl<I: Send + 'static> Builder<I> {
         self
     }
 
-    /// A circuit breaker for each host: after so many failures in a row (16 is a good number) it is left alone, but for a
-    /// probe now and then; what it has not answered after `patience` (a minute, say) settles. What fails meanwhile is no try
-    /// of its URL. `None`, the default, for no breaker: each URL is tried by itself, and a 429 or 503 is one of its tries.
+    /// A circuit breaker for each host: after so many failures in a row, or a quarter of it where the host has never
+    /// answered, it is left alone, but for a probe now and then. What fails meanwhile is no try of its URL, nor is a 429 or
+    /// 503 while nobody else is answered. What it has not answered after `patience` settles as `host.unavailable`; where it
+    /// has never answered at all, as soon as a few probes failed.
+    ///
+    /// 16 failures by default, and a patience as long as the longest [`backoff`](Self::backoff), 10 s at least. `None` for no breaker: each
+    /// URL is tried by itself, and a 429 or 503 is one of its tries.
     ///
     /// ```
     /// # fn example(crawl: tidegate::Builder<String>) -> tidegate::Builder<String> {
@@ -423,7 +427,7 @@ impl<I: Send + 'static> Builder<I> {
     /// ```
     pub fn breaker(mut self, failures: Option<NonZeroU32>, patience: Duration) -> Self {
         self.config.breaker = failures.map(NonZeroU32::get);
-        self.config.host_patience = patience;
+        self.config.host_patience = Some(patience);
         self
     }
 
@@ -477,7 +481,8 @@ impl<I: Send + 'static> Builder<I> {
         self
     }
 
-    /// Waits before a retry: from 1 s to 60 s, with jitter.
+    /// Waits before a retry: from 1 s to 60 s, with jitter. The longest, or 10 s, is also how long a host that has answered may
+    /// answer nothing, where [`breaker`](Self::breaker) does not say.
     ///
     /// ```
     /// # fn example(crawl: tidegate::Builder<String>) -> tidegate::Builder<String> {

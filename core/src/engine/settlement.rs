@@ -132,6 +132,7 @@ impl Engine {
     }
 
     pub(super) fn failed(&mut self, now: Instant, id: JobId, retry: RetryTime, blame: Blame) {
+        let blame = if blame == Blame::Throttled && self.is_refused_alone(id, retry) { Blame::Url } else { blame };
         let excuse = match blame {
             Blame::Nobody | Blame::Ports => Excuse::None,
             Blame::Url => {

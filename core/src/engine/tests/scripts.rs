@@ -161,7 +161,7 @@ pub(super) fn configs() -> impl Strategy<Value = Config> {
             adaptive: false,
             host_ramp_from: 4,
             breaker: None,
-            host_patience: Duration::from_secs(60),
+            host_patience: None,
             max_in_flight: limits.0,
             per_host: limits.1,
             per_address: limits.2,
