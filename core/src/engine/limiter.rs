@@ -58,10 +58,11 @@ impl Limiter {
         self.threshold = self.limit;
     }
 
-    /// Begins again from what is in flight, so that what was held back does not come as a burst.
+    /// Begins again from what is in flight and the floor, so that what was held back does not come as a burst: and comes, where
+    /// what is in flight does not end.
     pub(super) fn restart(&mut self, in_flight: u32, by: Option<Bound>) {
         let before = self.held.map_or(self.limit, |(_, before)| before);
-        self.limit = self.limit.min(in_flight.max(self.floor));
+        self.limit = self.limit.min(in_flight.saturating_add(self.floor));
         self.held = by.map(|by| (by, before)).filter(|_| self.limit < before);
     }
 }

@@ -263,7 +263,8 @@ fn a_closed_gate_keeps_the_floor_and_opens_as_a_ramp() {
     let jobs: Vec<_> = (0..100).map(|i| b.submit(&format!("h{i}"))).collect();
     assert_eq!(b.fetches(), jobs[..2]);
     b.event(Event::Gate { signal: Bound::Lag, open: true });
-    assert_eq!(b.fetches(), [], "nothing has succeeded yet");
+    // Although nothing has succeeded yet: what is in flight may never end (A9).
+    assert_eq!(b.fetches(), jobs[2..4]);
     b.finish(jobs[0]);
     assert_eq!(b.fetches().len(), 2);
 }

@@ -403,7 +403,7 @@ impl Model {
     /// `by`: the signal that held the crawl back.
     fn restart(&mut self, by: Option<Bound>) {
         let before = self.held.map_or(self.limit, |(_, before)| before);
-        self.limit = self.limit.min(self.in_stage(Stage::Fetching).max(self.config.gate_floor));
+        self.limit = self.limit.min(self.in_stage(Stage::Fetching).saturating_add(self.config.gate_floor));
         self.held = by.map(|by| (by, before)).filter(|_| self.limit < before);
     }
 
