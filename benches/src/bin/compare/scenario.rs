@@ -66,8 +66,15 @@ impl Size {
 
 const TIDEGATE: [Client; 4] =
     [Client::TidegateFetcher, Client::TidegateCrawl, Client::TidegateFetcherSmol, Client::TidegateCrawlSmol];
-const OTHERS: [Client; 6] =
-    [Client::Hyper, Client::HyperUtil, Client::Reqwest, Client::ReqwestMulti, Client::Aiohttp, Client::Undici];
+const OTHERS: [Client; 7] = [
+    Client::Hyper,
+    Client::HyperUtil,
+    Client::Reqwest,
+    Client::ReqwestMulti,
+    Client::Curl,
+    Client::Aiohttp,
+    Client::Undici,
+];
 
 impl Scenario {
     pub(crate) fn name(self) -> &'static str {
@@ -155,7 +162,7 @@ fn work(requests: u64, concurrency: u32) -> Work {
 }
 
 fn everybody(tls: bool) -> Vec<Client> {
-    let without_tls = [Client::HyperUtil, Client::Aiohttp, Client::Undici];
+    let without_tls = [Client::HyperUtil, Client::Curl, Client::Aiohttp, Client::Undici];
     let all = [Client::Raw].into_iter().chain(TIDEGATE).chain(OTHERS);
     all.filter(|client| !tls || !without_tls.contains(client)).collect()
 }

@@ -85,7 +85,7 @@ impl Work {
 
     /// The URLs that requests go round.
     pub(crate) fn urls(&self) -> Vec<String> {
-        (0..self.requests.clamp(1, URLS)).map(|n| self.url(n, &self.path)).collect()
+        (0..URLS).map(|n| self.url(n, &self.path)).collect()
     }
 
     /// The URL of request `n`, whose address is the one whose turn it is.
@@ -133,7 +133,7 @@ mod tests {
     fn urls_take_turns_over_the_addresses() {
         let told = "a --port 80 --addresses 2 --requests 3 --concurrency 1";
         let work = Args::parse_from(told.split_whitespace()).work;
-        assert_eq!(work.urls(), ["http://127.0.0.1:80/0", "http://127.0.0.2:80/1", "http://127.0.0.1:80/2"]);
+        assert_eq!(work.urls()[..3], ["http://127.0.0.1:80/0", "http://127.0.0.2:80/1", "http://127.0.0.1:80/2"]);
         assert_eq!(work.url(4, "/drip/9"), "http://127.0.0.1:80/drip/9");
     }
 }

@@ -1,6 +1,7 @@
 //! The clients that are compared, each a run of this program as a process of its own.
 
 mod crawl;
+mod curl;
 mod hyper;
 mod hyper_util;
 mod raw;
@@ -35,6 +36,8 @@ pub(crate) enum Client {
     Reqwest,
     /// reqwest on a multi-thread runtime with one worker.
     ReqwestMulti,
+    /// libcurl's multi interface over epoll.
+    Curl,
     /// The bare fetcher of tidegate on Tokio.
     TidegateFetcher,
     /// The same on smol.
@@ -76,6 +79,7 @@ impl Client {
                 workers::run(work, runtime, spawn, new).await
             }),
             Self::ReqwestMulti => reqwest::on_many_threads(work),
+            Self::Curl => curl::run(work),
             Self::TidegateFetcher => on_tokio(async |runtime, _| tidegate::run(work, runtime).await),
             Self::TidegateFetcherSmol => on_smol(async |runtime| tidegate::run(work, runtime).await),
             Self::TidegateCrawl => on_tokio(async |runtime, _| crawl::run(work, runtime).await),
