@@ -3,6 +3,7 @@
 
 mod clock;
 mod cores;
+mod curves;
 mod load;
 mod process;
 mod request;
@@ -10,6 +11,7 @@ mod ticker;
 
 pub use self::clock::now;
 pub use self::cores::{Layout, keep_to_cores, process_cpu_time, spend, thread_cpu_time};
+pub use self::curves::{Area, COLOURS, Line, legend, pane};
 pub use self::load::{LoadOptions, LoadServer, LoadStats};
 pub use self::process::ServerProcess;
 pub use self::ticker::{Lateness, Ticker, median};

@@ -33,8 +33,9 @@ impl Transport {
             match unless_blocked(tls.read_tls(&mut self.socket))? {
                 None => return Ok(None),
                 Some(0) => return Ok(Some(0)),
-                Some(_) => drop(tls.process_new_packets().map_err(io::Error::other)?),
+                Some(_) => {}
             }
+            tls.process_new_packets().map_err(io::Error::other)?;
             // Its part of the handshake, and tickets.
             while tls.wants_write() && unless_blocked(tls.write_tls(&mut self.socket))?.is_some() {}
         }

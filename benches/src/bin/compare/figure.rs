@@ -57,6 +57,7 @@ impl Figure {
             Self::Seen("kernel_kb") => "kernel KB each",
             Self::Seen("in_flight") => "in flight",
             Self::Seen("littles_law") => "in flight / (rate x time)",
+            Self::Seen("gate_closed") => "gate closed",
             Self::Seen(name) => name,
         }
     }
@@ -70,7 +71,7 @@ impl Figure {
         match self {
             Self::CpuUs => worked.then(|| run.cpu_us()),
             Self::CpuShare => Some(run.cpu_seconds / run.seconds * 100.0),
-            Self::WaitingKb => run.seen.get("waiting_kb").map(|kb| kb / connections),
+            Self::WaitingKb => run.waiting_kb().map(|kb| kb / connections),
             Self::PeakKb => worked.then(|| above(run.rss_peak_kb)),
             Self::IdleKb => worked.then(|| above(run.rss_idle_kb)),
             Self::PeakMb => Some(run.rss_peak_kb as f64 / 1024.0),

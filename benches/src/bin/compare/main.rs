@@ -6,6 +6,7 @@ mod client;
 mod figure;
 mod measured;
 mod meter;
+mod picture;
 mod process;
 mod report;
 mod runner;
@@ -16,7 +17,7 @@ mod work;
 use std::error::Error;
 use std::fs;
 use std::io::{self, Write as _};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Parser, Subcommand};
 use tidegate::raise_descriptor_limit;
@@ -56,6 +57,15 @@ enum Command {
         #[arg(long)]
         json: Option<PathBuf>,
     },
+    /// Draws the curves of a scenario over the number of connections.
+    Draw {
+        /// The file of an earlier run.
+        json: PathBuf,
+        /// The picture.
+        svg: PathBuf,
+        #[arg(long, value_enum, default_value = "sockets")]
+        scenario: Scenario,
+    },
     /// Is a client: does some work and says what it took, as JSON.
     #[command(hide = true)]
     Client {
@@ -72,19 +82,16 @@ fn main() -> Result<(), Failure> {
             raise_descriptor_limit(1 << 20, 1 << 15)?;
             client.run(&work)
         }
+        Command::Draw { json, svg, scenario } => {
+            picture::draw(&serde_json::from_slice(&fs::read(json)?)?, scenario.name(), &svg)
+        }
         Command::Run { scenarios, pairs, clients, part, json } => {
             run(&scenarios, pairs, &clients, Size { part }, json.as_deref())
         }
     }
 }
 
-fn run(
-    scenarios: &[Scenario],
-    pairs: u32,
-    clients: &[Client],
-    size: Size,
-    json: Option<&std::path::Path>,
-) -> Result<(), Failure> {
+fn run(scenarios: &[Scenario], pairs: u32, clients: &[Client], size: Size, json: Option<&Path>) -> Result<(), Failure> {
     let runner = Runner::new()?;
     let mut report = Report { machine: runner.layout().to_string(), cases: Vec::new() };
     let mut out = io::stdout().lock();

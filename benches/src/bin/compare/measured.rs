@@ -53,6 +53,11 @@ impl Measured {
     pub(crate) fn cpu_us(&self) -> f64 {
         self.cpu_seconds * 1e6 / self.requests.max(1) as f64
     }
+
+    /// Memory that its connections took while they waited, all together.
+    pub(crate) fn waiting_kb(&self) -> Option<f64> {
+        self.seen.get("waiting_kb").copied()
+    }
 }
 
 impl Measured {
@@ -87,7 +92,7 @@ impl Measured {
     }
 }
 
-const WORST: [&str; 3] = ["kernel_kb", "open_seconds", "lag_p99_own_ms"];
+const WORST: [&str; 3] = ["kernel_kb", "littles_law", "open_seconds"];
 
 impl Lag {
     fn worse_of(self, other: Self) -> Self {

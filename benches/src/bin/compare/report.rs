@@ -67,19 +67,18 @@ impl Told {
         self.void.contains_key(&client.name())
     }
 
-    /// Its table: medians with their spread, and the first figure as a multiple of the first client's.
+    /// Its table: medians with their spread, and the first figure as a multiple of the floor's.
     pub(crate) fn table(&self, case: &Case) -> String {
         let mut out = format!("### {}: {}\n\n", self.scenario, self.title);
-        let floor = case.clients.first().map(|client| self.values(client.name(), case, 0)).unwrap_or_default();
+        let floor = case.clients.first().filter(|&&client| client == Client::Raw);
+        let least = floor.map(|client| self.values(client.name(), case, 0));
         let shown: Vec<usize> = (0..case.figures.len())
             .filter(|&n| case.clients.iter().any(|client| !self.values(client.name(), case, n).is_empty()))
             .collect();
         let mut heads = vec!["client".to_owned()];
         for &n in &shown {
             heads.push(case.figures[n].title().to_owned());
-            if n == 0 {
-                heads.push(format!("x {}", case.clients.first().map_or_else(String::new, |client| client.name())));
-            }
+            heads.extend(floor.filter(|_| n == 0).map(|floor| format!("x {}", floor.name())));
         }
         row(&mut out, &heads);
         row(&mut out, &heads.iter().map(|_| "---".to_owned()).collect::<Vec<_>>());
@@ -97,9 +96,7 @@ impl Told {
             for &n in &shown {
                 let values = self.values(name.clone(), case, n);
                 cells.push(text(Spread::of(&values)));
-                if n == 0 {
-                    cells.push(text(Spread::of_ratios(&values, &floor)));
-                }
+                cells.extend(least.iter().filter(|_| n == 0).map(|least| text(Spread::of_ratios(&values, least))));
             }
             row(&mut out, &cells);
         }

@@ -254,7 +254,9 @@ fn node(case: Case, size: Size) -> Case {
             Figure::Seen("kernel_kb"),
             Figure::P50,
             Figure::P99,
+            Figure::Seen("in_flight"),
             Figure::Seen("littles_law"),
+            Figure::Seen("gate_closed"),
             Figure::ServerShare,
         ],
         ..case

@@ -47,8 +47,10 @@ pub(super) async fn run(work: &Work, runtime: &Runtime) -> Result<(), Failure> {
     });
     let report = crawl.await?;
     let mut measured = meter.end();
-    measured.seen.insert("lag_p99_own_ms".into(), report.totals.lag.p99.as_secs_f64() * 1e3);
-    measured.seen.insert("gate_closed".into(), report.totals.lag.gate_closed_count as f64);
+    let totals = report.totals;
+    measured.seen.insert("gate_closed".into(), totals.lag.gate_closed_count as f64);
+    measured.seen.insert("in_flight".into(), totals.littles_law.l);
+    measured.seen.extend(totals.littles_law.ratio.map(|ratio| ("littles_law".into(), ratio)));
     finish(&mut measured, ticker, work, &runtime).await?;
     Ok(meter::report(measured)?)
 }

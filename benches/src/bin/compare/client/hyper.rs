@@ -26,10 +26,13 @@ type Io = Box<dyn Stream>;
 trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
 
+/// A connection, in its two halves.
+type Open = (SendRequest<Empty<Bytes>>, Connection<TokioIo<Io>, Empty<Bytes>>);
+
 pub(super) struct Alone {
     tls: Option<TlsConnector>,
     fresh: bool,
-    open: Option<(SendRequest<Empty<Bytes>>, Connection<TokioIo<Io>, Empty<Bytes>>)>,
+    open: Option<Open>,
 }
 
 pub(super) fn worker(work: &Work) -> Result<impl Fn() -> Alone, Failure> {

@@ -258,12 +258,13 @@ impl Connection {
             }
             match tls.read_tls(&mut self.socket) {
                 Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
-                Ok(_) => drop(tls.process_new_packets().map_err(io::Error::other)?),
+                Ok(_) => {}
                 Err(e) if matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::NotConnected) => {
                     return Ok(None);
                 }
                 Err(e) => return Err(e),
             }
+            tls.process_new_packets().map_err(io::Error::other)?;
         }
     }
 
