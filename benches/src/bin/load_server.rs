@@ -32,6 +32,9 @@ struct Args {
     /// Length of the usual body.
     #[arg(long, default_value_t = 1024)]
     bytes: usize,
+    /// A folder whose HTML files are served in place of the usual answer.
+    #[arg(long)]
+    site: Option<PathBuf>,
     /// Requests to /gate that are answered together.
     #[arg(long, default_value_t = 0)]
     gate: usize,
@@ -63,6 +66,7 @@ fn main() -> io::Result<()> {
         slots,
         slowdown,
         bytes,
+        site,
         gate,
         drip_ms,
         threads,
@@ -84,6 +88,7 @@ fn main() -> io::Result<()> {
     options.slots = slots;
     options.slowdown = slowdown;
     options.body_bytes = bytes;
+    options.site = site;
     options.gate = gate;
     options.drip = Duration::from_millis(drip_ms);
     options.threads = threads;

@@ -3,6 +3,7 @@
 use std::io;
 
 use super::outgoing::Outgoing;
+use super::site::{Page, Site};
 use super::transport::{Flow, Transport};
 use crate::request::{LONGEST, Scan, scan};
 
@@ -57,6 +58,7 @@ pub(crate) struct Asked {
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Wanted {
     Usual,
+    Page(Page),
     Delayed { ms: u32 },
     Bytes(u64),
     Drip(u64),
@@ -70,9 +72,9 @@ const HANDSHAKE: u8 = 22;
 
 impl Connection {
     /// The next request, where a whole one has come. An error, also that of the peer's goodbye, ends the connection.
-    pub(crate) fn next_request(&mut self, buffer: &mut [u8]) -> io::Result<Option<Asked>> {
+    pub(crate) fn next_request(&mut self, buffer: &mut [u8], site: &Site) -> io::Result<Option<Asked>> {
         loop {
-            if let Some((length, asked)) = understand(&self.unread)? {
+            if let Some((length, asked)) = understand(&self.unread, site)? {
                 self.unread.drain(..length);
                 return Ok(Some(asked));
             }
@@ -90,7 +92,7 @@ impl Connection {
             let bytes = &buffer[..count];
             if self.unread.is_empty() {
                 // The usual case: one request in one piece, which is never copied.
-                match understand(bytes)? {
+                match understand(bytes, site)? {
                     Some((length, asked)) => {
                         self.unread.extend_from_slice(&bytes[length..]);
                         return Ok(Some(asked));
@@ -143,17 +145,17 @@ impl Connection {
 }
 
 /// The request at the start of `bytes`, and its length.
-fn understand(bytes: &[u8]) -> io::Result<Option<(usize, Asked)>> {
+fn understand(bytes: &[u8], site: &Site) -> io::Result<Option<(usize, Asked)>> {
     match scan(bytes) {
         Scan::Request { length, head_only, last, target } => {
-            Ok(Some((length, Asked { wanted: wanted(target), head_only, last })))
+            Ok(Some((length, Asked { wanted: wanted(target, site), head_only, last })))
         }
         Scan::Partial => Ok(None),
         Scan::Bad => Err(io::ErrorKind::InvalidData.into()),
     }
 }
 
-fn wanted(target: &str) -> Wanted {
+fn wanted(target: &str, site: &Site) -> Wanted {
     let number = |start: &str| target.strip_prefix(start)?.parse::<u64>().ok();
     if let Some(n) = number("/bytes/") {
         Wanted::Bytes(n)
@@ -168,6 +170,6 @@ fn wanted(target: &str) -> Wanted {
     } else if target == "/stats" {
         Wanted::Stats
     } else {
-        Wanted::Usual
+        site.answer(target).map_or(Wanted::Usual, Wanted::Page)
     }
 }

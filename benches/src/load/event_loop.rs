@@ -13,6 +13,7 @@ use slab::Slab;
 
 use super::connection::{Asked, Connection, Doing, Id, Wanted};
 use super::outgoing::Outgoing;
+use super::site::Page;
 use super::slots::Slots;
 use super::timers::Timers;
 use super::transport::{Flow, Transport};
@@ -179,7 +180,7 @@ impl EventLoop {
             if connection.doing != Doing::Serving {
                 return connection.read_ahead(&mut self.buffer);
             }
-            let Some(asked) = connection.next_request(&mut self.buffer)? else { return Ok(()) };
+            let Some(asked) = connection.next_request(&mut self.buffer, &self.shared.site)? else { return Ok(()) };
             let id = connection.id;
             self.answer(id, asked);
         }
@@ -194,6 +195,9 @@ impl EventLoop {
         let outgoing = match wanted {
             Wanted::Stats => of_text(&self.shared.stats().text()),
             Wanted::Release => of_text(&self.shared.gate.open().to_string()),
+            Wanted::Page(Page { answer, head }) => {
+                Outgoing::new(if head_only { answer.slice(..head) } else { answer }, 0)
+            }
             Wanted::Bytes(length) => Outgoing::new(head(length).into(), if head_only { 0 } else { length }),
             Wanted::Drip(length) => {
                 let first = length.min(1);

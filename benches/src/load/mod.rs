@@ -9,6 +9,7 @@ mod gate;
 mod identity;
 mod options;
 mod outgoing;
+mod site;
 mod slots;
 #[cfg(test)]
 mod tests;
@@ -30,6 +31,7 @@ use self::event_loop::EventLoop;
 use self::gate::Gate;
 use self::identity::Identity;
 pub use self::options::{LoadOptions, LoadStats};
+use self::site::Site;
 use crate::process_cpu_time;
 
 /// Connections that may wait to be accepted; the kernel may hold it to less.
@@ -48,7 +50,7 @@ const LINE: &[u8] = b"<p>The tide comes in, the gate opens, the tide goes out. <
 /// | `/gate` | the default body, together with all others that wait there |
 /// | `/release` | how many requests this has let through the gate; not counted as a request |
 /// | `/stats` | the numbers of [`LoadStats`] in their order; not counted as a request |
-/// | anything else | the default body after the default delay |
+/// | anything else | the page of that path, where a folder is served, or else the default body after the default delay |
 ///
 /// A connection stays open, but where a request says `Connection: close`.
 ///
@@ -73,6 +75,7 @@ struct Shared {
     usual: Bytes,
     usual_head: usize,
     piece: Bytes,
+    site: Site,
     tls: Option<Identity>,
     gate: Gate,
     stopped: AtomicBool,
@@ -86,7 +89,7 @@ impl LoadServer {
     /// Starts the server on loopback; it answers as soon as this returns.
     ///
     /// # Errors
-    /// Where the port is taken, or there are no descriptors or threads left.
+    /// Where the port is taken, or there are no descriptors or threads left, or the folder cannot be read.
     pub fn start(options: LoadOptions) -> io::Result<Self> {
         let body = options.body.clone().unwrap_or_else(|| filler(options.body_bytes));
         let mut usual = head(body.len() as u64);
@@ -97,6 +100,7 @@ impl LoadServer {
             usual: usual.into(),
             usual_head,
             piece: filler(PIECE),
+            site: Site::read(options.site.as_deref())?,
             tls,
             gate: Gate::new(options.gate),
             stopped: AtomicBool::new(false),

@@ -1,5 +1,6 @@
 //! [`LoadOptions`]: what a load server is told, and [`LoadStats`]: what it tells.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -25,6 +26,8 @@ pub struct LoadOptions {
     pub body_bytes: usize,
     /// A body to use instead of made-up lines.
     pub body: Option<Bytes>,
+    /// A folder whose HTML files it serves under their paths in it, from memory; what is not there is 404. None by default.
+    pub site: Option<PathBuf>,
     /// How long each answer is held back; not at all by default.
     pub delay: Duration,
     /// Requests that a thread holds back at a time; further ones stand in line. 0, the default: all of them.
@@ -54,6 +57,7 @@ impl Default for LoadOptions {
             addresses: 1,
             body_bytes: 1024,
             body: None,
+            site: None,
             delay: Duration::ZERO,
             slots: 0,
             slowdown: 0.0,

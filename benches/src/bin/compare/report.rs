@@ -48,14 +48,11 @@ impl Told {
         let name = client.name();
         match run {
             Ok(run) => {
-                if run.errors > 0 {
-                    let why = format!(
-                        "{} of {} requests failed: {}",
-                        run.errors,
-                        self.requests,
-                        run.error.as_deref().unwrap_or("")
-                    );
-                    self.void.insert(name.clone(), why);
+                if run.errors > 0 || run.requests < self.wanted(client) {
+                    let why = run.error.as_deref().unwrap_or("no error");
+                    let (lost, all) =
+                        (run.errors.max(self.wanted(client).saturating_sub(run.requests)), self.wanted(client));
+                    self.void.insert(name.clone(), format!("{lost} of {all} requests were not answered: {why}"));
                 }
                 self.clients.entry(name).or_default().push(run);
             }
@@ -65,6 +62,11 @@ impl Told {
 
     pub(crate) fn is_void(&self, client: Client) -> bool {
         self.void.contains_key(&client.name())
+    }
+
+    /// Answers that a run must have.
+    fn wanted(&self, client: Client) -> u64 {
+        if client.is_idle() { 0 } else { self.requests * u64::from(self.processes) }
     }
 
     /// Its table: medians with their spread, and the first figure as a multiple of the floor's.
@@ -129,7 +131,7 @@ mod tests {
         let mut case = Scenario::Keepalive.cases(Size { part: 0.0 }).remove(0);
         case.clients = vec![Client::Raw, Client::Hyper, Client::Reqwest, Client::Aiohttp];
         case.figures = vec![Figure::CpuUs, Figure::LagP50];
-        let mut told = Told::new(&case);
+        let mut told = Told { requests: 100, ..Told::new(&case) };
         for cpu in [0.001, 0.002, 0.003] {
             told.add(Client::Raw, Ok(run(cpu)));
             told.add(Client::Hyper, Ok(run(2.0 * cpu)));
@@ -144,7 +146,7 @@ mod tests {
                 "| --- | --- | --- |",
                 "| raw | 20.0 [10.0 .. 30.0] | 1.00 |",
                 "| hyper | 40.0 [20.0 .. 60.0] | 2.00 |",
-                "| reqwest: void, 1 of 10000 requests failed: reset |",
+                "| reqwest: void, 1 of 100 requests were not answered: reset |",
             ]
         );
     }

@@ -157,6 +157,7 @@ fn work(requests: u64, concurrency: u32) -> Work {
         certificate: None,
         ticker: false,
         dripping: 0,
+        follow: false,
         settle_ms: 500,
     }
 }

@@ -41,6 +41,9 @@ pub(crate) struct Work {
     /// Requests to /drip/<n> that are in flight beside the others from the beginning to the end, on connections of their own.
     #[arg(long, default_value_t = 0)]
     pub(crate) dripping: u32,
+    /// Follow the links of the page at the path, as far as they are in its folder; the requests are as many as there are.
+    #[arg(long)]
+    pub(crate) follow: bool,
     /// How long the connections are kept when all is done, in milliseconds, before memory is looked at.
     #[arg(long, default_value_t = 300)]
     pub(crate) settle_ms: u64,
@@ -60,6 +63,7 @@ impl Work {
             certificate,
             ticker,
             dripping,
+            follow,
             settle_ms,
         } = self;
         let mut arguments: Vec<OsString> = Vec::new();
@@ -78,7 +82,10 @@ impl Work {
         add("dripping", Some(dripping.to_string().into()));
         add("settle-ms", Some(settle_ms.to_string().into()));
         arguments.extend(
-            [(*fresh, "--fresh"), (*ticker, "--ticker")].iter().filter(|(on, _)| *on).map(|(_, name)| name.into()),
+            [(*fresh, "--fresh"), (*ticker, "--ticker"), (*follow, "--follow")]
+                .iter()
+                .filter(|(on, _)| *on)
+                .map(|(_, name)| name.into()),
         );
         arguments
     }
@@ -93,6 +100,14 @@ impl Work {
         let scheme = if self.certificate.is_some() { "https" } else { "http" };
         let number = if path.ends_with('/') { n.to_string() } else { String::new() };
         format!("{scheme}://{}{path}{number}", self.address(n))
+    }
+
+    /// The URL that a crawl begins with, and what all its URLs begin with.
+    pub(crate) fn seed(&self) -> (String, String) {
+        let seed = self.url(0, &self.path);
+        let folder = seed.rfind('/').map_or(0, |slash| slash + 1);
+        let scope = seed[..folder].to_owned();
+        (seed, scope)
     }
 
     /// The address that request `n` goes to.
@@ -122,7 +137,7 @@ mod tests {
     #[test]
     fn what_is_told_is_what_is_understood() {
         let told = "a --port 80 --addresses 3 --path /gate/ --requests 9 --concurrency 4 --rate 2.5 --certificate x.pem \
-                    --dripping 7 --settle-ms 1 --fresh --ticker";
+                    --dripping 7 --settle-ms 1 --fresh --ticker --follow";
         let work = Args::parse_from(told.split_whitespace()).work;
         let again = Args::parse_from([OsString::from("a")].into_iter().chain(work.arguments())).work;
         assert_eq!(format!("{work:?}"), format!("{again:?}"));

@@ -67,7 +67,8 @@ fn counting(
         match &settled.outcome {
             Outcome::Ok => meter.took(settled.timings.total.unwrap_or_default(), settled.bytes),
             Outcome::Error(e) => meter.failed(crate::chain(e)),
-            other => meter.failed(other.name()),
+            // The dripping ones, when all others are done; a run that lacks answers is seen by their number.
+            _ => return Ok(()),
         }
         left = left.saturating_sub(1);
         if left == 0

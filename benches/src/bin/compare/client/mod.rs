@@ -4,6 +4,7 @@ mod crawl;
 mod curl;
 mod hyper;
 mod hyper_util;
+mod pages;
 mod raw;
 mod reqwest;
 mod roots;
@@ -46,6 +47,18 @@ pub(crate) enum Client {
     TidegateCrawl,
     /// The same on smol.
     TidegateCrawlSmol,
+    /// A crawl of tidegate on Tokio that follows links, found by its own parser.
+    TidegatePages,
+    /// The same on smol.
+    TidegatePagesSmol,
+    /// reqwest and a search for `href="` in the text, which is not HTML.
+    ReqwestScan,
+    /// reqwest and scraper.
+    ReqwestScraper,
+    /// Python's Scrapy, where it is installed.
+    Scrapy,
+    /// Wget2, where it is installed.
+    Wget2,
     /// Tokio with nothing to do but tick: what lag is measured against.
     Idle,
     /// The same on smol.
@@ -60,6 +73,11 @@ impl Client {
     /// Its name on the command line and in the tables.
     pub(crate) fn name(self) -> String {
         self.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned())
+    }
+
+    /// Whether it asks for nothing.
+    pub(crate) fn is_idle(self) -> bool {
+        matches!(self, Self::Idle | Self::IdleSmol)
     }
 
     /// Does the work in this process.
@@ -84,9 +102,13 @@ impl Client {
             Self::TidegateFetcherSmol => on_smol(async |runtime| tidegate::run(work, runtime).await),
             Self::TidegateCrawl => on_tokio(async |runtime, _| crawl::run(work, runtime).await),
             Self::TidegateCrawlSmol => on_smol(async |runtime| crawl::run(work, runtime).await),
+            Self::TidegatePages => on_tokio(async |runtime, _| pages::run(work, runtime).await),
+            Self::TidegatePagesSmol => on_smol(async |runtime| pages::run(work, runtime).await),
+            Self::ReqwestScan => on_tokio(async |_, spawn| pages::run_reqwest(work, spawn, pages::scan).await),
+            Self::ReqwestScraper => on_tokio(async |_, spawn| pages::run_reqwest(work, spawn, pages::select).await),
             Self::Idle => on_tokio(async |runtime, _| idle(work, runtime).await),
             Self::IdleSmol => on_smol(async |runtime| idle(work, runtime).await),
-            Self::Aiohttp | Self::Undici => Err("it is a program of its own".into()),
+            Self::Aiohttp | Self::Undici | Self::Scrapy | Self::Wget2 => Err("it is a program of its own".into()),
         }
     }
 }
