@@ -9,9 +9,9 @@ mkdir -p "$into"
 
 if command -v python3 >/dev/null; then
     python3 -m venv "$into/venv"
-    "$into/venv/bin/pip" install --quiet aiohttp==3.14.5 uvloop==0.23.0
+    "$into/venv/bin/pip" install --quiet aiohttp==3.14.5 uvloop==0.23.0 scrapy==2.19.0
 else
-    echo "no python3: without aiohttp"
+    echo "no python3: without aiohttp and Scrapy"
 fi
 
 if command -v npm >/dev/null; then

@@ -27,6 +27,10 @@ pub(crate) enum Figure {
     LagMax,
     /// Requests a second.
     Rate,
+    /// Answers.
+    Pages,
+    /// Bytes of bodies.
+    Megabytes,
     /// CPU time of the server, of the time it took: at 100 % it is the server that is measured.
     ServerShare,
     /// What somebody else has seen, by its name in [`Measured::seen`].
@@ -51,6 +55,8 @@ impl Figure {
             Self::LagP999 => "lag p99.9 ms",
             Self::LagMax => "lag max ms",
             Self::Rate => "requests/s",
+            Self::Pages => "pages",
+            Self::Megabytes => "MB",
             Self::ServerShare => "server CPU %",
             Self::Seen("waiting_cpu_share") => "CPU %, waiting",
             Self::Seen("open_seconds") => "s to open",
@@ -83,6 +89,8 @@ impl Figure {
             Self::LagP999 => lag(|lag| lag.p999_ms),
             Self::LagMax => lag(|lag| lag.max_ms),
             Self::Rate => worked.then(|| run.requests as f64 / run.seconds),
+            Self::Pages => Some(run.requests as f64),
+            Self::Megabytes => worked.then(|| run.bytes as f64 / 1e6),
             Self::ServerShare => run.seen.get("server_cpu_seconds").map(|cpu| cpu / run.seconds * 100.0),
             Self::Seen(name) => run.seen.get(name).copied(),
         }

@@ -53,6 +53,9 @@ enum Command {
         /// Part of the requests and of the time: 0.1 for a first look.
         #[arg(long, default_value_t = 1.0)]
         part: f64,
+        /// The folder with the documentation of Rust, for `pages`; that of rustup by default.
+        #[arg(long)]
+        site: Option<PathBuf>,
         /// A file for all runs.
         #[arg(long)]
         json: Option<PathBuf>,
@@ -85,14 +88,20 @@ fn main() -> Result<(), Failure> {
         Command::Draw { json, svg, scenario } => {
             picture::draw(&serde_json::from_slice(&fs::read(json)?)?, scenario.name(), &svg)
         }
-        Command::Run { scenarios, pairs, clients, part, json } => {
-            run(&scenarios, pairs, &clients, Size { part }, json.as_deref())
+        Command::Run { scenarios, pairs, clients, part, site, json } => {
+            run(&scenarios, pairs, &clients, Size { part }, &Runner::new(site)?, json.as_deref())
         }
     }
 }
 
-fn run(scenarios: &[Scenario], pairs: u32, clients: &[Client], size: Size, json: Option<&Path>) -> Result<(), Failure> {
-    let runner = Runner::new()?;
+fn run(
+    scenarios: &[Scenario],
+    pairs: u32,
+    clients: &[Client],
+    size: Size,
+    runner: &Runner,
+    json: Option<&Path>,
+) -> Result<(), Failure> {
     let mut report = Report { machine: runner.layout().to_string(), cases: Vec::new() };
     let mut out = io::stdout().lock();
     writeln!(out, "{}, {pairs} runs each\n", report.machine)?;

@@ -1,5 +1,6 @@
 //! [`Runner`]: runs a client as a process of its own against servers of its own, and looks at both from outside.
 
+use std::ffi::OsStr;
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -16,6 +17,7 @@ use crate::client::Client;
 use crate::measured::Measured;
 use crate::meter::BEGIN;
 use crate::process::{Process, kernel_socket_kb};
+use crate::scenario::SITE;
 
 /// How often memory is looked at.
 const LOOK: Duration = Duration::from_millis(20);
@@ -30,6 +32,8 @@ pub(crate) struct Runner {
     /// Programs of clients in other languages, and what they need.
     peers: PathBuf,
     certificates: TempDir,
+    /// The folder with the documentation of Rust.
+    site: PathBuf,
 }
 
 /// The servers of a case, one for each client at a time.
@@ -43,11 +47,12 @@ struct Running {
 
 impl Runner {
     /// Keeps this process, and all clients that it starts, to the first core.
-    pub(crate) fn new() -> Result<Self, Failure> {
+    pub(crate) fn new(site: Option<PathBuf>) -> Result<Self, Failure> {
         let layout = Layout::new(1, &[])?;
         keep_to_cores(layout.client.clone())?;
         let peers = Path::new(env!("CARGO_MANIFEST_DIR")).join("peers");
-        Ok(Self { layout, peers, certificates: tempfile::tempdir()? })
+        let site = site.map_or_else(documentation, Ok)?;
+        Ok(Self { layout, peers, certificates: tempfile::tempdir()?, site })
     }
 
     pub(crate) fn layout(&self) -> &Layout {
@@ -59,7 +64,9 @@ impl Runner {
         for n in 0..case.processes {
             let addresses = case.work.addresses.to_string();
             let ours = ["--cores", &self.layout.server, "--addresses", &addresses];
-            let server = ServerProcess::start(ours.into_iter().chain(case.server.iter().map(String::as_str)))?;
+            let theirs =
+                case.server.iter().map(|word| if word == SITE { self.site.as_os_str() } else { word.as_ref() });
+            let server = ServerProcess::start(ours.into_iter().map(OsStr::new).chain(theirs))?;
             let certificate =
                 (!server.certificate().is_empty()).then(|| self.certificates.path().join(format!("{n}.pem")));
             if let Some(file) = &certificate {
@@ -153,6 +160,8 @@ impl Runner {
         let (program, script) = match client {
             Client::Aiohttp => (installed.join("venv/bin/python"), self.peers.join("aiohttp_client.py")),
             Client::Undici => (PathBuf::from("node"), self.peers.join("undici_client.mjs")),
+            Client::Scrapy => (installed.join("venv/bin/python"), self.peers.join("scrapy_client.py")),
+            Client::Wget2 => (PathBuf::from("python3"), self.peers.join("wget2_client.py")),
             ours => {
                 let mut command = Command::new(std::env::current_exe()?);
                 command.args(["client", &ours.name()]);
@@ -170,9 +179,17 @@ impl Runner {
         match client {
             Client::Aiohttp => installed.join("venv/bin/python").exists(),
             Client::Undici => installed.join("node_modules/undici").exists(),
+            Client::Scrapy => installed.join("venv/bin/scrapy").exists(),
+            Client::Wget2 => Command::new("wget2").arg("--version").output().is_ok(),
             _ => true,
         }
     }
+}
+
+/// Where rustup keeps the documentation of Rust.
+fn documentation() -> Result<PathBuf, Failure> {
+    let sysroot = Command::new("rustc").args(["--print", "sysroot"]).output()?.stdout;
+    Ok(Path::new(String::from_utf8(sysroot)?.trim()).join("share/doc/rust/html"))
 }
 
 /// What was seen of a process while it ran.

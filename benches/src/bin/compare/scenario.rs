@@ -12,6 +12,9 @@ use crate::work::Work;
 /// Destinations of the largest runs: a source has 28,232 ports for each.
 const ADDRESSES: u8 = 8;
 
+/// Put in place of the folder of the documentation, which only the one who runs it knows.
+pub(crate) const SITE: &str = "(site)";
+
 /// What is compared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Scenario {
@@ -43,6 +46,8 @@ pub(crate) enum Scenario {
     Fifty,
     /// 12,405 in flight at 4,100 requests a second.
     Node,
+    /// A whole site, the documentation of Rust's `std` that rustup installs, by following its links.
+    Pages,
     /// 1,000 requests a second, beside 5,000 connections that drip and without them.
     Drip,
 }
@@ -93,6 +98,7 @@ impl Scenario {
             Self::SocketsLag => "sockets-lag",
             Self::Fifty => "fifty",
             Self::Node => "node",
+            Self::Pages => "pages",
             Self::Drip => "drip",
         }
     }
@@ -140,6 +146,7 @@ impl Scenario {
                 vec![case]
             }
             Self::Node => vec![node(case, size)],
+            Self::Pages => vec![pages(case)],
             Self::Drip => [0, 5_000].map(|dripping| drip(&case, dripping, size)).into(),
         }
     }
@@ -258,6 +265,31 @@ fn node(case: Case, size: Size) -> Case {
             Figure::Seen("in_flight"),
             Figure::Seen("littles_law"),
             Figure::Seen("gate_closed"),
+            Figure::ServerShare,
+        ],
+        ..case
+    }
+}
+
+fn pages(case: Case) -> Case {
+    Case {
+        title: "the documentation of std, links followed, 64 in flight".into(),
+        server: vec!["--site".into(), SITE.into()],
+        work: Work { path: "/std/index.html".into(), follow: true, ..work(0, 64) },
+        clients: vec![
+            Client::ReqwestScan,
+            Client::ReqwestScraper,
+            Client::TidegatePages,
+            Client::TidegatePagesSmol,
+            Client::Wget2,
+            Client::Scrapy,
+        ],
+        figures: vec![
+            Figure::CpuUs,
+            Figure::Rate,
+            Figure::Pages,
+            Figure::Megabytes,
+            Figure::PeakMb,
             Figure::ServerShare,
         ],
         ..case

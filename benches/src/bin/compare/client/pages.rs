@@ -90,7 +90,7 @@ pub(super) async fn run_reqwest(work: &Work, spawn: Spawn<'_>, find: fn(&str) ->
 
 /// Where links go, each with another way there.
 #[derive(Clone)]
-struct Found(UnboundedSender<(String, Found)>);
+struct Found(UnboundedSender<(String, Self)>);
 
 impl Shared {
     async fn visit(&self, url: &str, found: &Found) -> Result<(), Failure> {
