@@ -28,8 +28,7 @@ done
 port=$(sed -n 's/^listening on .*://p' "$work/server")
 
 # $1 is a tool of valgrind and what it is told, $2 a client, $3 how many requests. A run that lost one counts for nothing.
-# The lag of a client that is fifty times slower would close the gate of a crawl, so few are in flight: what a request
-# takes does not depend on it.
+# All is fifty times slower, so a crawl, which beats by the clock, does so more often a request.
 run() {
     # shellcheck disable=SC2086 # the words of a command
     valgrind $1 --log-file="$work/said" target/release/compare client "$2" --port "$port" --requests "$3" \
