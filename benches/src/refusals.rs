@@ -3,6 +3,8 @@
 use std::ops::Range;
 use std::time::Duration;
 
+use crate::load::LoadOptions;
+
 /// The rules by which requests are refused. Times are those since the first request.
 #[derive(Debug)]
 pub(crate) struct Refusals {
@@ -16,7 +18,13 @@ pub(crate) struct Refusals {
 }
 
 impl Refusals {
-    pub(crate) fn new(per_second: u32, down: Range<Duration>, retry_after: Option<u32>) -> Self {
+    /// `None` where everything is answered.
+    pub(crate) fn of(options: &LoadOptions) -> Option<Self> {
+        let LoadOptions { per_second, down, retry_after, .. } = options;
+        (*per_second > 0 || !down.is_empty()).then(|| Self::new(*per_second, down.clone(), *retry_after))
+    }
+
+    fn new(per_second: u32, down: Range<Duration>, retry_after: Option<u32>) -> Self {
         let per_second = f64::from(per_second);
         Self { per_second, tokens: per_second, filled: Duration::ZERO, down, retry_after }
     }

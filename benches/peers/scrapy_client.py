@@ -1,0 +1,60 @@
+"""Scrapy as a client of `compare`: follows the links of a site, with its own link extractor, and says what it took, as JSON."""
+
+import argparse
+import json
+import resource
+import time
+
+from scrapy.crawler import CrawlerProcess
+from scrapy.linkextractors import LinkExtractor
+from scrapy.spiders import CrawlSpider, Rule
+
+parser = argparse.ArgumentParser()
+parser.add_argument("--port")
+parser.add_argument("--path")
+parser.add_argument("--concurrency", type=int)
+parser.add_argument("--follow", action="store_true", required=True)
+args, _ = parser.parse_known_args()
+
+scope = f"http://127.0.0.1:{args.port}{args.path.rsplit('/', 1)[0]}/"
+counted = {"requests": 0, "errors": 0, "bytes": 0}
+
+
+class Site(CrawlSpider):
+    name = "site"
+    start_urls = [f"http://127.0.0.1:{args.port}{args.path}"]
+    rules = [Rule(LinkExtractor(allow=f"^{scope}"), callback="count", follow=True)]
+
+    def count(self, response):
+        # The first page is not counted until a link leads to it: it is fetched again then.
+        counted["requests"] += 1
+        counted["bytes"] += len(response.body)
+
+
+def memory(name):
+    with open("/proc/self/status") as status:
+        return next(int(line.split()[1]) for line in status if line.startswith(name))
+
+
+settings = {
+    "CONCURRENT_REQUESTS": args.concurrency,
+    "CONCURRENT_REQUESTS_PER_DOMAIN": args.concurrency,
+    "DOWNLOAD_DELAY": 0,
+    "ROBOTSTXT_OBEY": False,
+    "LOG_LEVEL": "ERROR",
+    "COOKIES_ENABLED": False,
+    "TELNETCONSOLE_ENABLED": False,
+}
+process = CrawlerProcess(settings)
+crawler = process.create_crawler(Site)
+counted["rss_before_kb"] = memory("VmRSS")
+print("begin", flush=True)
+since, usage = time.perf_counter(), resource.getrusage(resource.RUSAGE_SELF)
+process.crawl(crawler)
+process.start()
+counted["seconds"] = time.perf_counter() - since
+after = resource.getrusage(resource.RUSAGE_SELF)
+counted["cpu_seconds"] = after.ru_utime + after.ru_stime - usage.ru_utime - usage.ru_stime
+counted["rss_idle_kb"] = memory("VmRSS")
+counted["rss_peak_kb"] = memory("VmHWM")
+print(json.dumps(counted), flush=True)
