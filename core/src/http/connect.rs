@@ -46,16 +46,12 @@ pub(super) struct Idle<'a> {
 
 impl Idle<'_> {
     /// A parked connection from any of the source addresses.
-    async fn take(self, sources: &[IpAddr], cx: &FetchCx) -> Option<Conn> {
-        std::future::poll_fn(|task| {
-            let mut found = self.pool.poll_take(self.key, cx.now(), task);
-            for source in sources.iter().copied().map(Some).filter(|source| *source != self.key.local) {
-                let key = || Key { local: source, ..self.key.clone() };
-                found = found.or_else(|| self.pool.poll_take(&key(), cx.now(), task));
-            }
-            Poll::Ready(found)
+    fn take(self, sources: &[IpAddr], cx: &FetchCx) -> Option<Conn> {
+        let others = sources.iter().copied().map(Some).filter(|source| *source != self.key.local);
+        self.pool.take_quiet(self.key, cx.now()).or_else(|| {
+            let mut keys = others.map(|source| Key { local: source, ..self.key.clone() });
+            keys.find_map(|key| self.pool.take_quiet(&key, cx.now()))
         })
-        .await
     }
 }
 
@@ -109,7 +105,7 @@ impl Connector {
         if https {
             io = self.secure(io, url, &mut peer, limits, cx).await?;
         }
-        Conn::open(io, peer, limits, socket).await.map(Made::New)
+        Ok(Made::New(Conn::new(io, peer, socket)))
     }
 
     #[cfg(feature = "tls")]
@@ -204,7 +200,7 @@ impl Connector {
         }
         let mut place = self.ledger.wait(to, sources);
         loop {
-            if let Some(conn) = idle.take(sources, cx).await {
+            if let Some(conn) = idle.take(sources, cx) {
                 return Err(conn);
             }
             let lacks_ports = self.ledger.lacks_ports(to, sources);

@@ -5,6 +5,7 @@ mod builder;
 mod conn;
 mod connect;
 mod decode;
+mod h1;
 mod message;
 mod pool;
 mod proxy;
@@ -15,20 +16,18 @@ use std::net::IpAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::task::Poll;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
 use http::{Method, StatusCode};
 use url::Url;
 
-use self::body::SaveTo;
+use self::body::{SaveTo, Start};
 pub use self::builder::HttpFetcherBuilder;
-use self::conn::Conn;
+use self::conn::{Answered, Conn};
 use self::connect::{Connector, Idle, Made, endpoint};
 pub use self::decode::ContentDecoder;
-use self::message::Defaults;
+use self::message::{Defaults, Message};
 use self::pool::{Key, Pool};
 use self::proxy::Proxy;
 use crate::guard::is_public;
@@ -170,8 +169,7 @@ impl Inner {
         }
         let proxy = self.proxy_for(request)?;
         let sources = self.sources();
-        let message = message::build(request, &url, proxy.as_deref().filter(|_| !https), &self.defaults)?;
-        let mut message = Some(Box::new(message));
+        let message = Message::new(request, &url, proxy.as_deref().filter(|_| !https), &self.defaults)?;
         let (host, port) = endpoint(&url)?;
         let key = Arc::new(Key {
             https,
@@ -182,8 +180,8 @@ impl Inner {
             guarded: guarded && proxy.is_none(),
         });
 
-        let mut parked = std::future::poll_fn(|task| Poll::Ready(self.pool.poll_take(&key, cx.now(), task))).await;
-        let (mut conn, parts) = loop {
+        let mut parked = self.pool.take_quiet(&key, cx.now());
+        let (mut conn, answered) = loop {
             let (mut conn, reused) = match parked.take() {
                 Some(conn) => (conn, true),
                 None => {
@@ -198,10 +196,8 @@ impl Inner {
             };
             cx.connected(conn.peer().addr, reused);
             cx.phase(Phase::FirstByte);
-            // The fetch keeps its own copy only while it may have to send it again.
-            let sent = if reused { message.clone() } else { message.take() };
-            match conn.send(sent.expect("only a reused connection is followed by another try"), limits, cx).await {
-                Ok(parts) => break (conn, parts),
+            match conn.send(&message, limits, cx).await {
+                Ok(answered) => break (conn, answered),
                 Err(failed) => {
                     let died = matches!(failed.error.kind(), ErrorKind::HttpEmptyReply | ErrorKind::ConnectReset);
                     let safe = !failed.sent || is_idempotent(request.method());
@@ -212,33 +208,29 @@ impl Inner {
             }
         };
         cx.phase(Phase::Body);
-        if parts.status == StatusCode::SWITCHING_PROTOCOLS {
-            return Err(Error::new(ErrorKind::HttpProtocol, "read an answer that switches protocols unasked"));
-        }
+        let Answered { head: wire, length, early } = answered;
         if let Some(proxy) = proxy.as_deref().filter(|_| !https)
-            && parts.status == StatusCode::PROXY_AUTHENTICATION_REQUIRED
+            && wire.status == StatusCode::PROXY_AUTHENTICATION_REQUIRED
         {
             let attempted = format!("use the proxy {}, which asks for other credentials (407)", proxy.shown());
             return Err(Error::new(ErrorKind::ProxyAuth, attempted));
         }
-        let mut head = Head::new(without_userinfo(url), parts.status);
-        head.version = parts.version;
-        head.headers = parts.headers;
+        let mut head = Head::new(without_userinfo(url), wire.status);
+        head.version = wire.version;
+        head.headers = wire.headers;
 
         let redirected = cx.follows_redirects() && limits.redirects > 0 && head.location().is_some();
-        let accepted = match conn.announced() {
-            // Without a crawl a redirect is read only for the sake of its connection.
-            length if redirected && length.is_none_or(|length| length > DRAIN) => Accept::Head,
-            _ => cx.accept(&head),
-        };
+        let is_short = length.is_some_and(|length| length <= DRAIN);
+        // Without a crawl a redirect is read only for the sake of its connection.
+        let accepted = if redirected && !is_short { Accept::Head } else { cx.accept(&head) };
         let save_to = request.overrides().and_then(|o| o.save_to.as_deref()).filter(|_| head.status.is_success());
-        let short = conn.announced().is_some_and(|length| length <= DRAIN);
+        let start = Start { length, early };
         let (body, bytes_wire) = match save_to {
             // An error page that nobody wants is read all the same: a connection costs more than its bytes.
-            _ if accepted == Accept::Refuse && short => (Bytes::new(), self.drain(&mut conn, limits, cx).await),
+            _ if accepted == Accept::Refuse && is_short => (Bytes::new(), drain(&mut conn, start, limits, cx).await),
             _ if accepted != Accept::Body => (Bytes::new(), 0),
-            Some(target) => Box::pin(self.save(&mut conn, target, limits, cx)).await?,
-            None => body::read(&mut conn, None, limits, cx).await?,
+            Some(target) => Box::pin(self.save(&mut conn, start, target, limits, cx)).await?,
+            None => body::read(&mut conn, start, None, limits, cx).await?,
         };
         let mut response = Response::new(head, body);
         response.bytes_wire = bytes_wire;
@@ -252,31 +244,29 @@ impl Inner {
         {
             response.decoder = Some(Arc::clone(&self.decoder));
         }
-        // Chunked won, but somebody on the way may have gone by the length (RFC 9112, 6.3).
-        let headers = &response.head.headers;
-        if !(headers.contains_key(CONTENT_LENGTH) && headers.contains_key(TRANSFER_ENCODING)) {
-            self.give_back(key, conn, cx);
-        }
+        self.give_back(key, conn, cx);
         Ok(response)
     }
 
-    /// Reads a short body for the sake of the connection; where that fails, the connection is not reused.
-    async fn drain(&self, conn: &mut Conn, limits: &Limits, cx: &FetchCx) -> u64 {
-        body::read(conn, None, limits, cx).await.map_or(0, |(_, bytes)| bytes)
-    }
-
     /// The body into a file: that of a 2xx answer only, so that no redirect or error page takes its place.
-    async fn save(&self, conn: &mut Conn, target: &Path, limits: &Limits, cx: &FetchCx) -> Result<(Bytes, u64), Error> {
+    async fn save(
+        &self,
+        conn: &mut Conn,
+        start: Start,
+        target: &Path,
+        limits: &Limits,
+        cx: &FetchCx,
+    ) -> Result<(Bytes, u64), Error> {
         let number = self.next_file.fetch_add(1, Ordering::Relaxed) as u64;
         let mut file = SaveTo::create(&self.writers, target, number).await?;
-        let read = body::read(conn, Some(&mut file), limits, cx).await?;
+        let read = body::read(conn, start, Some(&mut file), limits, cx).await?;
         file.finish().await?;
         Ok(read)
     }
 
     /// Parks the connection where the answer ended as its framing says and the connection stays open.
     fn give_back(&self, key: Arc<Key>, mut conn: Conn, cx: &FetchCx) {
-        if conn.finish() && conn.park() {
+        if conn.finish() {
             let source = conn.socket().source();
             let key = if key.local == source { key } else { Arc::new(Key { local: source, ..(*key).clone() }) };
             let to = conn.socket().to();
@@ -308,6 +298,11 @@ impl Inner {
             None => Ok(rotate(&self.proxies, &self.next_proxy).map(Cow::Borrowed)),
         }
     }
+}
+
+/// Reads a short body for the sake of the connection; where that fails, the connection is not reused.
+async fn drain(conn: &mut Conn, start: Start, limits: &Limits, cx: &FetchCx) -> u64 {
+    body::read(conn, start, None, limits, cx).await.map_or(0, |(_, bytes)| bytes)
 }
 
 fn rotate<'a, T>(all: &'a [T], next: &AtomicUsize) -> Option<&'a T> {

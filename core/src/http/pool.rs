@@ -3,7 +3,6 @@
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::task::Context;
 use std::time::{Duration, Instant};
 
 use super::conn::Conn;
@@ -133,9 +132,9 @@ impl Evict for Pool {
 
 impl Pool {
     /// A parked connection that is still good; dead ones are dropped on the way.
-    pub(super) fn poll_take(&self, key: &Key, now: Instant, task: &mut Context<'_>) -> Option<Conn> {
+    pub(super) fn take_quiet(&self, key: &Key, now: Instant) -> Option<Conn> {
         while let Some(mut conn) = self.take(key, now) {
-            if conn.poll_reusable(task) {
+            if conn.is_quiet() {
                 conn.socket().set_idle(false);
                 return Some(conn);
             }
