@@ -18,7 +18,7 @@ url=http://$(sed -n 's/listening on //p' "$served")${TARGET:-/}
 instructions() {
     # One that ended early counts for nothing.
     valgrind --tool=callgrind --callgrind-out-file="${OUT:-/dev/null}" --log-file="$said" \
-        "$release/fetch-cost" "$url" --runtime "${RUNTIME:-tokio}" --requests "$1" >/dev/null || return
+        "$release/fetch-cost" "$url" --runtime "${RUNTIME:-tokio}" --requests "$1" --unmeasured >/dev/null || return
     sed -n 's/.*Collected : //p' "$said"
 }
 
