@@ -29,6 +29,9 @@ struct Args {
     /// Requests that are under way at a time.
     #[arg(long, default_value_t = 256)]
     concurrent: u32,
+    /// Give the URL as text, so that parsing it for each request counts as well.
+    #[arg(long)]
+    text: bool,
     /// Measure nothing: for callgrind, under which the clock of the process cannot be read.
     #[arg(long)]
     unmeasured: bool,
@@ -65,10 +68,11 @@ fn main() -> Result<(), Failure> {
 /// Each of the tasks has a request under way until all were sent.
 async fn fetch_all(runtime: &Runtime, args: &Args) -> Result<(), Failure> {
     let fetcher = HttpFetcher::builder(runtime).user_agent("fetch-cost").build()?;
+    let url: url::Url = args.url.parse()?;
     let left = Arc::new(AtomicU32::new(args.requests));
     let tasks = (0..args.concurrent).map(|_| {
         let (own, fetcher, left) = (runtime.clone(), fetcher.clone(), Arc::clone(&left));
-        let request = Request::get(args.url.as_str());
+        let request = if args.text { Request::get(args.url.as_str()) } else { Request::from(url.clone()) };
         let (done, result) = futures::channel::oneshot::channel::<Result<(), tidegate::Error>>();
         let task = async move {
             while left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok() {

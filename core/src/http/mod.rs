@@ -14,6 +14,7 @@ pub(crate) mod scratch;
 use std::borrow::Cow;
 use std::net::IpAddr;
 use std::path::Path;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -28,7 +29,7 @@ use self::conn::{Answered, Conn};
 use self::connect::{Connector, Idle, Made, endpoint};
 pub use self::decode::ContentDecoder;
 use self::message::{Defaults, Message};
-use self::pool::{Key, Pool};
+use self::pool::{Key, KeyRef, Pool};
 use self::proxy::Proxy;
 use crate::guard::is_public;
 use crate::rt::{Runtime, ThreadPool};
@@ -103,8 +104,7 @@ impl std::fmt::Debug for HttpFetcher {
 impl Fetcher for HttpFetcher {
     async fn fetch(&self, request: &Request, cx: &FetchCx) -> Result<Response, Error> {
         let result = if cx.follows_redirects() {
-            // Boxed: it is large, and no crawl needs it.
-            Box::pin(self.0.follow(request, cx)).await
+            self.0.follow(request, cx).await
         } else {
             self.0.hop(request, cx.is_guarded(), cx.limits(), cx).await
         };
@@ -135,7 +135,8 @@ impl Inner {
             None => Cow::Borrowed(cx.limits()),
         };
         let total = limits.deadlines.total;
-        cx.timeout(total, ErrorKind::TimeoutTotal, "fetch", async {
+        // Pinned here, so that it is not moved into the deadline: it is large.
+        let following = pin!(async {
             let mut request = Cow::Borrowed(request);
             let mut redirects = Vec::new();
             let mut guarded = cx.is_guarded();
@@ -156,8 +157,8 @@ impl Inner {
                 response.redirects = redirects;
                 return Ok(response);
             }
-        })
-        .await?
+        });
+        cx.timeout(total, ErrorKind::TimeoutTotal, "fetch", following).await?
     }
 
     /// One request and its answer.
@@ -170,34 +171,38 @@ impl Inner {
         let proxy = self.proxy_for(request)?;
         let sources = self.sources();
         let message = Message::new(request, &url, proxy.as_deref().filter(|_| !https), &self.defaults)?;
-        let (host, port) = endpoint(&url)?;
-        let key = Arc::new(Key {
+        let (_, port) = endpoint(&url)?;
+        let key = KeyRef {
             https,
-            host: host.to_string().into_boxed_str(),
+            host: url.host_str().unwrap_or_default(),
             port,
-            proxy: proxy.as_deref().map(|p| Arc::clone(p.identity())),
+            proxy: proxy.as_deref().map(Proxy::identity),
             local: sources.first().copied(),
             guarded: guarded && proxy.is_none(),
-        });
+        };
 
-        let mut parked = self.pool.take_quiet(&key, cx.now());
-        let (mut conn, answered) = loop {
-            let (mut conn, reused) = match parked.take() {
-                Some(conn) => (conn, true),
+        let mut parked = self.pool.take_quiet(key, cx.now());
+        let (key, mut conn, answered) = loop {
+            let (own, mut conn) = match parked.take() {
+                Some((own, conn)) => (Some(own), conn),
                 None => {
-                    let idle = Idle { pool: &self.pool, key: &key };
+                    let idle = Idle { pool: &self.pool, key };
                     let making = self.connector.connect(&url, proxy.as_deref(), &sources, guarded, idle, limits, cx);
                     // Boxed: it is large, and most fetches of a crawl find a connection.
                     match Box::pin(making).await? {
-                        Made::New(conn) => (conn, false),
-                        Made::Parked(conn) => (conn, true),
+                        Made::New(conn) => (None, conn),
+                        Made::Parked(own, conn) => (Some(own), conn),
                     }
                 }
             };
+            let reused = own.is_some();
             cx.connected(conn.peer().addr, reused);
             cx.phase(Phase::FirstByte);
             match conn.send(&message, limits, cx).await {
-                Ok(answered) => break (conn, answered),
+                Ok(answered) => {
+                    let local = conn.socket().source();
+                    break (own.unwrap_or_else(|| Arc::new(KeyRef { local, ..key }.into())), conn, answered);
+                }
                 Err(failed) => {
                     let died = matches!(failed.error.kind(), ErrorKind::HttpEmptyReply | ErrorKind::ConnectReset);
                     let safe = !failed.sent || is_idempotent(request.method());
@@ -267,8 +272,6 @@ impl Inner {
     /// Parks the connection where the answer ended as its framing says and the connection stays open.
     fn give_back(&self, key: Arc<Key>, mut conn: Conn, cx: &FetchCx) {
         if conn.finish() {
-            let source = conn.socket().source();
-            let key = if key.local == source { key } else { Arc::new(Key { local: source, ..(*key).clone() }) };
             let to = conn.socket().to();
             conn.socket().set_idle(true);
             self.pool.put(key, conn, cx.now());
@@ -319,6 +322,9 @@ fn is_idempotent(method: &Method) -> bool {
 }
 
 fn without_userinfo(mut url: Url) -> Url {
+    if url.username().is_empty() && url.password().is_none() {
+        return url;
+    }
     // Both fail only for URLs without a host, which are refused before.
     let _ = url.set_username("");
     let _ = url.set_password(None);
