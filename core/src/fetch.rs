@@ -402,6 +402,7 @@ impl FetchCx {
 
     /// Polls one that [`deadline`](Self::deadline) gave, for a fetch that waits for nothing else: without a crawl the total deadline
     /// then needs no timer of its own.
+    #[cfg(feature = "http")]
     pub(crate) fn poll_deadline(&self, timer: &mut PhaseTimer, task: &mut Context<'_>) -> Poll<()> {
         let poll = Pin::new(&mut *timer).poll(task);
         if poll.is_pending() && self.wheel.is_none() {
