@@ -4,6 +4,7 @@
 mod cores;
 mod load;
 mod process;
+mod refusals;
 mod request;
 mod stream;
 mod ticker;

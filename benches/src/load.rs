@@ -4,17 +4,19 @@ use std::convert::Infallible;
 use std::fmt;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::ops::Range;
 use std::pin::pin;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::runtime::Runtime;
 use tokio::sync::{Notify, Semaphore, oneshot};
 
+use crate::refusals::Refusals;
 use crate::request::{Scan, scan};
 use crate::stream::{Identity, Stream};
 
@@ -49,6 +51,13 @@ pub struct LoadOptions {
     /// Part of itself by which an answer is held back longer for each further `slots` requests that are open. 0, the
     /// default: none.
     pub slowdown: f64,
+    /// Requests a second that are answered, by a bucket that holds a second's worth; further ones get a 429. 0, the default:
+    /// all.
+    pub per_second: u32,
+    /// From when until when it answers 503 to all, from its first request on; never by default.
+    pub down: Range<Duration>,
+    /// Seconds in the `Retry-After` of what it refuses; none by default.
+    pub retry_after: Option<u32>,
     /// Requests to `/gate` that are answered together, as soon as so many have come; 0, the default, waits for
     /// [`LoadServer::release`].
     pub gate: usize,
@@ -69,6 +78,9 @@ impl Default for LoadOptions {
             delay: Duration::ZERO,
             slots: 0,
             slowdown: 0.0,
+            per_second: 0,
+            down: Duration::ZERO..Duration::ZERO,
+            retry_after: None,
             gate: 0,
             threads: 1,
             max_connections: 50_000,
@@ -148,6 +160,9 @@ struct Shared {
     usual_head: usize,
     delay: Duration,
     slots: Option<Slots>,
+    refusals: Mutex<Refusals>,
+    /// When the first request came.
+    first: OnceLock<Instant>,
     piece: Bytes,
     tls: Option<Identity>,
     gate: Gate,
@@ -179,8 +194,21 @@ impl LoadServer {
     /// # Errors
     /// Where the port is taken, or there are no descriptors or threads left.
     pub fn start(options: LoadOptions) -> io::Result<Self> {
-        let LoadOptions { port, body_bytes, body, delay, slots, slowdown, gate, threads, max_connections, tls } =
-            options;
+        let LoadOptions {
+            port,
+            body_bytes,
+            body,
+            delay,
+            slots,
+            slowdown,
+            per_second,
+            down,
+            retry_after,
+            gate,
+            threads,
+            max_connections,
+            tls,
+        } = options;
         let body = body.unwrap_or_else(|| filler(body_bytes));
         let mut usual = head(body.len() as u64);
         let usual_head = usual.len();
@@ -190,6 +218,8 @@ impl LoadServer {
             usual_head,
             delay,
             slots: (slots > 0).then(|| Slots::new(slots, slowdown)),
+            refusals: Mutex::new(Refusals::new(per_second, down, retry_after)),
+            first: OnceLock::new(),
             piece: filler(PIECE),
             tls: tls.then(Identity::make).transpose()?,
             gate: Gate { size: gate, ..Gate::default() },
@@ -273,6 +303,17 @@ impl fmt::Debug for LoadServer {
 }
 
 impl Shared {
+    /// What a request that comes now is refused with.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the server keeps its own time, and not that of the client's runtime"
+    )]
+    fn refuse(&self) -> Option<String> {
+        let now = Instant::now();
+        let passed = now.saturating_duration_since(*self.first.get_or_init(|| now));
+        self.refusals.lock().unwrap_or_else(PoisonError::into_inner).refuse(passed)
+    }
+
     fn stats(&self) -> LoadStats {
         LoadStats {
             requests: self.requests.load(Ordering::Relaxed),
@@ -437,6 +478,10 @@ async fn connection(mut stream: impl Stream, shared: &Shared) -> io::Result<()> 
         bytes.drain(..length);
         if wanted != Wanted::Stats {
             shared.requests.fetch_add(1, Ordering::Relaxed);
+            if let Some(refusal) = shared.refuse() {
+                stream.write(refusal.as_bytes(), 0, &[]).await?;
+                continue;
+            }
         }
         match wanted {
             Wanted::Stats => {

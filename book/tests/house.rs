@@ -108,6 +108,30 @@ fn every_page_of_the_book_is_in_its_summary_and_is_compiled() {
     }
 }
 
+/// The methods that a crawl, its fetcher and a running crawl are steered by: each has an example of its own.
+#[test]
+fn every_method_of_the_builders_and_of_the_handle_has_an_example() {
+    for source in [
+        include_str!("../../core/src/drive/builder.rs"),
+        include_str!("../../core/src/drive/builder/start.rs"),
+        include_str!("../../core/src/drive/handle.rs"),
+        include_str!("../../core/src/http/builder.rs"),
+    ] {
+        let mut has_example = false;
+        for line in source.lines().map(str::trim) {
+            match line {
+                _ if line.starts_with("///") => has_example |= line == "/// ```" || line == "/// ```no_run",
+                _ if line.starts_with("#[") => {}
+                _ => {
+                    let method = line.strip_prefix("pub fn ").or_else(|| line.strip_prefix("pub async fn "));
+                    assert!(method.is_none() || has_example, "{line} has no example");
+                    has_example = false;
+                }
+            }
+        }
+    }
+}
+
 /// Pages include code by the names of anchors: each is there, begun and ended once.
 #[test]
 fn included_anchors_are_there() {

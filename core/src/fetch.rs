@@ -8,6 +8,7 @@ use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant, SystemTime};
 
 use async_trait::async_trait;
+use futures::channel::oneshot;
 use url::Url;
 
 use crate::observer::{FetchWatch, What};
@@ -136,14 +137,20 @@ impl Timings {
 }
 
 /// What the crawl wants of a fetch; one allocation for each.
-pub(crate) struct Wishes<A: ?Sized> {
+#[cfg_attr(not(feature = "http"), allow(dead_code, reason = "only a fetcher that books its sockets stands in line"))]
+pub(crate) trait Wishes: Send + Sync {
     /// Where it has observers: what they are told.
-    pub(crate) watch: Option<Arc<FetchWatch>>,
-    /// Whether the body is wanted.
-    pub(crate) accept: A,
-}
+    fn watch(&self) -> Option<&FetchWatch>;
 
-type AnyWishes = Arc<Wishes<dyn Fn(&Head) -> Accept + Send + Sync>>;
+    /// Whether the body is wanted.
+    fn accept(&self, head: &Head) -> Accept;
+
+    /// The fetch must wait for a port or a descriptor, without its permit.
+    fn waits(&self);
+
+    /// It has what it waited for; the answer, or the end of the crawl, says that it has its permit again.
+    fn turn(&self) -> oneshot::Receiver<()>;
+}
 
 /// All that a fetch may ask of the crawl: clock, deadlines, limits, byte booking, phases.
 ///
@@ -153,7 +160,7 @@ pub struct FetchCx {
     wheel: Option<Wheel>,
     slice: Option<Arc<SliceClock>>,
     limits: Arc<Limits>,
-    wishes: Option<AnyWishes>,
+    wishes: Option<Arc<dyn Wishes>>,
     guards: bool,
     guarded: bool,
     job: u64,
@@ -258,13 +265,13 @@ impl FetchCx {
     }
 
     #[must_use]
-    pub(crate) fn wishing(mut self, wishes: AnyWishes) -> Self {
+    pub(crate) fn wishing(mut self, wishes: Arc<dyn Wishes>) -> Self {
         self.wishes = Some(wishes);
         self
     }
 
     fn tell(&self, now: impl FnOnce() -> Instant, what: What<'_>) {
-        if let Some(watch) = self.wishes.as_ref().and_then(|wishes| wishes.watch.as_ref()) {
+        if let Some(watch) = self.wishes.as_ref().and_then(|wishes| wishes.watch()) {
             watch.tell(now(), self.job, self.attempt, what);
         }
     }
@@ -316,7 +323,7 @@ impl FetchCx {
     /// Asks the parser whether it wants the body.
     pub fn accept(&self, head: &Head) -> Accept {
         self.tell(|| self.now(), What::Headers { status: head.status, version: head.version });
-        self.wishes.as_ref().map_or(Accept::Body, |wishes| (wishes.accept)(head))
+        self.wishes.as_ref().map_or(Accept::Body, |wishes| wishes.accept(head))
     }
 
     /// Says that `phase` begins, and so that the one before it ended.
@@ -336,6 +343,31 @@ impl FetchCx {
         if let Some(current) = self.state().phase.as_mut() {
             current.waits_for = Some(kind);
         }
+    }
+
+    /// Gives the permit back while the fetch waits for a port or a descriptor.
+    #[cfg_attr(
+        not(feature = "http"),
+        allow(dead_code, reason = "only a fetcher that books its sockets stands in line")
+    )]
+    pub(crate) fn stands_in_line(&self) {
+        if let Some(wishes) = &self.wishes {
+            wishes.waits();
+        }
+    }
+
+    /// Waits until a fetch that stood in line, and has what it waited for, has its permit again.
+    ///
+    /// # Cancel safety
+    /// It is dropped only with the fetch.
+    #[cfg_attr(
+        not(feature = "http"),
+        allow(dead_code, reason = "only a fetcher that books its sockets stands in line")
+    )]
+    pub(crate) async fn readmitted(&self) {
+        let Some(admission) = self.wishes.as_ref().map(|wishes| wishes.turn()) else { return };
+        // Nobody answers where the crawl has ended, and the fetch is dropped then.
+        let _ = admission.await;
     }
 
     /// The attempt was cut off by its total deadline. Where it waited for room, that is what it failed for.

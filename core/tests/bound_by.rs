@@ -207,6 +207,17 @@ fn descriptors() {
     });
 }
 
+/// As many fetches as there may be sockets, where more were asked for: it is not the limit of the crawl that holds it.
+#[test]
+fn descriptors_also_as_the_limit_of_fetches() {
+    Sim::check(0..2, |sim| async move {
+        let slow = Host::http(|_| Reply::ok("page").after(SECOND));
+        sim.net().hosts_by(move |_| Some(slow.clone()));
+        sim.net().limit_descriptors(Some(40));
+        is_bound(&sim, crawl(&sim).requests(urls(100)).max_in_flight(number(5_000)), Bound::Descriptors).await;
+    });
+}
+
 /// The other crawl has all sockets, and nothing happens for longer than the window: the verdict is right all the same.
 #[test]
 fn descriptors_while_nothing_happens() {

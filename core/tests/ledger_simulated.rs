@@ -1,12 +1,17 @@
 //! Simulated fetches that need more sockets and ports than the ledger has.
 #![cfg(feature = "http")]
 
+use std::num::NonZeroU32;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures::future::join_all;
 use tidegate::http::HttpFetcher;
+use tidegate::rt::{Addrs, BoxFuture, Name, Resolve, ResolveError};
 use tidegate::sim::{Host, PeerRequest, Reply, Sim};
-use tidegate::{Crawl, FetchCx, Fetcher, Ledger, LedgerLimits, Profile, Request, Scope};
+use tidegate::sink::collect;
+use tidegate::{Crawl, ErrorKind, FetchCx, Fetcher, Ledger, LedgerLimits, Profile, Request, Scope, Settled, Shutdown};
 
 const HOSTS: usize = 4;
 
@@ -172,6 +177,112 @@ fn who_finds_no_socket_before_its_deadline_goes_back_and_has_not_been_tried() {
             let counters = &report.totals.counters;
             assert_eq!((counters.ok, counters.error), (1, 0), "{report} {:?}", report.totals.errors);
             assert!(report.totals.elapsed > SECOND * 60, "{report}");
+        });
+    }
+}
+
+/// Has no descriptor for the first lookups.
+struct NoRoomAtFirst {
+    left: AtomicU32,
+    asks: Arc<dyn Resolve>,
+}
+
+impl Resolve for NoRoomAtFirst {
+    fn resolve(&self, name: &Name) -> BoxFuture<'static, Result<Addrs, ResolveError>> {
+        let has_none = self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok();
+        if has_none {
+            let no_descriptor = std::io::Error::from_raw_os_error(24);
+            let error = ResolveError::from_io(name, &no_descriptor);
+            return Box::pin(async move { Err(error) });
+        }
+        self.asks.resolve(name)
+    }
+}
+
+// H1
+#[cfg(unix)]
+#[test]
+fn a_lookup_without_a_descriptor_is_no_attempt_and_nobody_elses_fault() {
+    Sim::check(0..3, |sim| async move {
+        serve(&sim);
+        let without = |lookups: u32| {
+            let asks = Arc::clone(sim.runtime().resolver());
+            sim.runtime().with_resolve(NoRoomAtFirst { left: lookups.into(), asks })
+        };
+        let runtime = without(1);
+        let fetcher = HttpFetcher::builder(&runtime).build().expect("valid");
+        let error = fetcher.fetch(&Request::get("http://h0.test/"), &FetchCx::detached(&runtime)).await;
+        assert_eq!(error.expect_err("nobody was asked").kind(), ErrorKind::LocalDescriptors);
+        let report = Crawl::builder::<()>(without(10))
+            .profile(Profile::list())
+            .scope(Scope::any())
+            .retries(0)
+            .seeds((0..40).map(|n| Request::get(format!("http://h{}.test/{n}", n % HOSTS))))
+            .run()
+            .await
+            .expect("it ends well");
+        let counters = &report.totals.counters;
+        assert_eq!((counters.ok, counters.error, counters.retries), (40, 0, 0), "{report} {:?}", report.totals.errors);
+    });
+}
+
+/// Two hosts, one of which has all its ports in use by somebody else, or as many as it gets.
+async fn beside_a_host_without_ports(sim: &Sim, has_other: bool, most: u32, ports: u32) -> (Duration, u64) {
+    let reply = |asked: &PeerRequest| {
+        let time = if asked.host().starts_with("spent") { SECOND * 60 } else { Duration::from_millis(20) };
+        Reply::ok("page").after(time)
+    };
+    ["spent.test", "fresh.test"].into_iter().for_each(|name| sim.net().host(Sim::address_of(name), Host::http(reply)));
+    let fetcher = HttpFetcher::builder(&sim.runtime()).ledger(ledger(1_000, ports)).build().expect("valid");
+    let mut urls: Vec<_> = (0..1_000).map(|n| format!("http://fresh.test/{n}")).collect();
+    if has_other {
+        // Those come first.
+        urls.splice(0..0, (0..5_000).map(|n| format!("http://spent.test/{n}")));
+    }
+    let done = collect::<Settled>();
+    let crawl = Crawl::builder::<()>(sim.runtime())
+        .profile(Profile::list())
+        .scope(Scope::any())
+        .fetcher(fetcher)
+        .max_in_flight(NonZeroU32::new(most).expect("not zero"))
+        .max_in_flight_per_host(None)
+        .outcomes(done.clone())
+        .seeds(urls)
+        .start()
+        .expect("valid");
+    let fresh = || done.take().iter().filter(|settled| settled.item.url().contains("fresh")).count() as u64;
+    let mut count = 0;
+    while count < 1_000 {
+        sim.sleep(Duration::from_millis(20)).await;
+        count += fresh();
+        assert!(sim.elapsed() < SECOND * 3_600, "{count} of 1,000");
+    }
+    let took = sim.elapsed();
+    let snapshot = crawl.handle().snapshot();
+    assert!(snapshot.counters.in_flight_peak <= most);
+    crawl.handle().shutdown(Shutdown::Now);
+    crawl.await.expect("it ends well");
+    (took, snapshot.counters.error)
+}
+
+// H2, H8
+#[test]
+fn a_host_without_ports_takes_nothing_from_the_others() {
+    // Of 20 fetches that may be in flight each host has ports for eight.
+    let alone = Arc::new(Mutex::new(Duration::ZERO));
+    for has_other in [false, true] {
+        Sim::check(0..1, |sim| {
+            let alone = Arc::clone(&alone);
+            async move {
+                let (took, errors) = beside_a_host_without_ports(&sim, has_other, 20, 8).await;
+                assert_eq!(errors, 0);
+                let mut alone = alone.lock().expect("no panic");
+                if has_other {
+                    assert!(took <= *alone + Duration::from_millis(100), "{took:?}, and {alone:?} without the other");
+                } else {
+                    *alone = took;
+                }
+            }
         });
     }
 }

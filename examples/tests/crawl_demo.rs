@@ -103,7 +103,8 @@ fn a_server_that_dies_ends_the_crawl_with_errors(runtime: &Runtime) {
     let list = settled(&report, &kept);
     assert!(report.totals.counters.ok > 0 && report.totals.counters.error > 0, "{report}");
     let errors: BTreeSet<_> = list.iter().filter(|s| s.outcome.name() == "error").map(code).collect();
-    let known = ["body.incomplete", "connect.refused", "connect.reset", "http.empty_reply", "http.status"];
+    let known =
+        ["body.incomplete", "connect.refused", "connect.reset", "host.unavailable", "http.empty_reply", "http.status"];
     assert!(errors.contains("connect.refused"), "{errors:?}");
     assert!(
         errors

@@ -4,6 +4,7 @@ use std::future::Future;
 use std::io;
 use std::net::{SocketAddr, TcpStream, UdpSocket};
 use std::pin::{Pin, pin};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -13,35 +14,39 @@ use async_io::{Async, Timer};
 use async_trait::async_trait;
 use futures::future::{Either, select};
 use futures::io::{AsyncRead, AsyncWrite};
+use hickory_resolver::Resolver;
 use hickory_resolver::config::{LookupIpStrategy, ResolverOpts};
 use hickory_resolver::net::NetError;
 use hickory_resolver::net::runtime::{DnsTcpStream, DnsUdpSocket, RuntimeProvider, Spawn, Time};
 use hickory_resolver::proto::rr::Name as DnsName;
-use hickory_resolver::{ConnectionProvider, Resolver};
 use tidegate::rt::{Addrs, BoxFuture, Name, Resolve, ResolveError, TcpOptions};
 
 pub(crate) struct Dns {
-    provider: Provider,
+    provider: Noting<Provider>,
     resolver: Slot<Provider>,
 }
 
 impl Dns {
     pub(crate) fn new(executor: Weak<Executor<'static>>) -> Self {
-        Self { provider: Provider(executor), resolver: Arc::default() }
+        Self { provider: Noting::new(Provider(executor)), resolver: Arc::default() }
     }
 }
 
 impl Resolve for Dns {
     fn resolve(&self, name: &Name) -> BoxFuture<'static, Result<Addrs, ResolveError>> {
         let (provider, resolver, name) = (self.provider.clone(), Arc::clone(&self.resolver), name.clone());
-        Box::pin(async move { lookup(made(&resolver, provider, &name)?, name).await })
+        Box::pin(async move { lookup(made(&resolver, provider.clone(), &name)?, provider, name).await })
     }
 }
 
 /// The resolver, made with the first lookup because that reads files.
-type Slot<P> = Arc<Mutex<Option<Resolver<P>>>>;
+type Slot<P> = Arc<Mutex<Option<Resolver<Noting<P>>>>>;
 
-fn made<P: ConnectionProvider>(slot: &Slot<P>, provider: P, name: &Name) -> Result<Resolver<P>, ResolveError> {
+fn made<P: RuntimeProvider>(
+    slot: &Slot<P>,
+    provider: Noting<P>,
+    name: &Name,
+) -> Result<Resolver<Noting<P>>, ResolveError> {
     let mut slot = slot.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(resolver) = &*slot {
         return Ok(resolver.clone());
@@ -51,17 +56,25 @@ fn made<P: ConnectionProvider>(slot: &Slot<P>, provider: P, name: &Name) -> Resu
         builder.build()
     });
     // Not kept where it failed: /etc/resolv.conf may be there next time.
-    let made = made.map_err(|error| ResolveError::Failed {
-        name: name.clone(),
-        message: format!("the system's DNS configuration: {error}").into(),
+    let made = made.map_err(|error| match error {
+        NetError::Io(error) => ResolveError::from_io(name, &error),
+        error => failed(name, format!("the system's DNS configuration: {error}")),
     })?;
     Ok(slot.insert(made).clone())
 }
 
-async fn lookup<P: ConnectionProvider>(resolver: Resolver<P>, name: Name) -> Result<Addrs, ResolveError> {
-    let failed = |message: String| ResolveError::Failed { name: name.clone(), message: message.into() };
+fn failed(name: &Name, message: String) -> ResolveError {
+    ResolveError::Failed { name: name.clone(), message: message.into() }
+}
+
+async fn lookup<P: RuntimeProvider>(
+    resolver: Resolver<Noting<P>>,
+    provider: Noting<P>,
+    name: Name,
+) -> Result<Addrs, ResolveError> {
+    let refused = provider.refused.load(Ordering::Relaxed);
     // The dot makes it absolute: the search list is not for URLs.
-    let absolute = DnsName::from_ascii(format!("{name}.")).map_err(|error| failed(error.to_string()))?;
+    let absolute = DnsName::from_ascii(format!("{name}.")).map_err(|error| failed(&name, error.to_string()))?;
     match resolver.lookup_ip(absolute).await {
         Ok(found) => {
             let ttl = found.as_lookup().answers().iter().map(|record| record.ttl).min();
@@ -73,8 +86,64 @@ async fn lookup<P: ConnectionProvider>(resolver: Resolver<P>, name: Name) -> Res
         }
         Err(error) if error.is_no_records_found() => Err(ResolveError::NotFound(name)),
         Err(NetError::Timeout) => Err(ResolveError::TimedOut(name)),
-        Err(NetError::Io(error)) if error.kind() == io::ErrorKind::TimedOut => Err(ResolveError::TimedOut(name)),
-        Err(error) => Err(failed(error.to_string())),
+        Err(NetError::Io(error)) => Err(ResolveError::from_io(&name, &error)),
+        Err(error) => Err(match provider.refused_since(refused).filter(|_| matches!(error, NetError::NoConnections)) {
+            Some(refused) => ResolveError::from_io(&name, &refused),
+            None => failed(&name, error.to_string()),
+        }),
+    }
+}
+
+/// Keeps what the system said when no socket could be opened: hickory forgets it where all of its connections fail.
+#[derive(Clone)]
+struct Noting<P> {
+    provider: P,
+    /// How often that was, and the system's number for the last of them.
+    refused: Arc<AtomicU64>,
+}
+
+impl<P> Noting<P> {
+    fn new(provider: P) -> Self {
+        Self { provider, refused: Arc::default() }
+    }
+
+    /// What was said since it was `before`.
+    fn refused_since(&self, before: u64) -> Option<io::Error> {
+        let now = self.refused.load(Ordering::Relaxed);
+        (now != before).then(|| io::Error::from_raw_os_error((now & u64::from(u32::MAX)) as i32))
+    }
+
+    fn note<T: 'static>(&self, opening: Opening<T>) -> Opening<T> {
+        let refused = Arc::clone(&self.refused);
+        Box::pin(async move {
+            let opened = opening.await;
+            if let Some(number) = opened.as_ref().err().and_then(io::Error::raw_os_error) {
+                let count = (refused.load(Ordering::Relaxed) >> 32) + 1;
+                refused.store(count << 32 | u64::from(number.unsigned_abs()), Ordering::Relaxed);
+            }
+            opened
+        })
+    }
+}
+
+type Opening<T> = BoxFuture<'static, io::Result<T>>;
+
+impl<P: RuntimeProvider> RuntimeProvider for Noting<P> {
+    type Handle = P::Handle;
+    type Timer = P::Timer;
+    type Udp = P::Udp;
+    type Tcp = P::Tcp;
+
+    fn create_handle(&self) -> P::Handle {
+        self.provider.create_handle()
+    }
+
+    fn connect_tcp(&self, server: SocketAddr, bind: Option<SocketAddr>, timeout: Option<Duration>) -> Opening<P::Tcp> {
+        self.note(self.provider.connect_tcp(server, bind, timeout))
+    }
+
+    fn bind_udp(&self, local: SocketAddr, server: SocketAddr) -> Opening<P::Udp> {
+        self.note(self.provider.bind_udp(local, server))
     }
 }
 
@@ -208,6 +277,13 @@ mod name_server;
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn provider() -> Provider {
+        let executor = Arc::new(Executor::new());
+        let provider = Provider(Arc::downgrade(&executor));
+        std::thread::spawn(move || async_io::block_on(executor.run(std::future::pending::<()>())));
+        provider
+    }
 
     fn runtime(config: ResolverConfig, timeout: Duration) -> Runtime {
         let executor = Arc::new(Executor::new());

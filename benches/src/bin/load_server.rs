@@ -22,6 +22,18 @@ struct Args {
     /// Part of itself by which an answer is held back longer for each further `slots` open requests.
     #[arg(long, default_value_t = 0.0)]
     slowdown: f64,
+    /// Requests a second that are answered, by a bucket that holds a second's worth; further ones get a 429. 0 for all.
+    #[arg(long, default_value_t = 0)]
+    per_second: u32,
+    /// From when on it answers 503 to all, in seconds from its first request.
+    #[arg(long, default_value_t = 0)]
+    down_from: u64,
+    /// For how many seconds it does.
+    #[arg(long, default_value_t = 0)]
+    down_for: u64,
+    /// Seconds in the Retry-After of what it refuses.
+    #[arg(long)]
+    retry_after: Option<u32>,
     /// Length of the usual body.
     #[arg(long, default_value_t = 1024)]
     bytes: usize,
@@ -40,7 +52,21 @@ struct Args {
 }
 
 fn main() -> io::Result<()> {
-    let Args { port, delay_ms, slots, slowdown, bytes, gate, threads, cores, tls } = Args::parse();
+    let Args {
+        port,
+        delay_ms,
+        slots,
+        slowdown,
+        per_second,
+        down_from,
+        down_for,
+        retry_after,
+        bytes,
+        gate,
+        threads,
+        cores,
+        tls,
+    } = Args::parse();
     if !cores.is_empty() {
         keep_to_cores(cores)?;
     }
@@ -50,6 +76,9 @@ fn main() -> io::Result<()> {
     options.delay = Duration::from_millis(delay_ms);
     options.slots = slots;
     options.slowdown = slowdown;
+    options.per_second = per_second;
+    options.down = Duration::from_secs(down_from)..Duration::from_secs(down_from.saturating_add(down_for));
+    options.retry_after = retry_after;
     options.body_bytes = bytes;
     options.gate = gate;
     options.threads = threads;

@@ -11,8 +11,10 @@ use bytes::Bytes;
 use futures::channel::oneshot;
 use url::Url;
 
-use super::inbox::{FetchEnd, Message};
+use super::inbox::{FetchEnd, Inbox, Message};
 use crate::engine::{HostId, JobId};
+use crate::fetch::Wishes;
+use crate::observer::FetchWatch;
 use crate::panics::panic_message;
 use crate::rt::{Job, Rejected};
 use crate::time::later;
@@ -36,6 +38,35 @@ async fn contained<T>(kind: ErrorKind, work: impl Future<Output = Result<T, Erro
         Err(panic) => Poll::Ready(Err(Error::new(kind, panic_message(panic)))),
     })
     .await
+}
+
+/// What the crawl wants of an attempt.
+#[cfg_attr(not(feature = "http"), allow(dead_code, reason = "only a fetcher that books its sockets stands in line"))]
+pub(super) struct Wanted<A> {
+    pub(super) watch: Option<Arc<FetchWatch>>,
+    pub(super) accept: A,
+    pub(super) inbox: Arc<Inbox>,
+    pub(super) job: JobId,
+}
+
+impl<A: Fn(&Head) -> Accept + Send + Sync> Wishes for Wanted<A> {
+    fn watch(&self) -> Option<&FetchWatch> {
+        self.watch.as_deref()
+    }
+
+    fn accept(&self, head: &Head) -> Accept {
+        (self.accept)(head)
+    }
+
+    fn waits(&self) {
+        self.inbox.push(Message::Waits { job: self.job });
+    }
+
+    fn turn(&self) -> oneshot::Receiver<()> {
+        let (readmit, admission) = oneshot::channel();
+        self.inbox.push(Message::Turn { job: self.job, readmit });
+        admission
+    }
 }
 
 /// One attempt at one hop, within the total deadline.

@@ -32,6 +32,10 @@ impl Handle {
     /// Fetches a page through the crawl's admission, before what waits: logins, tokens, enrichment. The host's gap, rules
     /// and limits hold; the scope does not. Any status is an answer. The URL is counted like any other.
     ///
+    /// A sink may wait for it: neither pages that wait for a parser or a sink nor the byte budget hold it up. Pages that wait
+    /// for their parser like this are bounded by [`Config::backlog`](crate::engine::Config::backlog), like others; their
+    /// outcomes only by how many are asked for.
+    ///
     /// # Errors
     /// Those of the fetch after all its attempts; `cancelled` where the rules of the host disallow it or the crawl ends;
     /// `shutdown` when it has ended.
@@ -60,6 +64,13 @@ impl Handle {
     ///
     /// # Errors
     /// `shutdown` when the crawl has ended.
+    ///
+    /// ```
+    /// # fn example(crawl: &tidegate::Crawl) -> Result<(), tidegate::Error> {
+    /// crawl.handle().submit([tidegate::Request::get("https://example.org/new")])?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn submit(&self, requests: impl IntoIterator<Item = Request>) -> Result<(), Error> {
         if self.inbox.is_closed() {
             return Err(Self::ended("submit requests"));
@@ -69,11 +80,23 @@ impl Handle {
     }
 
     /// Starts no fetch until [`resume`](Self::resume).
+    ///
+    /// ```
+    /// # fn example(crawl: &tidegate::Crawl) {
+    /// crawl.handle().pause();
+    /// # }
+    /// ```
     pub fn pause(&self) {
         self.send(Command::Pause);
     }
 
     /// Ends a pause.
+    ///
+    /// ```
+    /// # fn example(crawl: &tidegate::Crawl) {
+    /// crawl.handle().resume();
+    /// # }
+    /// ```
     pub fn resume(&self) {
         self.send(Command::Resume);
     }
@@ -95,6 +118,14 @@ impl Handle {
     ///
     /// # Errors
     /// `shutdown` when the crawl has ended.
+    ///
+    /// ```
+    /// # async fn example(crawl: &tidegate::Crawl) -> Result<(), tidegate::Error> {
+    /// let cancelled = crawl.handle().cancel(|request| request.url().starts_with("https://a.test/")).await?;
+    /// println!("{cancelled} URLs of a.test");
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn cancel(&self, which: impl Fn(&Request) -> bool + Send + 'static) -> Result<u64, Error> {
         let (reply, cancelled) = oneshot::channel();
         self.send(Command::Cancel { which: Box::new(which), reply });
@@ -105,6 +136,15 @@ impl Handle {
     ///
     /// # Errors
     /// `shutdown` when the crawl has ended.
+    ///
+    /// ```
+    /// # async fn example(crawl: &tidegate::Crawl) -> Result<(), tidegate::Error> {
+    /// for host in crawl.handle().hosts(10).await? {
+    ///     println!("{} {} in flight of {}", host.origin, host.in_flight, host.jobs);
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn hosts(&self, top: usize) -> Result<Vec<HostSnapshot>, Error> {
         let (reply, hosts) = oneshot::channel();
         self.send(Command::Hosts { top, reply });

@@ -18,8 +18,8 @@ use crate::{Booking, Error, HostRules, Page, ParseError, Request, Response, Timi
 
 /// What the driver is told.
 ///
-/// Unbounded as a queue; bounded by what can be under way: each fetch, parse and delivery holds a permit of the engine
-/// and answers once, and a [`Command`] is a call of the embedder's.
+/// Unbounded as a queue; bounded by what can be under way: each fetch, parse and delivery holds a permit of the engine, or
+/// stands in line for one, and answers a few times, and a [`Command`] is a call of the embedder's.
 pub(super) enum Message {
     Prepared {
         host: HostId,
@@ -28,6 +28,23 @@ pub(super) enum Message {
     Resolved {
         host: HostId,
         address: Result<Option<IpAddr>, Error>,
+    },
+    /// The fetch waits for a port or a descriptor.
+    #[cfg_attr(
+        not(feature = "http"),
+        allow(dead_code, reason = "only a fetcher that books its sockets stands in line")
+    )]
+    Waits {
+        job: JobId,
+    },
+    /// It has it, and goes on when it is told to.
+    #[cfg_attr(
+        not(feature = "http"),
+        allow(dead_code, reason = "only a fetcher that books its sockets stands in line")
+    )]
+    Turn {
+        job: JobId,
+        readmit: oneshot::Sender<()>,
     },
     Fetched {
         job: JobId,

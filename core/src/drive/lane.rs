@@ -16,6 +16,7 @@ use crate::StallCause;
 use crate::engine::JobId;
 use crate::panics::panic_message;
 use crate::rt::Runtime;
+use crate::sink::Taken;
 use crate::sync::{Mutex, MutexGuard, keep_waker};
 use crate::time::later;
 use crate::{Batch, Close, Delivery, Error, ErrorKind, Sink, SinkAction, SinkError};
@@ -59,6 +60,7 @@ impl<T: Send + 'static> SinkLane<T> {
         inbox: Arc<Inbox>,
         sink: Box<dyn Sink<T>>,
         of: LaneOf,
+        limit: Duration,
         worker: Worker,
     ) -> Self {
         let shared = Arc::new(Mutex::new(State {
@@ -74,6 +76,7 @@ impl<T: Send + 'static> SinkLane<T> {
             inbox,
             sink,
             of,
+            limit,
             worker,
             batch: Batch::default(),
             accounts: VecDeque::new(),
@@ -136,12 +139,39 @@ async fn unless_abandoned<T, F: Future>(shared: &Mutex<State<T>>, work: F) -> Op
     .await
 }
 
+/// Runs `work` until it has taken nothing for so long.
+async fn unless_stuck<F: Future>(runtime: &Runtime, limit: Duration, taken: &Taken, work: F) -> Option<F::Output> {
+    let mut work = std::pin::pin!(work);
+    let (mut seen, mut until) = (taken.count(), later(runtime.now(), limit));
+    let mut sleep = runtime.sleep_until(until);
+    poll_fn(|cx| {
+        if let Poll::Ready(out) = work.as_mut().poll(cx) {
+            return Poll::Ready(Some(out));
+        }
+        let before = std::mem::replace(&mut seen, taken.count());
+        if before != seen {
+            until = later(runtime.now(), limit);
+        }
+        while sleep.as_mut().poll(cx).is_ready() {
+            if runtime.now() >= until {
+                return Poll::Ready(None);
+            }
+            // It was set before something was taken.
+            sleep.as_mut().reset(until);
+        }
+        Poll::Pending
+    })
+    .await
+}
+
 struct Task<T: Send + 'static> {
     shared: Arc<Mutex<State<T>>>,
     runtime: Runtime,
     inbox: Arc<Inbox>,
     sink: Box<dyn Sink<T>>,
     of: LaneOf,
+    /// How long the sink may take nothing of what it is given.
+    limit: Duration,
     worker: Worker,
     batch: Batch<T>,
     /// Whose deliveries the batch holds, in its order.
@@ -172,12 +202,19 @@ impl<T: Send + 'static> Task<T> {
             }
             let before = self.batch.len();
             let first = self.accounts.front().map(|account| account.job.as_u64());
+            let progress = self.batch.taken();
             let sink = &mut self.sink;
             let batch = &mut self.batch;
             let delivery = AssertUnwindSafe(async { sink.deliver(batch).await }).catch_unwind();
-            let delivery = self.worker.watch(StallCause::Sink, first, delivery).await;
+            let delivery = self.worker.watch(StallCause::Sink, first, delivery);
+            let delivery = unless_stuck(&self.runtime, self.limit, &progress, delivery).await;
             let taken = before.saturating_sub(self.batch.len());
             self.acknowledge(taken);
+            let Some(delivery) = delivery else {
+                let limit = self.limit;
+                self.fail("deliver to the sink", format!("it has taken nothing for {limit:?}").into());
+                break Close::Failed;
+            };
             match delivery {
                 Ok(Ok(())) if taken > 0 => self.backoff = Duration::ZERO,
                 Ok(Ok(())) => self.wait(None).await,

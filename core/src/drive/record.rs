@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use futures::channel::oneshot;
 use http::{Method, StatusCode};
 
 use super::inbox::ParseFailure;
@@ -33,6 +34,8 @@ pub(super) struct Record {
     pub(super) unwanted: bool,
     /// A page of the public network led to the hop that is to be fetched.
     pub(super) guarded: bool,
+    /// Tells the fetch, which has stood in line, that it has its permit again.
+    pub(super) readmit: Option<oneshot::Sender<()>>,
     /// Where the crawl has observers: what the fetch tells them.
     pub(super) watch: Option<Arc<FetchWatch>>,
     /// Boxed: it is large, and most records wait in a queue.
@@ -56,6 +59,7 @@ impl Record {
             closing: None,
             unwanted: false,
             guarded: request.is_guarded(),
+            readmit: None,
             watch: None,
             settled: Box::new(Settled::new(number, request, Outcome::Cancelled)),
         }

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use super::host::{HostState, Place, Waiting};
-use super::{Action, Bound, Due, Engine, HostId, JobId, JobVerdict, Stage, pacing, retry};
+use super::{Action, Bound, BoundSet, Due, Engine, HostId, Job, JobId, JobVerdict, Stage, pacing, retry};
 use crate::RetryTime;
 use crate::time::later;
 
@@ -62,8 +62,15 @@ impl Engine {
 
     /// The next host whose rules or address are to be found, where there is a permit for it.
     pub(super) fn prepare_next(&mut self) -> Option<Action> {
-        while self.preparing < self.config.prepare_permits && self.shut.is_empty() && !self.paused {
-            let id = self.to_prepare.pop_front()?;
+        while self.preparing < self.config.prepare_permits && !self.paused {
+            let awaited =
+                if self.awaited > 0 { self.to_prepare.iter().position(|id| self.is_awaited(*id)) } else { None };
+            let id = match awaited {
+                // The gate may be shut until a sink goes on, which may wait for this.
+                Some(at) => self.to_prepare.remove(at)?,
+                None if self.shut.is_empty() => self.to_prepare.pop_front()?,
+                None => return None,
+            };
             let Some(host) = self.known_host(id) else { continue };
             let (action, state, back) = match host.state {
                 HostState::ToPrepare => (Action::Prepare(id), HostState::Preparing, HostState::New),
@@ -126,8 +133,12 @@ impl Engine {
     pub(super) fn enqueue(&mut self, now: Instant, id: JobId) {
         self.set_stage(id, Stage::Queued);
         let job = &self.jobs[id.index as usize];
-        let (host, waiting) = (job.host, Waiting { priority: job.priority, seq: job.seq, job: id });
-        self.host_mut(host).queue.push(waiting);
+        let Job { host, awaited, priority, seq, .. } = *job;
+        self.host_mut(host).queue.push(Waiting { awaited, priority, seq, job: id });
+        if awaited && self.host_mut(host).place == Place::Ready {
+            self.ready.retain(|ready| *ready != host);
+            self.ready.push_front(host);
+        }
         self.offer(now, host);
     }
 
@@ -146,8 +157,9 @@ impl Engine {
                 self.at(time, Due::Host(id));
             }
             None => {
-                self.host_mut(id).place = Place::Ready;
-                self.ready.push_back(id);
+                let host = self.host_mut(id);
+                host.place = Place::Ready;
+                if host.is_awaited_first() { self.ready.push_front(id) } else { self.ready.push_back(id) }
             }
         }
     }
@@ -165,35 +177,39 @@ impl Engine {
         if let Some(signal) = self.shut.first().filter(|_| in_flight >= self.config.gate_floor) {
             return Err(signal);
         }
-        if let Some(lack) = self.short.first().filter(|_| in_flight > 0) {
+        let mut short = if in_flight + self.counters.in_line > 0 { self.short } else { BoundSet::default() };
+        let lack = short.first();
+        short.set(Bound::Bytes, false);
+        let behind = match lack {
+            Some(lack) if lack != Bound::Bytes => return Err(lack),
+            lack => lack.or_else(|| self.behind()),
+        };
+        if let Some(bound) = behind.filter(|_| !self.is_awaited_first()) {
+            return Err(bound);
+        }
+        if let Some(lack) = short.first() {
             return Err(lack);
         }
-        if self.bytes >= self.config.byte_budget && in_flight > 0 {
-            return Err(Bound::Bytes);
-        }
-        if self.to_parse.len() as u32 + self.counters.parsing >= self.config.backlog {
-            return Err(match () {
-                () if !self.to_deliver.is_empty() => Bound::Sink,
-                // Nothing is parsed then.
-                () if self.frontier_behind => Bound::Frontier,
-                () => Bound::Parser,
-            });
-        }
-        if self.to_deliver.len() as u32 + self.delivering + self.settling >= self.config.backlog {
-            return Err(Bound::Sink);
-        }
-        if self.frontier_behind {
-            return Err(Bound::Frontier);
+        if self.is_awaited_first() && self.to_parse_awaited.len() as u32 >= self.config.backlog {
+            return Err(Bound::Parser);
         }
         if in_flight >= self.limiter.limit() {
-            return Err(self.limiter.held_by().or_else(|| self.line()).unwrap_or(Bound::GlobalLimit));
+            let is_short = self.limiter.limit() == self.config.most_in_flight()
+                && self.config.most_in_flight() < self.config.max_in_flight;
+            let limit = if is_short { Bound::Descriptors } else { Bound::GlobalLimit };
+            return Err(self.limiter.held_by().or_else(|| self.lookups()).unwrap_or(limit));
+        }
+        // Those in line are fetches in memory as well: as many again, at most.
+        if in_flight.saturating_add(self.counters.in_line) >= self.config.most_in_flight().saturating_mul(2) {
+            return Err(Bound::Ports);
         }
         if self.ready.is_empty() {
             let [polite, tripped] = self.timed;
-            if let Some(line) = self.line() {
-                return Err(line);
+            if let Some(lookups) = self.lookups() {
+                return Err(lookups);
             }
             return Err(match () {
+                () if self.hosts_in_line > polite + tripped + self.host_limited => Bound::Ports,
                 () if tripped > polite + self.host_limited => Bound::Breaker,
                 () if self.host_limited > 0 => Bound::HostLimit,
                 () => Bound::Politeness,
@@ -202,24 +218,47 @@ impl Engine {
         if self.rate.as_ref().is_some_and(|rate| rate.wait_until(now).is_some()) {
             return Err(Bound::Rate);
         }
-        while let Some(id) = self.ready.pop_front() {
-            if let Some(job) = self.start_on(now, id) {
+        while behind.is_none() || self.is_awaited_first() {
+            let Some(id) = self.ready.pop_front() else { break };
+            if let Some(job) = self.start_on(now, id, behind.is_some()) {
                 return Ok(job);
             }
         }
-        Err(Bound::Politeness)
+        Err(behind.unwrap_or(Bound::Politeness))
     }
 
-    /// What most of those in flight, or of those who are looked up, stand in line for.
-    fn line(&self) -> Option<Bound> {
-        let (ports, lookups) = self.in_line;
-        if 2 * ports > self.counters.in_flight {
-            return Some(Bound::Ports);
+    /// What is so far behind that another page would only wait for it. A page that somebody waits for does not: it goes
+    /// past them all, or a sink that waits for it would never go on.
+    fn behind(&self) -> Option<Bound> {
+        if self.bytes >= self.config.byte_budget && self.counters.in_flight > 0 {
+            return Some(Bound::Bytes);
         }
-        (2 * lookups > self.counters.in_flight + self.preparing).then_some(Bound::Dns)
+        if self.to_parse.len() as u32 + self.counters.parsing >= self.config.backlog {
+            return Some(match () {
+                () if !self.to_deliver.is_empty() => Bound::Sink,
+                // Nothing is parsed then.
+                () if self.frontier_behind => Bound::Frontier,
+                () => Bound::Parser,
+            });
+        }
+        if self.to_deliver.len() as u32 + self.delivering + self.settling >= self.config.backlog {
+            return Some(Bound::Sink);
+        }
+        self.frontier_behind.then_some(Bound::Frontier)
     }
 
-    pub(super) fn start_on(&mut self, now: Instant, id: HostId) -> Option<Action> {
+    /// Whether somebody waits for what would be started next.
+    fn is_awaited_first(&self) -> bool {
+        self.ready.front().is_some_and(|id| self.hosts[id.index as usize].is_awaited_first())
+    }
+
+    /// Whether most of what is under way waits for the turn of its lookup.
+    fn lookups(&self) -> Option<Bound> {
+        (2 * self.lookups_in_line > self.counters.in_flight + self.preparing).then_some(Bound::Dns)
+    }
+
+    /// `awaited_only`: nothing but what somebody waits for.
+    fn start_on(&mut self, now: Instant, id: HostId, awaited_only: bool) -> Option<Action> {
         let exhausted = self.is_exhausted();
         let per_address = self.config.per_address.unwrap_or(u32::MAX);
         self.known_host(id)?.place = Place::Nowhere;
@@ -244,12 +283,15 @@ impl Engine {
             }
         }
         let job = loop {
-            let Some(waiting) = self.host_mut(id).queue.pop() else {
+            let next = self.host_mut(id).queue.peek().copied();
+            let Some(waiting) = next.filter(|next| next.awaited || !awaited_only) else {
+                self.offer(now, id);
                 if let Some(address) = address {
                     self.next_at_address(now, address);
                 }
                 return None;
             };
+            self.host_mut(id).queue.pop();
             if !self.in_stage(waiting.job, Stage::Queued) {
                 continue;
             }
@@ -283,11 +325,12 @@ impl Engine {
         self.waiting -= 1;
         self.counters.starts += 1;
         self.counters.in_flight += 1;
-        self.in_flight.set(self.counters.in_flight, now);
+        self.meter(now);
         self.counters.in_flight_peak = self.counters.in_flight_peak.max(self.counters.in_flight);
         let started = &mut self.jobs[job.index as usize];
         started.stage = Stage::Fetching;
         started.started = Some(now);
+        started.stood_in_line = false;
         started.address = address;
         if !std::mem::take(&mut started.hop) {
             started.attempts += 1;

@@ -13,25 +13,31 @@ use std::time::Duration;
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct Config {
-    /// Fetches in flight at most: 10,000.
+    /// Fetches in flight at most: 10,000. With those that wait for a port or a descriptor, which are none, there are twice as
+    /// many at most.
     pub max_in_flight: u32,
+    /// Sockets that may be open, which is the most that are in flight where it is less; the verdict then says descriptors.
+    /// `None`: not known.
+    pub sockets: Option<u32>,
     /// Fetches in flight at first; each success adds one, which doubles it every round trip. `None` starts at the most.
     pub ramp_from: Option<u32>,
     /// Fetches in flight for a host at most; `None`: no limit of its own.
     pub per_host: Option<u32>,
     /// Find out how many fetches at a time, and how many a second, each host can bear: by how long its answers take, by its
-    /// failures, and, with a [`breaker`](Self::breaker), by what it says (429, 503, `Retry-After`). Off.
+    /// failures, and, with a [`breaker`](Self::breaker), by what it says (429, 503, `Retry-After`). On. A limit of up to 64
+    /// that is set is used in full until the host fails.
     pub adaptive: bool,
-    /// Fetches in flight for a host at first, where its limit is adaptive: 2. Doubles every round trip until answers take
+    /// Fetches in flight for a host at first, where its limit is adaptive: 16. Doubles every round trip until answers take
     /// longer.
     pub host_ramp_from: u32,
-    /// Failures of a host in a row, over a twentieth of [`host_patience`](Self::host_patience) at least, after which it is
-    /// left alone, but for a probe now and then; 16 is a good number. With `None`, the default, no host is,
-    /// and a throttled attempt (429, 503) counts like any other.
+    /// Failures of a host in a row, over a twentieth of its [patience](Self::host_patience) at least, after which it is
+    /// left alone, but for a probe now and then: 16, and a quarter of it where the host has never answered. What fails then,
+    /// or is throttled (429, 503), is no attempt of a URL. With `None` no host is left alone, and each attempt counts.
     pub breaker: Option<u32>,
-    /// How long a host may answer nothing before all that waits for it settles: 60 s. It takes [`attempts`](Self::attempts)
-    /// probes where it has never answered. What failed meanwhile, or was throttled, is no attempt of a URL.
-    pub host_patience: Duration,
+    /// How long a host that has answered may answer nothing, before all that waits for it settles. `None`, the default: as
+    /// long as the longest wait before a retry, 60 s, and 10 s at least. In any case it takes a failure and probes, as many as
+    /// [`attempts`](Self::attempts) together; where the host has never answered that is all.
+    pub host_patience: Option<Duration>,
     /// Fetches in flight for an address at most, whatever the hosts on it; `None`: no limit of its own.
     pub per_address: Option<u32>,
     /// Least time between two starts on a host.
@@ -82,6 +88,11 @@ pub struct Config {
 }
 
 impl Config {
+    /// Fetches in flight at most, by what was asked for and by what there is.
+    pub(super) fn most_in_flight(&self) -> u32 {
+        self.max_in_flight.min(self.sockets.unwrap_or(u32::MAX))
+    }
+
     /// With at least one of each thing of which none would start nothing.
     pub(crate) fn clamped(mut self) -> Self {
         for most in [
@@ -96,7 +107,7 @@ impl Config {
         ] {
             *most = (*most).max(1);
         }
-        for most in [&mut self.ramp_from, &mut self.per_host, &mut self.per_address] {
+        for most in [&mut self.sockets, &mut self.ramp_from, &mut self.per_host, &mut self.per_address] {
             *most = most.map(|most| most.max(1));
         }
         self
@@ -107,12 +118,13 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             max_in_flight: 10_000,
+            sockets: None,
             ramp_from: Some(16),
             per_host: None,
-            adaptive: false,
-            host_ramp_from: 2,
-            breaker: None,
-            host_patience: Duration::from_secs(60),
+            adaptive: true,
+            host_ramp_from: 16,
+            breaker: Some(16),
+            host_patience: None,
             per_address: None,
             gap: Duration::ZERO,
             gap_jitter: 0.5,
@@ -151,6 +163,7 @@ mod tests {
     fn nothing_at_all_is_one() {
         let nothing = Config {
             max_in_flight: 0,
+            sockets: Some(0),
             ramp_from: Some(0),
             per_host: Some(0),
             per_address: Some(0),

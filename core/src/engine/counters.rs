@@ -21,6 +21,8 @@ pub struct Counters {
     pub retries: u64,
     /// Fetches in flight now.
     pub in_flight: u32,
+    /// Fetches that wait for a port or a descriptor, and that are not counted as in flight meanwhile.
+    pub in_line: u32,
     /// Fetches in flight at most.
     pub in_flight_peak: u32,
     /// Jobs without a verdict now.

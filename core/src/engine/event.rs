@@ -57,6 +57,8 @@ pub struct JobSpec {
     pub attempts: u32,
     /// Subject to the host's rules; a job that is not skips the vetting.
     pub vet: bool,
+    /// Somebody waits for its page, and perhaps it is a sink: it goes before all others, and past whatever waits for the sinks.
+    pub awaited: bool,
 }
 
 /// What the driver tells the engine.
@@ -97,6 +99,16 @@ pub enum Event {
         job: JobId,
         /// Why.
         reason: SkipReason,
+    },
+    /// The fetch must wait for a port or a descriptor: it gives its permit back, and its host starts nothing more.
+    Waits {
+        /// The job.
+        job: JobId,
+    },
+    /// It has what it waited for, and goes on with [`Action::Readmit`].
+    Turn {
+        /// The job.
+        job: JobId,
     },
     /// A complete answer is there, to be parsed.
     Fetched {
@@ -157,14 +169,8 @@ pub enum Event {
         /// Whether new fetches may start, as far as this signal goes.
         open: bool,
     },
-    /// So many fetches, or lookups for hosts, stand in line for this ([`Bound::Ports`], [`Bound::Dns`]): a reason for the
-    /// pace, and no rule.
-    InLine {
-        /// What they wait for.
-        of: Bound,
-        /// How many wait.
-        fetches: u32,
-    },
+    /// So many lookups stand in line for their turn: a reason for the pace, and no rule.
+    LookupsInLine(u32),
     /// This machine is short of something that fetches wait for ([`Bound::Descriptors`]), or no longer.
     Short {
         /// What it lacks.
@@ -207,13 +213,16 @@ pub enum Action {
     Resolve(HostId),
     /// Judge the job by the rules of its host; answer with [`Event::Vetted`] or [`Event::Skipped`].
     Vet(JobId),
-    /// Start an attempt; answer with `Fetched`, `Redirected` or `Failed`.
+    /// Start an attempt; answer with `Fetched`, `Redirected` or `Failed`, and before that with `Waits` and `Turn` where it has
+    /// to wait for this machine.
     Fetch {
         /// The job.
         job: JobId,
         /// The attempt, from 1.
         attempt: u32,
     },
+    /// The fetch whose turn has come has its permit again.
+    Readmit(JobId),
     /// Parse the answer; answer with `Parsed`, `Failed` or `Skipped`.
     Parse(JobId),
     /// Give the items to the sink; answer with [`Event::Delivered`].

@@ -19,7 +19,12 @@ pub(super) struct Host {
     pub(super) queue: BinaryHeap<Waiting>,
     /// Jobs of any stage; a host without any is idle.
     pub(super) jobs: u32,
+    /// Those among them that somebody waits for.
+    pub(super) awaited: u32,
+    /// Those that stand in line too.
     pub(super) in_flight: u32,
+    /// Fetches among them that wait for a port or a descriptor: nothing more is started meanwhile.
+    pub(super) in_line: u32,
     /// The gap that the host's rules ask for, above the crawl's own.
     pub(super) gap: Duration,
     /// No start before: pacing, or a wait that the host asked for.
@@ -73,9 +78,10 @@ pub(super) enum Place {
     Address,
 }
 
-/// A job in the queue of its host: the highest priority first, then the oldest.
+/// A job in the queue of its host: those that somebody waits for first, then the highest priority, then the oldest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Waiting {
+    pub(super) awaited: bool,
     pub(super) priority: i32,
     pub(super) seq: u64,
     pub(super) job: JobId,
@@ -83,7 +89,8 @@ pub(super) struct Waiting {
 
 impl Ord for Waiting {
     fn cmp(&self, other: &Self) -> Ordering {
-        (self.priority, Reverse(self.seq)).cmp(&(other.priority, Reverse(other.seq)))
+        let rank = |waiting: &Self| (waiting.awaited, waiting.priority, Reverse(waiting.seq));
+        rank(self).cmp(&rank(other))
     }
 }
 
@@ -102,7 +109,9 @@ impl Host {
             arriving: Vec::new(),
             queue: BinaryHeap::new(),
             jobs: 0,
+            awaited: 0,
             in_flight: 0,
+            in_line: 0,
             gap: Duration::ZERO,
             not_before: None,
             valid_until: None,
@@ -124,6 +133,11 @@ impl Host {
     pub(super) fn is_forgettable(&self, now: Instant) -> bool {
         let settled = matches!(self.state, HostState::Ready | HostState::New) && self.place == Place::Nowhere;
         settled && self.in_flight == 0 && self.not_before.is_none_or(|time| time <= now)
+    }
+
+    /// Whether somebody waits for its next job.
+    pub(super) fn is_awaited_first(&self) -> bool {
+        self.queue.peek().is_some_and(|waiting| waiting.awaited)
     }
 
     /// Its failures count no longer: an answer came, or those who waited for one are settled.

@@ -10,7 +10,8 @@ const WINDOW: usize = 20;
 
 /// Judges samples of lag (actual minus expected time of a timer, above the timer's resolution).
 ///
-/// One sample above the limit closes the gate; it opens when nine tenths of the last 20 samples are below half the limit.
+/// One sample above the limit closes the gate; it opens when nine tenths of the last 20 samples are below half the limit,
+/// the one that closed it being the first of them: after 95 ms of beats on time at the least, where one comes each 5 ms.
 ///
 /// ```
 /// use std::time::Duration;
@@ -56,15 +57,18 @@ impl LagMonitor {
 
     /// Takes a sign of lag that is no sample of the same kind: it counts for the gate alone.
     pub fn press(&mut self, lag: Duration) -> Option<bool> {
-        if self.recent.len() == WINDOW {
+        let closes = lag > self.limit && !self.overloaded;
+        if closes {
+            // What was on time before the stall says nothing about its end.
+            self.recent.clear();
+        } else if self.recent.len() == WINDOW {
             self.recent.pop_front();
         }
         self.recent.push_back(lag);
-        if lag > self.limit {
-            let closes = !self.overloaded;
+        if closes {
             self.overloaded = true;
-            self.closed_count += u64::from(closes);
-            return closes.then_some(false);
+            self.closed_count += 1;
+            return Some(false);
         }
         let low = self.recent.iter().filter(|lag| **lag < self.limit / 2).count();
         if self.overloaded && self.recent.len() == WINDOW && low * 10 >= WINDOW * 9 {
@@ -119,5 +123,16 @@ mod tests {
         }
         assert_eq!(lag.record(30 * MS), None, "the window has 17 low of 19");
         assert_eq!(lag.record(MS), Some(true), "18 low of 20");
+    }
+
+    #[test]
+    fn beats_before_the_stall_do_not_open_it_again() {
+        let mut lag = LagMonitor::new(50 * MS);
+        for stall in 1..=3 {
+            (0..100).for_each(|_| assert_eq!(lag.record(MS), None));
+            assert_eq!(lag.record(300 * MS), Some(false));
+            (1..WINDOW - 1).for_each(|beat| assert_eq!(lag.record(MS), None, "beat {beat} after stall {stall}"));
+            assert_eq!(lag.record(MS), Some(true));
+        }
     }
 }

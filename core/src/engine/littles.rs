@@ -44,7 +44,7 @@ impl InFlight {
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct LittlesLaw {
-    /// Fetches in flight, averaged over the time.
+    /// Fetches in flight, averaged over the time; those too that wait for a port or a descriptor.
     pub l: f64,
     /// Fetches that ended, a second.
     pub lambda: f64,

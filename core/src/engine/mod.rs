@@ -17,6 +17,7 @@ mod event;
 mod host;
 mod lag;
 mod limiter;
+mod line;
 mod littles;
 mod pacing;
 mod retry;
@@ -80,9 +81,15 @@ pub struct Engine {
     actions: VecDeque<Action>,
     /// Hosts in line for their rules or address.
     to_prepare: VecDeque<HostId>,
+    /// Jobs of any stage that somebody waits for.
+    awaited: u32,
     preparing: u32,
     to_parse: VecDeque<JobId>,
+    /// The same for pages that somebody waits for.
+    to_parse_awaited: VecDeque<JobId>,
     to_deliver: VecDeque<JobId>,
+    /// Fetches whose turn for a port or a descriptor has come, and that wait for a permit.
+    to_readmit: VecDeque<JobId>,
     limiter: Limiter,
     rate: Option<Rate>,
     budget: Budget,
@@ -98,8 +105,10 @@ pub struct Engine {
     /// Hosts at their limit; and who wait for their time, for politeness and because they fail.
     host_limited: u32,
     timed: [u32; 2],
-    /// How many wait for a port, and for a lookup.
-    in_line: (u32, u32),
+    /// Hosts with a fetch that waits for a port or a descriptor.
+    hosts_in_line: u32,
+    /// How many wait for a lookup.
+    lookups_in_line: u32,
     /// When this machine was last known to be in the way of its own measurements.
     disturbed: Option<Instant>,
     delivering: u32,
@@ -153,10 +162,13 @@ struct Job {
     /// Since when only local pressure keeps it from being fetched.
     pressed_since: Option<Instant>,
     vet: bool,
+    awaited: bool,
     /// The next start is another hop of the same attempt.
     hop: bool,
     /// When its last fetch was started.
     started: Option<Instant>,
+    /// That fetch had to wait for a port or a descriptor, which is no time of its host's.
+    stood_in_line: bool,
     /// What its host had answered when it last failed by the fault of that.
     turned_away_at: Option<u32>,
 }
@@ -168,6 +180,10 @@ enum Stage {
     Queued,
     Delayed,
     Fetching,
+    /// Waits in the ledger, without a permit.
+    InLine,
+    /// Its turn there has come.
+    ToReadmit,
     ToParse,
     Parsing,
     ToDeliver,
@@ -178,6 +194,11 @@ enum Stage {
 impl Stage {
     fn waits(self) -> bool {
         matches!(self, Self::Arriving | Self::Vetting | Self::Queued | Self::Delayed)
+    }
+
+    /// Whether a fetch of it is under way.
+    fn is_fetch(self) -> bool {
+        matches!(self, Self::Fetching | Self::InLine | Self::ToReadmit)
     }
 }
 
@@ -197,10 +218,13 @@ impl Engine {
             timers: BinaryHeap::new(),
             actions: VecDeque::new(),
             to_prepare: VecDeque::new(),
+            awaited: 0,
             preparing: 0,
             to_parse: VecDeque::new(),
+            to_parse_awaited: VecDeque::new(),
             to_deliver: VecDeque::new(),
-            limiter: Limiter::new(config.ramp_from, config.max_in_flight, config.gate_floor),
+            to_readmit: VecDeque::new(),
+            limiter: Limiter::new(config.ramp_from, config.most_in_flight(), config.gate_floor),
             rate: config.rate.map(Rate::per_second),
             budget: Budget::new(config.retry_budget, config.retry_floor),
             rng: fastrand::Rng::with_seed(config.seed),
@@ -212,7 +236,8 @@ impl Engine {
             waiting: 0,
             host_limited: 0,
             timed: [0; 2],
-            in_line: (0, 0),
+            hosts_in_line: 0,
+            lookups_in_line: 0,
             disturbed: None,
             delivering: 0,
             settling: 0,
@@ -255,7 +280,10 @@ impl Engine {
     }
 
     fn insert(&mut self, host: HostId, spec: JobSpec) -> JobId {
-        self.known_host(host).expect("a host that is remembered").jobs += 1;
+        let known = self.known_host(host).expect("a host that is remembered");
+        known.jobs += 1;
+        known.awaited += u32::from(spec.awaited);
+        self.awaited += u32::from(spec.awaited);
         self.serial = self.serial.wrapping_add(1);
         self.seq += 1;
         let index = self.jobs.insert(Job {
@@ -270,8 +298,10 @@ impl Engine {
             backoff: Duration::ZERO,
             pressed_since: None,
             vet: spec.vet,
+            awaited: spec.awaited,
             hop: false,
             started: None,
+            stood_in_line: false,
             turned_away_at: None,
         });
         let id = JobId { index: u32::try_from(index).expect("fewer than 2^32 jobs"), serial: self.serial };
@@ -314,31 +344,34 @@ impl Engine {
                 }
             }
             Event::Skipped { job, reason } => {
-                let stage = self.job(job).map(|j| j.stage);
-                if matches!(stage, Some(Stage::Vetting | Stage::Fetching | Stage::Parsing)) {
-                    if stage == Some(Stage::Fetching) {
+                let Some(stage) = self.job(job).map(|j| j.stage) else { return };
+                if stage.is_fetch() || matches!(stage, Stage::Vetting | Stage::Parsing) {
+                    if stage.is_fetch() {
                         self.host_answered(now, job);
                     }
                     self.leave_stage(now, job);
                     self.settle(job, JobVerdict::Skipped(reason));
                 }
             }
+            Event::Waits { job } => self.stand_in_line(job),
+            Event::Turn { job } => self.turn(job),
             Event::Fetched { job } => {
-                if self.in_stage(job, Stage::Fetching) {
+                if self.is_fetched(job) {
                     self.limiter.success();
                     self.host_answered(now, job);
                     self.leave_stage(now, job);
                     self.set_stage(job, Stage::ToParse);
-                    self.to_parse.push_back(job);
+                    let is_awaited = self.job_mut(job).awaited;
+                    if is_awaited { &mut self.to_parse_awaited } else { &mut self.to_parse }.push_back(job);
                     self.counters.parse_queued += 1;
                     self.counters.parse_queued_peak = self.counters.parse_queued_peak.max(self.counters.parse_queued);
                 }
             }
             Event::Redirected { job, host } => self.redirected(now, job, host),
             Event::Failed { job, retry, blame } => {
-                let stage = self.job(job).map(|j| j.stage);
-                if matches!(stage, Some(Stage::Fetching | Stage::Parsing)) {
-                    let blame = if stage == Some(Stage::Fetching) { blame } else { Blame::Nobody };
+                let Some(stage) = self.job(job).map(|j| j.stage) else { return };
+                if stage.is_fetch() || stage == Stage::Parsing {
+                    let blame = if stage.is_fetch() { blame } else { Blame::Nobody };
                     self.failed(now, job, retry, blame);
                 }
             }
@@ -381,9 +414,7 @@ impl Engine {
                 }
             }
             Event::Short { of, short } => self.short.set(of, short),
-            Event::InLine { of: Bound::Ports, fetches } => self.in_line.0 = fetches,
-            Event::InLine { of: Bound::Dns, fetches } => self.in_line.1 = fetches,
-            Event::InLine { .. } => {}
+            Event::LookupsInLine(lookups) => self.lookups_in_line = lookups,
         }
     }
 
@@ -436,16 +467,14 @@ impl Engine {
             self.set_stage(job, Stage::Delivering);
             return Some(Action::Deliver(job));
         }
-        // A page that is parsed while its items have nowhere to go would only move the heap one stage on.
-        if self.to_deliver.is_empty()
-            && !self.frontier_behind
-            && self.counters.parsing < self.config.parse_permits
-            && let Some(job) = self.to_parse.pop_front()
-        {
+        if let Some(job) = self.next_to_parse() {
             self.counters.parse_queued -= 1;
             self.counters.parsing += 1;
             self.set_stage(job, Stage::Parsing);
             return Some(Action::Parse(job));
+        }
+        if let Some(action) = self.readmit_next(now) {
+            return Some(action);
         }
         match self.start(now) {
             Ok(action) => Some(action),
@@ -454,6 +483,16 @@ impl Engine {
                 self.actions.pop_front()
             }
         }
+    }
+
+    /// A page that somebody waits for goes first, and gives nothing to sinks and frontier. Another one that is parsed while its
+    /// items have nowhere to go would only move the heap one stage on.
+    fn next_to_parse(&mut self) -> Option<JobId> {
+        if self.counters.parsing >= self.config.parse_permits {
+            return None;
+        }
+        let others = self.to_deliver.is_empty() && !self.frontier_behind;
+        self.to_parse_awaited.pop_front().or_else(|| if others { self.to_parse.pop_front() } else { None })
     }
 
     /// When [`handle_timeout`](Self::handle_timeout) has something to do. May change after any other call.
@@ -538,6 +577,11 @@ impl Engine {
         self.job(job).map(|j| j.host)
     }
 
+    /// Whether somebody waits for a page of this host.
+    pub(crate) fn is_awaited(&self, host: HostId) -> bool {
+        self.hosts.get(host.index as usize).is_some_and(|h| h.serial == host.serial && h.awaited > 0)
+    }
+
     /// The key of a host.
     pub fn host_key(&self, host: HostId) -> Option<&str> {
         self.hosts.get(host.index as usize).filter(|h| h.serial == host.serial).map(|h| &*h.key)
@@ -560,6 +604,15 @@ impl Engine {
 
     fn in_stage(&self, id: JobId, stage: Stage) -> bool {
         self.job(id).is_some_and(|j| j.stage == stage)
+    }
+
+    /// Notes how many fetches are under way, those in line too: what a fetch measures of itself has that time in it.
+    fn meter(&mut self, now: Instant) {
+        self.in_flight.set(self.counters.in_flight + self.counters.in_line, now);
+    }
+
+    fn is_fetched(&self, id: JobId) -> bool {
+        self.job(id).is_some_and(|j| j.stage.is_fetch())
     }
 
     /// A job that is known to live.

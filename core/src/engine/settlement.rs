@@ -19,25 +19,37 @@ impl Engine {
         match stage {
             Stage::Fetching => {
                 self.counters.in_flight -= 1;
-                self.in_flight.set(self.counters.in_flight, now);
-                let host = self.host_mut(host_id);
-                host.in_flight -= 1;
-                if let Some(adaptive) = &mut host.adaptive {
-                    adaptive.left(started, now);
-                }
+                self.meter(now);
+                self.leave_host(now, host_id, started);
                 self.note_limit(host_id);
                 self.offer(now, host_id);
+                self.leave_address(now, address);
+            }
+            Stage::InLine | Stage::ToReadmit => {
+                self.to_readmit.retain(|job| *job != id);
+                self.leave_host(now, host_id, started);
+                self.leave_line(now, host_id);
+                self.meter(now);
                 self.leave_address(now, address);
             }
             // What is cancelled in line makes room in it.
             Stage::ToParse => {
                 self.to_parse.retain(|job| *job != id);
+                self.to_parse_awaited.retain(|job| *job != id);
                 self.counters.parse_queued -= 1;
             }
             Stage::Parsing => self.counters.parsing -= 1,
             Stage::ToDeliver => self.to_deliver.retain(|job| *job != id),
             Stage::Delivering => self.delivering -= 1,
             _ => {}
+        }
+    }
+
+    fn leave_host(&mut self, now: Instant, id: HostId, started: Option<Instant>) {
+        let host = self.host_mut(id);
+        host.in_flight -= 1;
+        if let Some(adaptive) = &mut host.adaptive {
+            adaptive.left(started, now);
         }
     }
 
@@ -95,7 +107,7 @@ impl Engine {
     }
 
     pub(super) fn redirected(&mut self, now: Instant, id: JobId, host: HostId) {
-        if !self.in_stage(id, Stage::Fetching) || self.known_host(host).is_none() {
+        if !self.is_fetched(id) || self.known_host(host).is_none() {
             return;
         }
         self.limiter.success();
@@ -103,7 +115,11 @@ impl Engine {
         self.leave_stage(now, id);
         self.waiting += 1;
         let from = std::mem::replace(&mut self.job_mut(id).host, host);
-        self.host_mut(host).jobs += 1;
+        let awaited = u32::from(self.job_mut(id).awaited);
+        let to = self.host_mut(host);
+        to.jobs += 1;
+        to.awaited += awaited;
+        self.host_mut(from).awaited -= awaited;
         self.release_host(now, from);
         let job = self.job_mut(id);
         job.hop = true;
@@ -116,6 +132,7 @@ impl Engine {
     }
 
     pub(super) fn failed(&mut self, now: Instant, id: JobId, retry: RetryTime, blame: Blame) {
+        let blame = if blame == Blame::Throttled && self.is_refused_alone(id, retry) { Blame::Url } else { blame };
         let excuse = match blame {
             Blame::Nobody | Blame::Ports => Excuse::None,
             Blame::Url => {
@@ -215,6 +232,8 @@ impl Engine {
     pub(super) fn close(&mut self, now: Instant, id: JobId) {
         let job = self.jobs.remove(id.index as usize);
         self.settling -= 1;
+        self.awaited -= u32::from(job.awaited);
+        self.host_mut(job.host).awaited -= u32::from(job.awaited);
         self.release_host(now, job.host);
     }
 

@@ -90,24 +90,56 @@ impl HttpFetcherBuilder {
     }
 
     /// User-Agent of requests that set none; none by default.
+    ///
+    /// ```
+    /// # use tidegate::http::HttpFetcher;
+    /// # fn example(runtime: &tidegate::rt::Runtime) -> Result<HttpFetcher, Box<dyn std::error::Error>> {
+    /// let fetcher = HttpFetcher::builder(runtime).user_agent("pricewatch/1.2").build()?;
+    /// # Ok(fetcher)
+    /// # }
+    /// ```
     pub fn user_agent(mut self, value: impl Into<String>) -> Self {
         self.user_agent = Some(value.into());
         self
     }
 
     /// Accept of requests that set none; prefers HTML and JSON. Empty: not sent.
+    ///
+    /// ```
+    /// # use tidegate::http::HttpFetcher;
+    /// # fn example(runtime: &tidegate::rt::Runtime) -> Result<HttpFetcher, Box<dyn std::error::Error>> {
+    /// let fetcher = HttpFetcher::builder(runtime).accept("application/json").build()?;
+    /// # Ok(fetcher)
+    /// # }
+    /// ```
     pub fn accept(mut self, value: impl Into<String>) -> Self {
         self.accept = Some(value.into()).filter(|value| !value.is_empty());
         self
     }
 
     /// Accept-Language of requests that set none; English before others. Empty: not sent.
+    ///
+    /// ```
+    /// # use tidegate::http::HttpFetcher;
+    /// # fn example(runtime: &tidegate::rt::Runtime) -> Result<HttpFetcher, Box<dyn std::error::Error>> {
+    /// let fetcher = HttpFetcher::builder(runtime).accept_language("de").build()?;
+    /// # Ok(fetcher)
+    /// # }
+    /// ```
     pub fn accept_language(mut self, value: impl Into<String>) -> Self {
         self.accept_language = Some(value.into()).filter(|value| !value.is_empty());
         self
     }
 
     /// A field of requests that set none of this name. It goes to every host: put no secret in it.
+    ///
+    /// ```
+    /// # use tidegate::http::HttpFetcher;
+    /// # fn example(runtime: &tidegate::rt::Runtime) -> Result<HttpFetcher, Box<dyn std::error::Error>> {
+    /// let fetcher = HttpFetcher::builder(runtime).default_header(http::header::DNT, http::HeaderValue::from_static("1")).build()?;
+    /// # Ok(fetcher)
+    /// # }
+    /// ```
     pub fn default_header(mut self, name: HeaderName, value: HeaderValue) -> Self {
         self.headers.append(name, value);
         self
@@ -115,6 +147,14 @@ impl HttpFetcherBuilder {
 
     /// Whether to ask for compressed bodies and to decode them; on. Off: no Accept-Encoding, and bodies stay as they
     /// came.
+    ///
+    /// ```
+    /// # use tidegate::http::HttpFetcher;
+    /// # fn example(runtime: &tidegate::rt::Runtime) -> Result<HttpFetcher, Box<dyn std::error::Error>> {
+    /// let fetcher = HttpFetcher::builder(runtime).decompress(false).build()?;
+    /// # Ok(fetcher)
+    /// # }
+    /// ```
     pub fn decompress(mut self, decompress: bool) -> Self {
         self.decompress = decompress;
         self
@@ -122,18 +162,42 @@ impl HttpFetcherBuilder {
 
     /// Adds a proxy, `http://[user:password@]host:port`. Several take turns, request by request;
     /// [`Overrides::proxy`](crate::Overrides::proxy) goes before them.
+    ///
+    /// ```
+    /// # use tidegate::http::HttpFetcher;
+    /// # fn example(runtime: &tidegate::rt::Runtime) -> Result<HttpFetcher, Box<dyn std::error::Error>> {
+    /// let fetcher = HttpFetcher::builder(runtime).proxy("http://me:pw@proxy.test:3128").build()?;
+    /// # Ok(fetcher)
+    /// # }
+    /// ```
     pub fn proxy(mut self, url: &str) -> Self {
         self.proxies.push(url.into());
         self
     }
 
     /// How long a connection may be parked; 60 s.
+    ///
+    /// ```
+    /// # use tidegate::http::HttpFetcher;
+    /// # fn example(runtime: &tidegate::rt::Runtime) -> Result<HttpFetcher, Box<dyn std::error::Error>> {
+    /// let fetcher = HttpFetcher::builder(runtime).pool_idle_timeout(std::time::Duration::from_secs(10)).build()?;
+    /// # Ok(fetcher)
+    /// # }
+    /// ```
     pub fn pool_idle_timeout(mut self, timeout: Duration) -> Self {
         self.pool.idle_timeout = timeout;
         self
     }
 
     /// Parked connections for one host (scheme, host, port, proxy and source address); 10,000. The oldest goes first.
+    ///
+    /// ```
+    /// # use tidegate::http::HttpFetcher;
+    /// # fn example(runtime: &tidegate::rt::Runtime) -> Result<HttpFetcher, Box<dyn std::error::Error>> {
+    /// let fetcher = HttpFetcher::builder(runtime).pool_max_idle_per_host(4).build()?;
+    /// # Ok(fetcher)
+    /// # }
+    /// ```
     pub fn pool_max_idle_per_host(mut self, most: usize) -> Self {
         self.pool.per_key = most;
         self
@@ -141,6 +205,14 @@ impl HttpFetcherBuilder {
 
     /// Parked connections in all; by default two thirds of the sockets of the ledger, at most 10,000. The least recently
     /// used goes first, also where somebody needs its socket.
+    ///
+    /// ```
+    /// # use tidegate::http::HttpFetcher;
+    /// # fn example(runtime: &tidegate::rt::Runtime) -> Result<HttpFetcher, Box<dyn std::error::Error>> {
+    /// let fetcher = HttpFetcher::builder(runtime).pool_max_idle(1_000).build()?;
+    /// # Ok(fetcher)
+    /// # }
+    /// ```
     pub fn pool_max_idle(mut self, most: usize) -> Self {
         self.max_idle = Some(most);
         self
@@ -149,42 +221,102 @@ impl HttpFetcherBuilder {
     /// The ledger in which sockets, ports and handshakes are booked; one of its own by default, with the limits of the
     /// runtime or of this machine. Fetchers of one process should share one: what is parked in any of them is closed where
     /// another needs its socket or its port.
+    ///
+    /// ```
+    /// # use tidegate::http::HttpFetcher;
+    /// # fn example(runtime: &tidegate::rt::Runtime) -> Result<HttpFetcher, Box<dyn std::error::Error>> {
+    /// let fetcher = HttpFetcher::builder(runtime).ledger(tidegate::Ledger::default()).build()?;
+    /// # Ok(fetcher)
+    /// # }
+    /// ```
     pub fn ledger(mut self, ledger: Ledger) -> Self {
         self.ledger = Some(ledger);
         self
     }
 
     /// What is set on sockets.
+    ///
+    /// ```
+    /// # use tidegate::http::HttpFetcher;
+    /// # fn example(runtime: &tidegate::rt::Runtime) -> Result<HttpFetcher, Box<dyn std::error::Error>> {
+    /// let mut options = tidegate::rt::TcpOptions::default();
+    /// options.keepalive = Some(std::time::Duration::from_secs(30));
+    /// let fetcher = HttpFetcher::builder(runtime).tcp_options(options).build()?;
+    /// # Ok(fetcher)
+    /// # }
+    /// ```
     pub fn tcp_options(mut self, options: TcpOptions) -> Self {
         self.tcp = options;
         self
     }
 
     /// Source addresses that take turns, request by request; they go before that of the TCP options.
+    ///
+    /// ```
+    /// # use tidegate::http::HttpFetcher;
+    /// # fn example(runtime: &tidegate::rt::Runtime) -> Result<HttpFetcher, Box<dyn std::error::Error>> {
+    /// let fetcher = HttpFetcher::builder(runtime).local_addresses(vec!["192.0.2.7".parse()?, "192.0.2.8".parse()?]).build()?;
+    /// # Ok(fetcher)
+    /// # }
+    /// ```
     pub fn local_addresses(mut self, addresses: Vec<IpAddr>) -> Self {
         self.local_addresses = addresses;
         self
     }
 
     /// The address of a host and port, in place of name resolution.
+    ///
+    /// ```
+    /// # use tidegate::http::HttpFetcher;
+    /// # fn example(runtime: &tidegate::rt::Runtime) -> Result<HttpFetcher, Box<dyn std::error::Error>> {
+    /// let fetcher = HttpFetcher::builder(runtime).resolve("example.org", 443, "127.0.0.1:8443".parse()?).build()?;
+    /// # Ok(fetcher)
+    /// # }
+    /// ```
     pub fn resolve(mut self, host: &str, port: u16, address: SocketAddr) -> Self {
         self.fixed.push((host.to_ascii_lowercase().into_boxed_str(), port, address));
         self
     }
 
     /// Bounds of the DNS cache.
+    ///
+    /// ```
+    /// # use tidegate::http::HttpFetcher;
+    /// # fn example(runtime: &tidegate::rt::Runtime) -> Result<HttpFetcher, Box<dyn std::error::Error>> {
+    /// let mut limits = tidegate::rt::DnsLimits::default();
+    /// limits.entries = 1_000;
+    /// let fetcher = HttpFetcher::builder(runtime).dns_limits(limits).build()?;
+    /// # Ok(fetcher)
+    /// # }
+    /// ```
     pub fn dns_limits(mut self, limits: DnsLimits) -> Self {
         self.dns = limits;
         self
     }
 
     /// Keys the hash tables, so that no site can aim at them; taken from the clock of the runtime by default.
+    ///
+    /// ```
+    /// # use tidegate::http::HttpFetcher;
+    /// # fn example(runtime: &tidegate::rt::Runtime) -> Result<HttpFetcher, Box<dyn std::error::Error>> {
+    /// let fetcher = HttpFetcher::builder(runtime).seed(1).build()?;
+    /// # Ok(fetcher)
+    /// # }
+    /// ```
     pub fn seed(mut self, seed: u64) -> Self {
         self.seed = Some(seed);
         self
     }
 
     /// How servers are verified; the Mozilla roots by default.
+    ///
+    /// ```
+    /// # use tidegate::http::HttpFetcher;
+    /// # fn example(runtime: &tidegate::rt::Runtime) -> Result<HttpFetcher, Box<dyn std::error::Error>> {
+    /// let fetcher = HttpFetcher::builder(runtime).tls(tidegate::tls::Config::builder().build()?).build()?;
+    /// # Ok(fetcher)
+    /// # }
+    /// ```
     #[cfg(feature = "tls")]
     pub fn tls(mut self, config: crate::tls::Config) -> Self {
         self.tls = Some(config);
@@ -196,6 +328,14 @@ impl HttpFetcherBuilder {
     /// # Errors
     /// [`ErrorKind::ConfigInvalid`] for a value that no header can hold, for a default header that says where a body ends, and
     /// for a proxy that is not supported.
+    ///
+    /// ```
+    /// # use tidegate::http::HttpFetcher;
+    /// # fn example(runtime: &tidegate::rt::Runtime) -> Result<HttpFetcher, Box<dyn std::error::Error>> {
+    /// let fetcher = HttpFetcher::builder(runtime).user_agent("pricewatch/1.2").build()?;
+    /// # Ok(fetcher)
+    /// # }
+    /// ```
     pub fn build(self) -> Result<HttpFetcher, Error> {
         let since_epoch = self.runtime.wall_clock().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let seed = self.seed.unwrap_or(since_epoch.as_nanos() as u64);

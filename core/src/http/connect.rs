@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
+use futures::FutureExt;
 use url::{Host, Url};
 
 use super::conn::{Conn, Peer};
@@ -16,7 +17,7 @@ use super::proxy::{self, Proxy};
 use crate::guard::is_public;
 use crate::hash::KeyedState;
 use crate::ledger::{Socket, Turn};
-use crate::rt::net::ForeignAddress;
+use crate::rt::net::{ForeignAddress, is_shortage};
 use crate::rt::{BoxFuture, CachedResolver, Io, Name, PhaseTimer, ResolveError, Runtime, TcpConn, TcpOptions};
 use crate::{Error, ErrorKind, FetchCx, Ledger, Limits, Phase};
 
@@ -193,8 +194,8 @@ impl Connector {
         }
     }
 
-    /// Books a socket to `to`. Who finds no room closes a parked connection that is in the way, and then waits, under no
-    /// deadline but the total one. `Err`: a connection was parked meanwhile that does as well.
+    /// Books a socket to `to`. Who finds no room closes a parked connection that is in the way, and then waits without its
+    /// permit, under no deadline but the total one. `Err`: a connection was parked meanwhile that does as well.
     async fn book(
         &self,
         to: SocketAddr,
@@ -206,9 +207,10 @@ impl Connector {
             return Ok(socket);
         }
         let mut place = self.ledger.wait(to, sources);
-        loop {
+        let mut waited = false;
+        let found = loop {
             if let Some(parked) = idle.take(sources, cx) {
-                return Err(parked);
+                break Err(parked);
             }
             let lacks_ports = self.ledger.lacks_ports(to, sources);
             cx.waits_for(if lacks_ports { ErrorKind::LocalPorts } else { ErrorKind::LocalDescriptors });
@@ -219,10 +221,23 @@ impl Connector {
             } else {
                 self.ledger.evict(1);
             }
-            if let Turn::Granted(socket) = place.turn().await {
-                return Ok(socket);
+            let turn = match place.turn().now_or_never() {
+                Some(turn) => turn,
+                None => {
+                    if !std::mem::replace(&mut waited, true) {
+                        cx.stands_in_line();
+                    }
+                    place.turn().await
+                }
+            };
+            if let Turn::Granted(socket) = turn {
+                break Ok(socket);
             }
+        };
+        if waited {
+            cx.readmitted().await;
         }
+        found
     }
 
     /// The addresses of an endpoint, in the order in which they are to be tried.
@@ -250,6 +265,12 @@ impl Connector {
         let found = cx.timeout(limit, ErrorKind::TimeoutDns, &attempted, self.dns.resolve(&name)).await?;
         let found = found.map_err(|e| {
             let kind = match e {
+                ResolveError::NoRoom { .. } => {
+                    // What is parked makes room for the next try.
+                    self.ledger.descriptors_ran_out(cx.now());
+                    self.ledger.evict(EVICT);
+                    ErrorKind::LocalDescriptors
+                }
                 ResolveError::NotFound(_) => ErrorKind::DnsNotFound,
                 ResolveError::Failed { .. } => ErrorKind::DnsFailed,
                 ResolveError::TimedOut(_) => ErrorKind::TimeoutDns,
@@ -411,16 +432,6 @@ fn connect_error(error: io::Error, addr: SocketAddr, options: &TcpOptions) -> Er
         _ => ErrorKind::ConnectFailed,
     };
     Error::new(kind, format!("connect to {addr}")).with_source(error)
-}
-
-/// Whether this machine has no more descriptors or memory for any socket.
-fn is_shortage(error: &io::Error) -> bool {
-    #[cfg(unix)]
-    if let Some(code) = error.raw_os_error() {
-        use nix::errno::Errno;
-        return [Errno::EMFILE, Errno::ENFILE, Errno::ENOBUFS, Errno::ENOMEM].contains(&Errno::from_raw(code));
-    }
-    error.kind() == io::ErrorKind::OutOfMemory
 }
 
 #[cfg(test)]

@@ -159,11 +159,6 @@ impl Book {
         self.ungranted > 0 && !self.has_socket()
     }
 
-    /// How many wait for a port, while there are sockets.
-    pub(super) fn in_line_for_ports(&self) -> u32 {
-        if self.has_socket() { self.ungranted } else { 0 }
-    }
-
     pub(super) fn idle_to(&self, to: SocketAddr) -> u32 {
         self.destinations.get(&to).map_or(0, |d| d.idle)
     }

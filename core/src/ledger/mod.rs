@@ -106,9 +106,9 @@ impl Ledger {
         self.book().is_short()
     }
 
-    /// How many wait for a port, while there are sockets; and for a lookup.
-    pub(crate) fn in_line(&self) -> (u32, u32) {
-        (self.book().in_line_for_ports(), self.0.lookups.waiting())
+    /// How many wait for a lookup.
+    pub(crate) fn lookups_in_line(&self) -> u32 {
+        self.0.lookups.waiting()
     }
 
     fn book(&self) -> MutexGuard<'_, Book> {

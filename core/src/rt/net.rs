@@ -171,6 +171,16 @@ pub fn start_connect(addr: SocketAddr, options: &TcpOptions) -> io::Result<TcpSt
     Ok(socket.into())
 }
 
+/// Whether this machine has no more descriptors or memory for any socket.
+pub(crate) fn is_shortage(error: &io::Error) -> bool {
+    #[cfg(unix)]
+    if let Some(code) = error.raw_os_error() {
+        use nix::errno::Errno;
+        return [Errno::EMFILE, Errno::ENFILE, Errno::ENOBUFS, Errno::ENOMEM].contains(&Errno::from_raw(code));
+    }
+    error.kind() == io::ErrorKind::OutOfMemory
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,12 +1,14 @@
 //! Names to addresses.
 
 use std::fmt;
+use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures::channel::oneshot;
 
+use super::net::is_shortage;
 use super::{BoxFuture, Offload, ThreadPool};
 
 /// A host name as it is looked up: lower case, ASCII (punycode), no trailing dot, at most 253 bytes in labels of 63.
@@ -69,6 +71,17 @@ impl Addrs {
 }
 
 /// Why a name has no addresses.
+///
+/// ```
+/// use tidegate::rt::{Name, ResolveError};
+/// let name = Name::new("a.test").expect("valid");
+/// let refused = std::io::ErrorKind::ConnectionRefused.into();
+/// assert!(matches!(ResolveError::from_io(&name, &refused), ResolveError::Failed { .. }));
+/// # #[cfg(target_os = "linux")] {
+/// let no_descriptor = std::io::Error::from_raw_os_error(24);
+/// assert!(matches!(ResolveError::from_io(&name, &no_descriptor), ResolveError::NoRoom { .. }));
+/// # }
+/// ```
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ResolveError {
@@ -83,9 +96,30 @@ pub enum ResolveError {
         /// What the resolver said.
         message: Arc<str>,
     },
+    /// This machine had no descriptor, or no memory, for a socket to ask with: nobody was asked, and the crawl tries again
+    /// when there is room.
+    #[error("there was no room to look up {name}: {message}")]
+    NoRoom {
+        /// The name.
+        name: Name,
+        /// What the system said.
+        message: Arc<str>,
+    },
     /// No answer in the resolver's own time.
     #[error("no answer for {0}")]
     TimedOut(Name),
+}
+
+impl ResolveError {
+    /// What an error of the system means for the lookup of `name`: this machine has no room, it took too long, or it failed.
+    pub fn from_io(name: &Name, error: &io::Error) -> Self {
+        let name = name.clone();
+        match error.kind() {
+            _ if is_shortage(error) => Self::NoRoom { name, message: error.to_string().into() },
+            io::ErrorKind::TimedOut => Self::TimedOut(name),
+            _ => Self::Failed { name, message: error.to_string().into() },
+        }
+    }
 }
 
 /// Finds the addresses of a name.
@@ -178,6 +212,6 @@ fn lookup(name: &Name) -> Result<Addrs, ResolveError> {
         }
         // std gives no code for "no such name", only its text.
         Err(e) if e.to_string().contains("not known") => Err(ResolveError::NotFound(name.clone())),
-        Err(e) => Err(ResolveError::Failed { name: name.clone(), message: e.to_string().into() }),
+        Err(e) => Err(ResolveError::from_io(name, &e)),
     }
 }

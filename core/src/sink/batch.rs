@@ -2,6 +2,8 @@
 
 use std::collections::VecDeque;
 use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::SystemTime;
 
 use serde::Serialize;
@@ -90,6 +92,21 @@ impl<T> Delivery<T> {
 #[derive(Debug)]
 pub struct Batch<T> {
     items: VecDeque<Delivery<T>>,
+    taken: Taken,
+}
+
+/// How many deliveries were taken out of a batch, for who looks on while a sink has it.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Taken(Arc<AtomicUsize>);
+
+impl Taken {
+    pub(crate) fn count(&self) -> usize {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    fn add(&self, deliveries: usize) {
+        self.0.fetch_add(deliveries, Ordering::Relaxed);
+    }
 }
 
 impl<T> Batch<T> {
@@ -100,16 +117,19 @@ impl<T> Batch<T> {
 
     /// Acknowledges the oldest delivery and gives it back.
     pub fn pop(&mut self) -> Option<Delivery<T>> {
+        self.taken.add(usize::from(!self.items.is_empty()));
         self.items.pop_front()
     }
 
     /// Acknowledges all of them.
     pub fn ack_all(&mut self) {
+        self.taken.add(self.items.len());
         self.items.clear();
     }
 
     /// Acknowledges and gives all of them.
     pub fn drain(&mut self) -> impl Iterator<Item = Delivery<T>> + '_ {
+        self.taken.add(self.items.len());
         self.items.drain(..)
     }
 
@@ -128,6 +148,10 @@ impl<T> Batch<T> {
         self.items.is_empty()
     }
 
+    pub(crate) fn taken(&self) -> Taken {
+        self.taken.clone()
+    }
+
     pub(crate) fn push(&mut self, delivery: Delivery<T>) {
         self.items.push_back(delivery);
     }
@@ -135,12 +159,12 @@ impl<T> Batch<T> {
 
 impl<T> Default for Batch<T> {
     fn default() -> Self {
-        Self { items: VecDeque::new() }
+        Self::from_iter([])
     }
 }
 
 impl<T> FromIterator<Delivery<T>> for Batch<T> {
     fn from_iter<I: IntoIterator<Item = Delivery<T>>>(deliveries: I) -> Self {
-        Self { items: deliveries.into_iter().collect() }
+        Self { items: deliveries.into_iter().collect(), taken: Taken::default() }
     }
 }

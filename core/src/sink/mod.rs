@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
+pub(crate) use self::batch::Taken;
 pub use self::batch::{Batch, Delivery, DeliveryId};
 pub use self::collect::{Collect, Null, collect, null};
 pub use self::jsonl::{Jsonl, jsonl, jsonl_stdout};
@@ -25,7 +26,8 @@ pub use self::jsonl::{Jsonl, jsonl, jsonl_stdout};
 /// * Awaiting is back-pressure: deliveries wait, then parsing, then fetching.
 ///
 /// # Cancel safety
-/// `deliver` is dropped only when the crawl is told to stop now; what is in the batch then counts as not delivered.
+/// `deliver` is dropped only when the crawl is told to stop now, or when it has taken nothing for as long as
+/// [`Builder::sink_limit`](crate::Builder::sink_limit) allows; what is in the batch then counts as not delivered.
 #[async_trait]
 pub trait Sink<T: Send + 'static>: Send + 'static {
     /// Delivers some of the batch, at least one or an error.

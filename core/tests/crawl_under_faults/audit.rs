@@ -128,7 +128,8 @@ impl Audit {
             if own > limit {
                 broken.push(format!("{}: {own} in flight on its host", request.url()));
             }
-            if all > self.world.max_in_flight.map_or(u32::MAX, NonZeroU32::get) {
+            // Fetches that wait for a port or a descriptor are there as well, without a permit.
+            if all > 2 * self.world.max_in_flight.map_or(u32::MAX / 2, NonZeroU32::get) {
                 broken.push(format!("{}: {all} in flight", request.url()));
             }
         }
@@ -181,7 +182,8 @@ impl Audit {
         let count = |name: &str| book.outcomes.values().filter(|(outcome, _)| *outcome == name).count() as u64;
         let counted = [count("ok"), count("error"), count("skipped"), count("cancelled")];
         must("counted as told", counted == [c.ok, c.error, c.skipped, c.cancelled]);
-        must("nothing under way", (c.jobs, c.in_flight, c.parsing, c.parse_queued) == (0, 0, 0, 0));
+        must("nothing under way", (c.jobs, c.in_flight, c.in_line, c.parsing, c.parse_queued) == (0, 0, 0, 0, 0));
+        must("as many in flight as may be", world.max_in_flight.is_none_or(|most| c.in_flight_peak <= most.get()));
         must("no fetch of the crawl goes on", book.in_flight == 0 || world.cancels());
         must("no bytes are booked", handle.snapshot().bytes_in_memory == 0 || world.cancels());
         let sunk: u64 = book.taken.values().sum();

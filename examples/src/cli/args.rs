@@ -207,6 +207,14 @@ pub(super) struct Common {
     #[arg(long, value_name = "N/s", value_parser = values::rate, help_heading = "Pace")]
     pub(super) rate: Option<f64>,
 
+    /// Find out what each host bears, and leave one alone that is down or says so (429, 503) [default: on, monitor off]
+    #[arg(long, overrides_with = "no_adaptive", help_heading = "Pace")]
+    pub(super) adaptive: bool,
+
+    /// Ask each host for all that the limits allow, also while it is down
+    #[arg(long, overrides_with = "adaptive", help_heading = "Pace")]
+    pub(super) no_adaptive: bool,
+
     /// Tries after the first, for transport errors and the statuses 408 425 429 500 502 503 504 520-524 [default: 2,
     /// monitor 0]
     #[arg(long, value_name = "N", help_heading = "Pace")]
@@ -336,6 +344,17 @@ mod tests {
         assert!(Cli::try_parse_from(["tidegate", "crawl"]).is_err());
         assert!(Cli::try_parse_from(["tidegate", "crawl", "--demo"]).is_ok());
         assert!(Cli::try_parse_from(["tidegate", "crawl", "--demo", "http://a.test/"]).is_err());
+    }
+
+    #[test]
+    fn the_last_word_on_adapting_counts() {
+        let adapts = |args: &[&str]| match Cli::try_parse_from(args).expect("valid").command {
+            Command::Fetch(args) => (args.common.adaptive, args.common.no_adaptive),
+            _ => (false, false),
+        };
+        assert_eq!(adapts(&["tidegate", "fetch", "http://a.test/"]), (false, false));
+        assert_eq!(adapts(&["tidegate", "fetch", "--adaptive", "--no-adaptive", "http://a.test/"]), (false, true));
+        assert_eq!(adapts(&["tidegate", "fetch", "--no-adaptive", "--adaptive", "http://a.test/"]), (true, false));
     }
 
     #[test]

@@ -19,7 +19,7 @@ use super::input::List;
 use super::output::{Outputs, line};
 use super::page::PageParser;
 use super::record::{MonitorKeys, Record, Shape};
-use super::setup::{Setup, USER_AGENT};
+use super::setup::{Setup, USER_AGENT, as_set};
 use super::time::rfc3339;
 use super::{Failure, run, say};
 use crate::demo::{DemoOptions, DemoSite};
@@ -59,8 +59,10 @@ pub(super) fn run(args: MonitorArgs) -> Result<u8, Failure> {
     if let Some(rounds) = rounds {
         looks = looks.with_rounds(rounds);
     }
-    let builder = setup
-        .builder(&common)
+    let builder = setup.builder(&common);
+    // A look is a measurement: what is down is looked at all the same.
+    let builder = if common.adaptive { builder } else { as_set(builder) };
+    let builder = builder
         .fetcher(HeadOrGet(setup.fetcher.clone()))
         .frontier(Looks { looks, missed: Arc::clone(&missed) })
         .parse_with(PageParser::new(&common).head_only());

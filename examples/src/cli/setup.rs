@@ -99,11 +99,19 @@ impl Setup {
         if common.why {
             builder = builder.window(WHY_WINDOW);
         }
+        if common.no_adaptive {
+            builder = as_set(builder);
+        }
         if self.demo {
             builder = builder.backoff(DEMO_BACKOFF.0, DEMO_BACKOFF.1);
         }
         builder
     }
+}
+
+/// With the limits as they are, whatever a host bears, and no host left alone.
+pub(super) fn as_set(builder: Builder<()>) -> Builder<()> {
+    builder.adaptive(false).breaker(None, Duration::ZERO)
 }
 
 fn runtime(common: &Common) -> Result<Runtime, Failure> {

@@ -1,11 +1,14 @@
 //! A name server on loopback, and what an adapter's resolver must make of its answers.
 
-use std::io::{Read as _, Write as _};
-use std::net::{IpAddr, Ipv4Addr, TcpListener, TcpStream, UdpSocket};
+use std::io::{self, Read as _, Write as _};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 use std::thread;
+use std::time::Duration;
 
 use hickory_resolver::config::{ConnectionConfig, NameServerConfig, ResolverConfig};
+use hickory_resolver::net::runtime::RuntimeProvider;
 use hickory_resolver::proto::rr::Name as DnsName;
 
 pub(crate) struct NameServer {
@@ -107,8 +110,38 @@ const TRUNCATED: u16 = 0x200;
 const NX_DOMAIN: u16 = 3;
 const SERVER_FAILURE: u16 = 2;
 
-/// The cases. In scope: what the adapter's `dns` has, and `fn runtime(ResolverConfig, Duration) -> Runtime`, which asks
-/// that server and waits so long for an answer.
+/// What hickory is given by a process that has no descriptor left.
+#[derive(Clone)]
+pub(crate) struct NoDescriptors<P>(pub(crate) P);
+
+type Opening<T> = Pin<Box<dyn Future<Output = io::Result<T>> + Send>>;
+
+/// EMFILE.
+fn no_descriptor<T: Send + 'static>() -> Opening<T> {
+    Box::pin(async { Err(io::Error::from_raw_os_error(24)) })
+}
+
+impl<P: RuntimeProvider> RuntimeProvider for NoDescriptors<P> {
+    type Handle = P::Handle;
+    type Timer = P::Timer;
+    type Udp = P::Udp;
+    type Tcp = P::Tcp;
+
+    fn create_handle(&self) -> P::Handle {
+        self.0.create_handle()
+    }
+
+    fn connect_tcp(&self, _: SocketAddr, _: Option<SocketAddr>, _: Option<Duration>) -> Opening<P::Tcp> {
+        no_descriptor()
+    }
+
+    fn bind_udp(&self, _: SocketAddr, _: SocketAddr) -> Opening<P::Udp> {
+        no_descriptor()
+    }
+}
+
+/// The cases. In scope: what the adapter's `dns` has, `fn runtime(ResolverConfig, Duration) -> Runtime`, which asks
+/// that server and waits so long for an answer, and `fn provider()`, what hickory is given there.
 macro_rules! tests {
     () => {
         use std::net::IpAddr;
@@ -168,6 +201,23 @@ macro_rules! tests {
             let server = name_server::start();
             let error = resolve(&runtime(server.config, LONG), "broken.test").expect_err("no answer");
             assert!(matches!(error, ResolveError::Failed { .. }), "{error}");
+        }
+
+        // H1
+        #[cfg(unix)]
+        #[test]
+        fn a_process_without_descriptors_has_no_room() {
+            let config = name_server::start().config;
+            let runtime = runtime(config.clone(), LONG);
+            let provider = Noting::new(name_server::NoDescriptors(provider()));
+            let mut builder = Resolver::builder_with_config(config, provider.clone());
+            configure(builder.options_mut());
+            let resolver = builder.build().expect("a resolver");
+            let asking = lookup(resolver, provider, Name::new("two.test").expect("a name"));
+            let (sender, receiver) = std::sync::mpsc::channel();
+            runtime.spawn(async move { sender.send(asking.await).expect("receiver lives") });
+            let error = receiver.recv().expect("it ends").expect_err("nobody was asked");
+            assert!(matches!(error, ResolveError::NoRoom { .. }), "{error}");
         }
 
         #[test]

@@ -44,6 +44,9 @@ struct Args {
     /// Part of itself by which a service gets longer for each further `slots` open requests, likewise.
     #[arg(long)]
     slowdown: Option<f64>,
+    /// Seconds for which a server is down, in the scenarios where it is: from 20 s on.
+    #[arg(long, default_value_t = 30)]
+    down: u32,
     /// Seed of all chance.
     #[arg(long, default_value_t = 1)]
     seed: u64,
@@ -53,21 +56,25 @@ struct Args {
     /// Folder for a picture of each scenario.
     #[arg(long)]
     svg: Option<PathBuf>,
-    /// Crawl a real server instead, by the clock: on loopback, in a process of its own and on the last core.
+    /// Crawl a real server instead, by the clock: on loopback, in a process of its own and on the last core. It can be that
+    /// of the scenarios degrading (the default), rate, down and down-told.
     #[arg(long)]
     loopback: bool,
 }
 
 fn main() -> Result<(), Failure> {
     let args = Args::parse();
+    let down = Duration::from_secs(args.down.into());
     if args.loopback {
-        return loopback::run(args.seconds.unwrap_or(15), &args.policy);
+        let names = if args.scenario.is_empty() { vec![Name::Degrading] } else { args.scenario };
+        let length = args.seconds.map(|n| Duration::from_secs(n.into()));
+        return loopback::run(&names, down, length, &args.policy);
     }
     let names = if args.scenario.is_empty() { Name::value_variants().to_vec() } else { args.scenario };
     let mut out = io::stdout().lock();
     writeln!(out, "{}", table::HEAD)?;
     for name in names {
-        let mut scenario = name.scenario();
+        let mut scenario = name.scenario(down);
         scenario.length = args.seconds.map_or(scenario.length, |n| Duration::from_secs(n.into()));
         let limits = &mut scenario.limits;
         limits.slots = args.slots.unwrap_or(limits.slots);

@@ -195,7 +195,7 @@ mod tests {
     use crate::table;
 
     fn short(name: Name) -> Scenario {
-        Scenario { length: Duration::from_secs(6), ..name.scenario() }
+        Scenario { length: Duration::from_secs(6), ..name.scenario(Duration::from_secs(30)) }
     }
 
     #[test]

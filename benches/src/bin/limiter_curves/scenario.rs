@@ -59,7 +59,9 @@ impl Name {
         }
     }
 
-    pub(crate) fn scenario(self) -> Scenario {
+    /// A server that is down is so for `down`.
+    pub(crate) fn scenario(self, down: Duration) -> Scenario {
+        let up = SECOND * 20 + down;
         let unlimited = Limits { slots: u32::MAX, slowdown: 0.0, most_open: u32::MAX, ..Limits::default() };
         let plain = Scenario {
             name: self,
@@ -73,8 +75,8 @@ impl Name {
             ramp_from: None,
         };
         let down = Scenario {
-            changes: vec![(SECOND * 20, Change::Down(true)), (SECOND * 50, Change::Down(false))],
-            fault: Some((SECOND * 20, SECOND * 50)),
+            changes: vec![(SECOND * 20, Change::Down(true)), (up, Change::Down(false))],
+            fault: Some((SECOND * 20, up)),
             ..plain.clone()
         };
         match self {
@@ -92,9 +94,9 @@ impl Name {
                 limits: Limits { per_second: Some(50), retry_after: Some(SECOND * 2), ..unlimited },
                 ..plain
             },
-            Self::Down => Scenario { title: "503 from 20 s to 50 s", ..down },
+            Self::Down => Scenario { title: "503 from 20 s on", ..down },
             Self::DownTold => Scenario {
-                title: "503 with Retry-After: 2 from 20 s to 50 s",
+                title: "503 with Retry-After: 2 from 20 s on",
                 limits: Limits { retry_after: Some(SECOND * 2), ..down.limits },
                 ..down
             },
@@ -149,7 +151,7 @@ mod tests {
 
     #[test]
     fn the_best_possible_follows_the_changes() {
-        let best = |name: Name, second| name.scenario().best(SECOND * second);
+        let best = |name: Name, second| name.scenario(SECOND * 30).best(SECOND * second);
         assert_eq!([best(Name::Shift, 39), best(Name::Shift, 40), best(Name::Shift, 80)], [2_000.0, 500.0, 2_000.0]);
         assert_eq!([best(Name::Down, 0), best(Name::Down, 30), best(Name::Down, 50)], [2_000.0, 0.0, 2_000.0]);
         assert_eq!([best(Name::Rate, 9), best(Name::Unlimited, 9), best(Name::Many, 9)], [50.0, 100_000.0, 40_000.0]);

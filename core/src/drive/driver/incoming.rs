@@ -26,6 +26,12 @@ impl Driver {
                 self.event(now, Event::Resolved { host, address });
             }
             Message::Resolved { host, address: Err(error) } => self.host_failed(now, host, error),
+            Message::Waits { job } => self.event(now, Event::Waits { job }),
+            Message::Turn { job, readmit } => {
+                let Some(record) = self.open_record(job) else { return };
+                record.readmit = Some(readmit);
+                self.event(now, Event::Turn { job });
+            }
             Message::Fetched { job, end } => self.fetched(now, job, end),
             Message::Parsed { job, end } => self.parsed(now, job, end),
             Message::Delivered { job, items, rejected } => {
@@ -161,6 +167,7 @@ impl Driver {
             priority: request.priority(),
             attempts: overrides.and_then(|o| o.max_retries).map_or(0, |retries| retries.saturating_add(1)),
             vet: self.p.host_policy.is_some(),
+            awaited: reply.is_some(),
             not_before: request.not_before().and_then(wait).map(|wait| later(now, wait)),
         };
         let limits = match overrides {

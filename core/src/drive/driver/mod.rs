@@ -451,11 +451,9 @@ impl Driver {
             self.event(now, Event::Short { of: Bound::Bytes, short: self.p.ledger.is_short() });
             // Whoever waits in the ledger is in flight, and so is who has what it waits for: its end wakes this task.
             let ledger = self.p.fetcher.as_ref().and_then(|f| f.ledger());
-            let (short, (ports, lookups)) =
-                ledger.map_or((false, (0, 0)), |ledger| (ledger.is_short(), ledger.in_line()));
+            let (short, lookups) = ledger.map_or((false, 0), |ledger| (ledger.is_short(), ledger.lookups_in_line()));
             self.event(now, Event::Short { of: Bound::Descriptors, short });
-            self.event(now, Event::InLine { of: Bound::Ports, fetches: ports });
-            self.event(now, Event::InLine { of: Bound::Dns, fetches: lookups });
+            self.event(now, Event::LookupsInLine(lookups));
             self.ask_frontier();
             let mut acted = false;
             while let Some(action) = self.p.engine.poll(now) {

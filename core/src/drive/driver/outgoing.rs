@@ -3,11 +3,10 @@
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
-use super::super::attempt;
+use super::super::attempt::{self, Wanted};
 use super::super::parse_stage::ParseJob;
 use super::{Driver, key};
 use crate::engine::{Action, Blame, Event, HostId, JobId, JobVerdict};
-use crate::fetch::Wishes;
 use crate::observer::{FetchWatch, What};
 use crate::request::without_userinfo;
 use crate::time::later;
@@ -23,6 +22,11 @@ impl Driver {
             Action::Resolve(host) => self.resolve(now, host),
             Action::Vet(job) => self.vet(now, job),
             Action::Fetch { job, attempt } => self.fetch(now, job, attempt),
+            Action::Readmit(job) => {
+                if let Some(readmit) = self.record(job).and_then(|record| record.readmit.take()) {
+                    let _ = readmit.send(());
+                }
+            }
             Action::Parse(job) => self.parse(now, job),
             Action::Deliver(job) => {
                 let items = self.record(job).and_then(|record| record.items.take());
@@ -75,9 +79,12 @@ impl Driver {
         let limits = Arc::clone(&self.limits);
         let (runtime, ledger) = (self.p.runtime.clone(), Arc::clone(&self.p.ledger));
         let (wheel, slice) = (self.p.loops[at].wheel(), self.p.loops[at].slice());
+        // Bodies before a sink that waits for a page of this host must not keep its rules from being read.
+        let is_awaited = self.p.engine.is_awaited(host);
         let cx = HostCx::new(self.p.settings.user_agent.clone(), move |request| {
             let cx = FetchCx::new(runtime.clone(), Arc::clone(&limits), 0, 1, Arc::clone(&ledger));
             let cx = cx.in_loop(wheel.clone(), Arc::clone(&slice)).guarding(guards, guarded);
+            let cx = if is_awaited { cx.booking_at_once() } else { cx };
             Box::pin(attempt::fetch_page(Arc::clone(&fetcher), request, cx))
         });
         self.p.loops[at].begin(None, Box::pin(attempt::prepare(policy, target, cx, host)));
@@ -135,7 +142,7 @@ impl Driver {
             record.watch.clone_from(&watch);
         }
         let cx = self.context(at, limits, number, attempt).guarding(guards, guarded);
-        let cx = cx.wishing(Arc::new(Wishes { watch, accept }));
+        let cx = cx.wishing(Arc::new(Wanted { watch, accept, inbox: Arc::clone(&self.p.inbox), job }));
         let cx = if page_only { cx.booking_at_once() } else { cx };
         self.tell(now, job, |record| What::Dispatched {
             hop: record.hops(),

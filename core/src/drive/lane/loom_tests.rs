@@ -40,6 +40,7 @@ impl Fixture {
             Arc::clone(&inbox),
             sink,
             LaneOf::Items,
+            Duration::MAX,
             Worker::alone(&manual.runtime(), &inbox),
         );
         Self { manual, inbox, lane: Arc::new(lane), taken }

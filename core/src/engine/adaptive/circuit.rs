@@ -81,20 +81,18 @@ impl Circuit {
         self.opened.is_none_or(|opened| started >= opened)
     }
 
-    pub(super) fn failures(&self) -> u32 {
-        self.failures
-    }
-
     /// Whether these failures are more than a few pages that are broken: so many in a row, over some time.
-    pub(super) fn trips(&self, now: Instant, failures: u32, patience: Duration) -> bool {
-        let lasts = self.since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since));
-        self.failures >= failures.max(1) && lasts >= patience / 20
+    pub(super) fn trips(&self, now: Instant, failures: u32, time: Duration) -> bool {
+        self.failures >= failures.max(1) && self.lasts(now) >= time
     }
 
-    /// Whether it has failed for this long, or, where that is limited, with its first failure this often.
-    pub(super) fn is_over(&self, now: Instant, patience: Duration, most: Option<u32>) -> bool {
-        let lasts = self.since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since));
-        lasts >= patience || most.is_some_and(|most| self.probes + 1 >= most)
+    /// Whether it has failed this often, its first failure and probes, and for this long.
+    pub(super) fn is_over(&self, now: Instant, tries: u32, patience: Duration) -> bool {
+        self.probes.saturating_add(1) >= tries && self.lasts(now) >= patience
+    }
+
+    fn lasts(&self, now: Instant) -> Duration {
+        self.since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since))
     }
 
     pub(super) fn backoff(&self) -> Duration {

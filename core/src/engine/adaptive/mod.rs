@@ -2,7 +2,9 @@
 
 mod circuit;
 mod gradient;
+mod opening;
 mod pace;
+mod refusals;
 #[cfg(test)]
 mod tests;
 mod window;
@@ -12,6 +14,7 @@ use std::time::{Duration, Instant};
 use self::circuit::Circuit;
 use self::gradient::Gradient;
 use self::pace::Pace;
+use self::refusals::Refusals;
 use super::event::Blame;
 use super::host::Place;
 use super::{Config, Engine, HostId, JobId, JobVerdict, Stage, retry};
@@ -24,8 +27,20 @@ use crate::time::later;
 pub(super) struct Adaptive {
     gradient: Gradient,
     circuit: Circuit,
+    refusals: Refusals,
     pace: Pace,
 }
+
+/// Fetches in flight for a host that answers again.
+const RESUME_FROM: u32 = 2;
+/// Probes, at least, in the time that a host may answer nothing.
+const PROBES: u32 = 8;
+/// A host that has answered may answer nothing for this long at least, where nobody has said how long.
+const LEAST_PATIENCE: Duration = Duration::from_secs(10);
+/// A limit of a host that somebody has set is used in full at once where it is not above this.
+const RAMPED_ABOVE: u32 = 64;
+/// A host that never answered is dead after this part of the failures in a row that another one may have.
+const NEVER_ANSWERED: u32 = 4;
 
 /// What a failure of the host means for the job that met it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,38 +56,57 @@ pub(super) enum Excuse {
 /// A failure by the fault of a host.
 struct Fault {
     now: Instant,
+    job: JobId,
     /// When the fetch began.
     started: Instant,
+    /// This one among them.
+    in_flight: u32,
     throttled: bool,
     /// The wait that the host asks for.
     asked: Option<Duration>,
     was_probe: bool,
+    /// Whether the host ever answered.
+    has_answered: bool,
 }
 
 impl Adaptive {
     fn new(config: &Config, now: Instant) -> Box<Self> {
         let (start, max) = config.host_limits();
-        Box::new(Self { gradient: Gradient::new(start, max, now), circuit: Circuit::default(), pace: Pace::new(now) })
+        Box::new(Self {
+            gradient: Gradient::new(start, max, now),
+            circuit: Circuit::default(),
+            refusals: Refusals::default(),
+            pace: Pace::new(now),
+        })
     }
 
     /// A fetch has failed by the fault of the host: how long that is to be left alone from now on.
     fn failed(&mut self, fault: &Fault, config: &Config, rng: &mut fastrand::Rng) -> Option<Duration> {
-        let Fault { now, started, throttled, asked, was_probe } = *fault;
+        let Fault { now, job, started, in_flight, throttled, asked, was_probe, has_answered } = *fault;
         let circuit = &mut self.circuit;
+        circuit.failed(now, was_probe);
         let is_news = was_probe || circuit.is_closed() && circuit.is_after_last(started);
-        let is_enough = config.breaker.is_some_and(|most| circuit.trips(now, most, config.host_patience));
+        let is_enough = config.breaker.is_some_and(|most| match has_answered {
+            true => circuit.trips(now, most, config.patience() / 20),
+            false => circuit.trips(now, most.div_ceil(NEVER_ANSWERED), Duration::ZERO),
+        });
         let opens = is_news && (was_probe || throttled || is_enough);
         let mut wait = asked;
         if opens {
-            let drawn = retry::backoff(config.backoff_base, config.backoff_cap, circuit.backoff(), rng);
+            let longest = config.backoff_cap.min(config.patience() / PROBES);
+            let drawn = retry::backoff(config.backoff_base, longest, circuit.backoff(), rng);
             circuit.open(now, drawn, !throttled);
             // A host that goes on asking for a moment is given longer ones.
             wait = Some(asked.map_or(drawn, |asked| if was_probe { asked.max(drawn) } else { asked }));
         }
-        // One page that is broken says 503 as well: a pace is learnt where a wait is asked for, or from two in a row.
-        let is_told = if asked.is_some() { opens } else { circuit.failures() == 2 };
-        if throttled && is_told && config.adaptive {
-            self.pace.throttled(now);
+        if throttled && config.adaptive {
+            self.refusals.refused(job, started);
+            if opens && !was_probe {
+                self.gradient.refused(in_flight);
+            }
+            if opens {
+                self.pace.refused(now);
+            }
         }
         wait
     }
@@ -107,13 +141,23 @@ impl Config {
     /// Fetches in flight for a host: at first, and at most.
     pub(super) fn host_limits(&self) -> (u32, u32) {
         let max = self.per_host.unwrap_or(u32::MAX).max(1);
-        (if self.adaptive { self.host_ramp_from.clamp(1, max) } else { max }, max)
+        let ramps = self.adaptive && max > RAMPED_ABOVE;
+        (if ramps { self.host_ramp_from.clamp(1, max) } else { max }, max)
+    }
+
+    /// How long a host may answer nothing.
+    pub(super) fn patience(&self) -> Duration {
+        self.host_patience.unwrap_or_else(|| self.backoff_cap.max(LEAST_PATIENCE))
     }
 }
 
 impl Engine {
-    /// Whether this host may have another fetch in flight, as far as its own limit goes.
+    /// Whether this host may start another fetch, as far as its own limit and its ports go.
     pub(super) fn host_admits(&self, id: HostId) -> bool {
+        self.hosts[id.index as usize].in_line == 0 && self.is_below_limit(id)
+    }
+
+    fn is_below_limit(&self, id: HostId) -> bool {
         let host = &self.hosts[id.index as usize];
         match &host.adaptive {
             Some(adaptive) => adaptive.admits(&self.config, host.in_flight),
@@ -123,7 +167,7 @@ impl Engine {
 
     /// Keeps the count of hosts at their limit, whatever changed it.
     pub(super) fn note_limit(&mut self, id: HostId) {
-        let is_limited = !self.host_admits(id);
+        let is_limited = self.hosts[id.index as usize].in_line == 0 && !self.is_below_limit(id);
         let was_limited = std::mem::replace(&mut self.hosts[id.index as usize].is_limited, is_limited);
         self.host_limited = self.host_limited + u32::from(is_limited) - u32::from(was_limited);
     }
@@ -137,26 +181,31 @@ impl Engine {
         host.answers = host.answers.wrapping_add(1);
         if host.adaptive.is_none() {
             // The limit is what holds it back, and not its gap, and there is more to ask for.
-            let is_held =
-                host.in_flight >= start && !host.queue.is_empty() && host.not_before.is_none_or(|at| at <= now);
+            let is_held = host.in_flight >= RESUME_FROM.min(start)
+                && !host.queue.is_empty()
+                && host.not_before.is_none_or(|at| at <= now);
             if !config.adaptive || start == most || !is_held {
                 return;
             }
-            host.adaptive = Some(Adaptive::new(config, now));
+            let gradient = Gradient::open(host.in_flight, start, most, now);
+            host.adaptive = Some(Box::new(Adaptive { gradient, ..*Adaptive::new(config, now) }));
         }
         let Some(adaptive) = &mut host.adaptive else { return };
         let closes = adaptive.circuit.answered(started);
         if closes {
-            adaptive.gradient.resume(start, now);
-            adaptive.pace.resume(now);
+            adaptive.gradient.resume(RESUME_FROM.min(most), now);
+            // What was in flight when it refused has said by now whom that was about.
+            adaptive.pace.resume(now, adaptive.refusals.is_of_host());
         }
+        adaptive.refusals.answered(started);
         // What was under way when the host refused says nothing about the pace from then on.
         if adaptive.circuit.is_after_last(started) {
             adaptive.pace.answered(now);
         }
         if config.adaptive {
             // What was measured while this machine was not itself says nothing about the host.
-            let is_ours = self.disturbed.is_none_or(|time| started > time) && self.shut.is_empty();
+            let is_quiet = self.disturbed.is_none_or(|time| started > time) && self.shut.is_empty();
+            let is_ours = is_quiet && !self.jobs[id.index as usize].stood_in_line;
             let sample = is_ours.then(|| now.saturating_duration_since(started));
             adaptive.gradient.answered(started, sample);
         }
@@ -191,16 +240,18 @@ impl Engine {
         if config.breaker.is_none() {
             return Excuse::None;
         }
-        adaptive.circuit.failed(now, was_probe);
         let throttled = blame == Blame::Throttled;
         let asked = match retry {
             RetryTime::After(wait) if throttled => Some(wait.min(config.retry_after_cap)),
             _ => None,
         };
-        let fault = Fault { now, started, throttled, asked, was_probe };
+        let has_answered = host.answers > 0;
+        let fault =
+            Fault { now, job: id, started, in_flight: host.in_flight, throttled, asked, was_probe, has_answered };
         let wait = adaptive.failed(&fault, config, &mut self.rng);
-        let patience = if host.answers == 0 { Some(config.attempts) } else { None };
-        let is_over = was_probe && adaptive.circuit.is_over(now, config.host_patience, patience);
+        // Whether a host that never answered is there at all, a few tries tell.
+        let patience = if has_answered { config.patience() } else { Duration::ZERO };
+        let is_over = was_probe && adaptive.circuit.is_over(now, config.attempts, patience);
         let is_alone = !adaptive.circuit.is_closed();
         if let Some(wait) = wait {
             host.wait_until(later(now, wait));
@@ -220,6 +271,15 @@ impl Engine {
         let host = &self.hosts[job.host.index as usize];
         job.turned_away_at = Some(host.answers);
         if is_excused { Excuse::Until(host.not_before.map_or(now, |time| time.max(now))) } else { Excuse::None }
+    }
+
+    /// Whether a refusal (429, 503) is that of the job's URL: it was refused before, and others were answered since. Not
+    /// where it asks for a wait, which is kept by the whole host: whom it is for is not said (RFC 9110, 10.2.3).
+    pub(super) fn is_refused_alone(&self, id: JobId, retry: RetryTime) -> bool {
+        let Some(job) = self.job(id).filter(|_| !matches!(retry, RetryTime::After(_))) else { return false };
+        let host = &self.hosts[job.host.index as usize];
+        let Some((adaptive, before)) = host.adaptive.as_ref().zip(job.turned_away_at) else { return false };
+        self.config.breaker.is_some() && adaptive.refusals.is_of_url(host.answers.wrapping_sub(before))
     }
 
     /// Ends all that waits for a host.

@@ -13,9 +13,10 @@ const APPROACH: f64 = 0.2;
 /// Growth a second between the plateau and the highest pace, halved each time that the host refuses there again.
 const CREEP: f64 = 0.02;
 const HALVINGS: u32 = 4;
-/// Growth a second beyond: a host that has refused there twice has a pace; one that has once may have refused one page.
-const BEYOND_ONE: f64 = 0.3;
-const BEYOND_MORE: f64 = 0.05;
+/// Growth a second beyond.
+const BEYOND: f64 = 0.05;
+/// Growth a second where the host has refused but once, which may have been about something else.
+const BEYOND_ONE: f64 = 0.5;
 /// Refusals at paces that differ by less are of one kind.
 const SAME: f64 = 0.15;
 /// A pace so far above what the host refused is none.
@@ -31,6 +32,8 @@ pub(super) struct Pace {
     /// Answers of this second, and a second in the one before.
     recent: Count,
     before: Option<f64>,
+    /// What it had answered a second when it refused last.
+    too_much: Option<f64>,
     learnt: Option<Learnt>,
 }
 
@@ -64,7 +67,7 @@ struct Learnt {
 
 impl Pace {
     pub(super) fn new(now: Instant) -> Self {
-        Self { recent: Count::new(now), before: None, learnt: None }
+        Self { recent: Count::new(now), before: None, too_much: None, learnt: None }
     }
 
     pub(super) fn answered(&mut self, now: Instant) {
@@ -75,28 +78,33 @@ impl Pace {
         }
     }
 
-    /// The host is asked again after a wait.
-    pub(super) fn resume(&mut self, now: Instant) {
-        *self = Self { learnt: self.learnt.map(|learnt| Learnt { updated: now, ..learnt }), ..Self::new(now) };
+    /// The host refused, and is left alone now.
+    pub(super) fn refused(&mut self, now: Instant) {
+        // A probe that fails has nothing to add: there is no pace that the host bore.
+        let measured = self.before.take().into_iter().chain(self.recent.rate(now)).max_by(f64::total_cmp);
+        self.recent = Count::new(now);
+        self.too_much = measured.or(self.too_much);
     }
 
-    /// The host refused.
-    pub(super) fn throttled(&mut self, now: Instant) {
-        // A probe that fails has nothing to add: there is no pace that the host bore.
-        let measured = self.before.into_iter().chain(self.recent.rate(now)).max_by(f64::total_cmp);
-        let Some(measured) = measured else { return };
+    /// The host is asked again after a wait. Whether it refused whatever it was asked for, or that may have been one page.
+    pub(super) fn resume(&mut self, now: Instant, is_of_host: bool) {
+        let measured = self.too_much.take();
         (self.recent, self.before) = (Count::new(now), None);
-        let (refused, confirmed) = match self.learnt {
-            Some(learnt) => {
-                let refused = learnt.per_second.min(1.1 * measured);
-                let is_same = (refused / learnt.refused - 1.0).abs() < SAME;
-                (refused, if is_same { learnt.confirmed + 1 } else { 0 })
-            }
-            None => (measured, 0),
-        };
-        let refused = refused.max(SLOWEST);
-        let per_second = BACK * refused;
-        self.learnt = Some(Learnt { rate: Rate::per_second(per_second), per_second, refused, confirmed, updated: now });
+        if let Some(measured) = measured.filter(|_| is_of_host || self.learnt.is_some()) {
+            let (refused, confirmed) = match self.learnt {
+                Some(learnt) if is_of_host => (learnt.per_second.min(1.1 * measured), learnt.confirmed + 1),
+                Some(learnt) => {
+                    let is_same = (learnt.per_second / learnt.refused - 1.0).abs() < SAME;
+                    (learnt.per_second, if is_same { learnt.confirmed + 1 } else { 0 })
+                }
+                None => (measured, 0),
+            };
+            let refused = refused.max(SLOWEST);
+            let (per_second, rate) = (BACK * refused, Rate::per_second(BACK * refused));
+            self.learnt = Some(Learnt { rate, per_second, refused, confirmed, updated: now });
+        } else if let Some(learnt) = &mut self.learnt {
+            learnt.updated = now;
+        }
     }
 
     /// A fetch was started; gives the earliest time of the next one.
@@ -106,11 +114,12 @@ impl Pace {
         learnt.updated = now;
         let (pace, plateau) = (learnt.per_second, PLATEAU * learnt.refused);
         let creep = CREEP / f64::from(1 << learnt.confirmed.min(HALVINGS));
-        let beyond = if learnt.confirmed == 0 { BEYOND_ONE } else { BEYOND_MORE };
-        learnt.per_second = if pace < plateau {
+        learnt.per_second = if learnt.confirmed == 0 {
+            pace * (1.0 + passed * BEYOND_ONE)
+        } else if pace < plateau {
             pace + (plateau - pace) * APPROACH * passed + pace * creep * passed
         } else {
-            pace * (1.0 + passed * if pace < learnt.refused { creep } else { beyond })
+            pace * (1.0 + passed * if pace < learnt.refused { creep } else { BEYOND })
         };
         if learnt.per_second > FORGOTTEN * learnt.refused {
             self.learnt = None;

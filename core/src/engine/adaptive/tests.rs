@@ -325,7 +325,7 @@ fn whatever_hosts_do_every_job_ends() {
             breaker: [None, Some(1), Some(16)][rng.usize(0..3)],
             attempts: rng.u32(1..4),
             gap: [Duration::ZERO, 20 * MS][rng.usize(0..2)],
-            host_patience: [Duration::ZERO, SECOND, 60 * SECOND][rng.usize(0..3)],
+            host_patience: [None, Some(Duration::ZERO), Some(SECOND), Some(60 * SECOND)][rng.usize(0..4)],
             backoff_cap: [SECOND, 10 * SECOND][rng.usize(0..2)],
             seed,
             ..free()

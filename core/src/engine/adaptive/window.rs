@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 pub(super) const FETCHES: u32 = 16;
 /// The part of a window's fetches whose ends are waited for. Who ends first says nothing about the others: the first 16
 /// answers of 128 are the fastest. And one that hangs must not hold the rest up.
-const ENDED: f64 = 0.9;
+pub(super) const ENDED: f64 = 0.9;
 /// Fetches of a round by which it is judged, as in HyStart++ (RFC 9406).
 pub(super) const ROUND: u32 = 8;
 /// A round that is slower by this part is loaded.
@@ -24,6 +24,7 @@ pub(super) struct Window {
     is_full: bool,
     ended: u32,
     samples: u32,
+    /// Of the logarithms of the seconds.
     sum: f64,
     squares: f64,
 }
@@ -55,10 +56,10 @@ impl Window {
 
     pub(super) fn answered(&mut self, started: Instant, took: Duration) {
         if self.counts(started) {
-            let seconds = took.as_secs_f64().max(SHORTEST);
+            let log = took.as_secs_f64().max(SHORTEST).ln();
             self.samples += 1;
-            self.sum += seconds;
-            self.squares += seconds * seconds;
+            self.sum += log;
+            self.squares += log * log;
         }
     }
 
@@ -72,8 +73,8 @@ impl Window {
     pub(super) fn measured(&self, least: u32) -> Option<Measured> {
         let n = f64::from(self.samples);
         let mean = self.sum / n;
-        let deviation = (self.squares / n - mean * mean).max(0.0).sqrt();
-        (self.samples >= least.max(1)).then_some(Measured { n, mean, spread: deviation / mean })
+        let spread = (self.squares / n - mean * mean).max(0.0).sqrt();
+        (self.samples >= least.max(1)).then_some(Measured { n, mean: mean.exp(), spread })
     }
 }
 
@@ -81,9 +82,10 @@ impl Window {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Measured {
     n: f64,
-    /// Seconds.
+    /// The geometric mean, in seconds: an answer that takes ten times as long as usual says little, and a queue is felt by
+    /// the short ones most.
     pub(super) mean: f64,
-    /// The coefficient of variation.
+    /// The standard deviation of the logarithm.
     spread: f64,
 }
 
@@ -101,7 +103,7 @@ impl Default for Spread {
 impl Spread {
     /// Takes a window; gives three standard errors of its mean, as a part of it.
     pub(super) fn noise(&mut self, measured: Measured) -> f64 {
-        self.0 += (measured.spread - self.0) * 0.5 * measured.n / (measured.n + 8.0);
+        self.0 += (measured.spread - self.0) * measured.n / (measured.n + 8.0);
         3.0 * self.0 / measured.n.sqrt()
     }
 }
@@ -114,13 +116,25 @@ pub(super) struct Round {
     instant: Option<(Instant, u32)>,
     /// How many were in flight when they began.
     level: u32,
+    /// Fetches that are wanted at least.
+    least: u32,
     /// Seconds that an answer takes where nothing waits.
     best: Option<f64>,
 }
 
 impl Round {
     pub(super) fn new(began: Instant, best: Option<f64>) -> Self {
-        Self { window: Window::new(began), instant: None, level: 0, best }
+        Self { window: Window::new(began), instant: None, level: 0, least: 1, best }
+    }
+
+    /// A round of several round trips where few are in flight, which can tell little.
+    pub(super) fn patient(began: Instant) -> Self {
+        Self { least: ROUND, ..Self::new(began, None) }
+    }
+
+    /// The round after this.
+    pub(super) fn next(&self, began: Instant) -> Self {
+        Self { least: self.least, ..Self::new(began, self.best) }
     }
 
     /// A fetch was started. Those near the limit count, from the first of them on, and what starts in the same instant
@@ -136,7 +150,7 @@ impl Round {
         if let (0, Some((_, starts))) = (self.window.starts, self.instant) {
             self.window = Window { starts: starts - 1, ..Window::new(now) };
         }
-        if self.window.started(now, limit.min(ROUND)) {
+        if self.window.started(now, limit.clamp(self.least, ROUND)) {
             self.level = self.level.max(in_flight);
         }
     }

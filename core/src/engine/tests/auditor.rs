@@ -213,6 +213,7 @@ impl Audited {
         assert_eq!((engine.is_idle(), engine.is_exhausted()), (model.jobs.is_empty(), model.is_exhausted()));
         let counters = Counters {
             in_flight: model.in_stage(Stage::Fetching),
+            in_line: model.in_line(),
             jobs: model.jobs.len() as u32 - model.in_stage(Stage::Settling),
             waiting: model.waiting(),
             parse_queued: model.in_stage(Stage::ToParse),

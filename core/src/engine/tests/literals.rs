@@ -618,10 +618,11 @@ fn another_seed_draws_other_gaps() {
 fn the_defaults_are_those_of_the_documentation() {
     let seconds = Duration::from_secs;
     let documented = Config {
-        adaptive: false,
-        host_ramp_from: 2,
-        breaker: None,
-        host_patience: Duration::from_secs(60),
+        sockets: None,
+        adaptive: true,
+        host_ramp_from: 16,
+        breaker: Some(16),
+        host_patience: None,
         max_in_flight: 10_000,
         ramp_from: Some(16),
         per_host: None,

@@ -1,6 +1,8 @@
 //! Tests of the engine: a bench for lists of literals, and a reference model that audits random and simulated runs.
 
 mod auditor;
+mod awaited;
+mod in_line;
 mod literals;
 mod model;
 mod scripts;

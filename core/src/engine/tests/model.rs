@@ -76,6 +76,9 @@ pub(super) struct Model {
     /// Ending, and until when what is in flight may go on.
     pub(super) ending: Option<Option<Instant>>,
     pub(super) counters: Counters,
+    /// Whether there was ever a job that somebody waits for, and how many of those ended before their start.
+    met_awaited: bool,
+    unstarted_awaited: u32,
     /// Hosts remembered at a time, at most so far.
     most_hosts: usize,
     /// The latest time that was told.
@@ -85,8 +88,8 @@ pub(super) struct Model {
 
 impl Model {
     pub(super) fn new(config: Config) -> Self {
-        let limit = config.ramp_from.unwrap_or(config.max_in_flight).clamp(1, config.max_in_flight);
-        let max = config.max_in_flight;
+        let max = config.most_in_flight();
+        let limit = config.ramp_from.unwrap_or(max).clamp(1, max);
         Self {
             config,
             jobs: BTreeMap::new(),
@@ -108,6 +111,8 @@ impl Model {
             paused: false,
             ending: None,
             counters: Counters::default(),
+            met_awaited: false,
+            unstarted_awaited: 0,
             most_hosts: 0,
             latest: None,
             count: 0,
@@ -126,12 +131,17 @@ impl Model {
         self.count(|job| job.stage.waits())
     }
 
+    /// Those in line too: only the permit of the crawl is given back.
     pub(super) fn host_in_flight(&self, host: HostId) -> u32 {
-        self.count(|job| job.stage == Stage::Fetching && job.host == host)
+        self.count(|job| job.stage.is_fetch() && job.host == host)
     }
 
     pub(super) fn address_in_flight(&self, address: IpAddr) -> u32 {
-        self.count(|job| job.stage == Stage::Fetching && job.address == Some(address))
+        self.count(|job| job.stage.is_fetch() && job.address == Some(address))
+    }
+
+    pub(super) fn in_line(&self) -> u32 {
+        self.in_stage(Stage::InLine) + self.in_stage(Stage::ToReadmit)
     }
 
     pub(super) fn is_exhausted(&self) -> bool {
@@ -169,11 +179,15 @@ impl Model {
         self.jobs.get(&id).is_some_and(|job| stages.contains(&job.stage))
     }
 
+    fn is_fetched(&self, id: JobId) -> bool {
+        self.jobs.get(&id).is_some_and(|job| job.stage.is_fetch())
+    }
+
     fn set(&mut self, id: JobId, stage: Stage) {
         let order = self.next();
         let job = self.job(id);
         (job.stage, job.order) = (stage, order);
-        if stage != Stage::Fetching {
+        if !stage.is_fetch() {
             job.address = None;
         }
     }
@@ -227,6 +241,7 @@ impl Model {
         };
         assert!(self.jobs.insert(id, job).is_none(), "{id:?} was given twice");
         self.counters.submitted += 1;
+        self.met_awaited |= spec.awaited;
     }
 
     fn delay(&mut self, id: JobId, until: Instant) {
@@ -280,6 +295,7 @@ impl Model {
 
     pub(super) fn settle(&mut self, id: JobId, verdict: JobVerdict) {
         assert!(!self.is(id, &[Stage::Settling]), "{id:?} has its verdict");
+        self.unstarted_awaited += u32::from(self.jobs[&id].spec.awaited && self.jobs[&id].stage.waits());
         self.set(id, Stage::Settling);
         match verdict {
             JobVerdict::Ok => self.counters.ok += 1,
@@ -313,16 +329,20 @@ impl Model {
                 let host = self.job(job).host;
                 self.advance(host);
             }
-            Event::Skipped { job, reason } if self.is(job, &[Stage::Vetting, Stage::Fetching, Stage::Parsing]) => {
+            Event::Skipped { job, reason }
+                if self.is_fetched(job) || self.is(job, &[Stage::Vetting, Stage::Parsing]) =>
+            {
                 self.settle(job, JobVerdict::Skipped(reason));
             }
-            Event::Fetched { job } if self.is(job, &[Stage::Fetching]) => {
+            Event::Waits { job } if self.is(job, &[Stage::Fetching]) => self.set(job, Stage::InLine),
+            Event::Turn { job } if self.is(job, &[Stage::InLine]) => self.set(job, Stage::ToReadmit),
+            Event::Fetched { job } if self.is_fetched(job) => {
                 self.success();
                 self.set(job, Stage::ToParse);
                 let queued = self.in_stage(Stage::ToParse);
                 self.counters.parse_queued_peak = self.counters.parse_queued_peak.max(queued);
             }
-            Event::Redirected { job, host } if self.is(job, &[Stage::Fetching]) => {
+            Event::Redirected { job, host } if self.is_fetched(job) => {
                 self.success();
                 self.job(job).host = host;
                 self.job(job).hop = true;
@@ -333,9 +353,9 @@ impl Model {
                     self.arrive(now, job);
                 }
             }
-            Event::Failed { job, retry, blame } if self.is(job, &[Stage::Fetching, Stage::Parsing]) => {
-                let throttled = matches!(blame, Blame::Throttled | Blame::Ports) && self.is(job, &[Stage::Fetching]);
-                let ports = blame == Blame::Ports && self.is(job, &[Stage::Fetching]);
+            Event::Failed { job, retry, blame } if self.is_fetched(job) || self.is(job, &[Stage::Parsing]) => {
+                let throttled = matches!(blame, Blame::Throttled | Blame::Ports) && self.is_fetched(job);
+                let ports = blame == Blame::Ports && self.is_fetched(job);
                 self.failed(now, job, retry, (throttled, ports), drawn);
             }
             Event::Throttled { job, wait } => {
@@ -375,7 +395,7 @@ impl Model {
         self.answers += 1;
         if self.limit < self.threshold || self.answers == 32 {
             self.answers = 0;
-            self.limit = (self.limit + 1).min(self.config.max_in_flight);
+            self.limit = (self.limit + 1).min(self.config.most_in_flight());
         }
         self.held = self.held.filter(|(_, before)| self.limit < *before);
     }
@@ -462,7 +482,7 @@ impl Model {
                 if !ports && self.cut.is_none_or(|cut| before.started.is_none_or(|at| at >= cut)) {
                     let in_flight = self.in_stage(Stage::Fetching);
                     let lower = self.limit.min(in_flight) / 4 * 3;
-                    let floor = self.config.gate_floor.clamp(1, self.config.max_in_flight);
+                    let floor = self.config.gate_floor.clamp(1, self.config.most_in_flight());
                     self.limit = self.limit.min(lower.max(floor));
                     (self.cut, self.threshold) = (Some(now), self.limit);
                 }

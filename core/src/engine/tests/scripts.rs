@@ -33,6 +33,10 @@ enum Step {
         pick: u8,
         millis: u16,
     },
+    /// A fetch has to wait for a port.
+    Waits(u8),
+    /// The turn of one that waits.
+    Turn(u8),
     Advance(u16),
     /// To the next moment at which something is due, and so many nanoseconds more or less.
     ToNext(i8),
@@ -44,6 +48,11 @@ enum Step {
     Gate(bool),
     Behind(bool),
     Bytes(u16),
+    /// Whether this machine lacks room for bodies, or descriptors.
+    Short {
+        bytes: bool,
+        short: bool,
+    },
     Pause(bool),
     Cancel(u8),
     CancelUnstarted,
@@ -56,6 +65,7 @@ struct Spec {
     vet: bool,
     attempts: u8,
     not_before: u16,
+    awaited: bool,
 }
 
 /// How an action is answered.
@@ -94,8 +104,9 @@ fn answers() -> impl Strategy<Value = Answer> + Clone {
 
 fn specs() -> impl Strategy<Value = Spec> {
     let not_before = prop_oneof![4 => Just(0), 1 => 1..2000u16];
-    (select(vec![-1i8, 0, 0, 1]), any::<bool>(), select(vec![0u8, 0, 1, 4]), not_before)
-        .prop_map(|(priority, vet, attempts, not_before)| Spec { priority, vet, attempts, not_before })
+    (select(vec![-1i8, 0, 0, 1]), any::<bool>(), select(vec![0u8, 0, 1, 4]), not_before, weighted(0.1)).prop_map(
+        |(priority, vet, attempts, not_before, awaited)| Spec { priority, vet, attempts, not_before, awaited },
+    )
 }
 
 fn forward() -> impl Strategy<Value = Step> + Clone {
@@ -106,11 +117,14 @@ fn forward() -> impl Strategy<Value = Step> + Clone {
         6 => answers().prop_map(Step::AnswerAll),
         2 => (any::<u8>(), answers()).prop_map(|(pick, how)| Step::Stray { pick, how }),
         4 => (any::<u8>(), 0..3000u16).prop_map(|(pick, millis)| Step::Throttle { pick, millis }),
+        3 => any::<u8>().prop_map(Step::Waits),
+        2 => any::<u8>().prop_map(Step::Turn),
         6 => (0..3000u16).prop_map(Step::Advance),
         10 => (-1..=1i8).prop_map(Step::ToNext),
         4 => weighted(0.8).prop_map(Step::Gate),
         3 => weighted(0.2).prop_map(Step::Behind),
         2 => select(vec![0u16, 0, 0, 999, 1000, 1001]).prop_map(Step::Bytes),
+        2 => (any::<bool>(), weighted(0.3)).prop_map(|(bytes, short)| Step::Short { bytes, short }),
         4 => weighted(0.2).prop_map(Step::Pause),
         4 => any::<u8>().prop_map(Step::Cancel),
     ]
@@ -139,13 +153,15 @@ pub(super) fn configs() -> impl Strategy<Value = Config> {
     let tries =
         (1..4u32, select(vec![0.0, 0.2, 1.0, 10.0]), select(vec![0u32, 10, 1000]), select(vec![50u32, 100, 900]));
     let hosts = (any::<bool>(), any::<bool>(), select(vec![1usize, 3, 100]), select(vec![1u32, 2, 100]));
-    let rest = (select(vec![None, Some(1), Some(2)]), select(vec![None, None, Some(5)]), select(vec![8u32, 1000]));
+    let sockets = select(vec![None, None, None, Some(2)]);
+    let rest =
+        (select(vec![None, Some(1), Some(2)]), select(vec![None, None, Some(5)]), select(vec![8u32, 1000]), sockets);
     (limits, pace, stages, tries, hosts, rest, any::<u64>()).prop_map(
         |(limits, pace, stages, tries, hosts, rest, seed)| Config {
             adaptive: false,
             host_ramp_from: 4,
             breaker: None,
-            host_patience: Duration::from_secs(60),
+            host_patience: None,
             max_in_flight: limits.0,
             per_host: limits.1,
             per_address: limits.2,
@@ -155,7 +171,7 @@ pub(super) fn configs() -> impl Strategy<Value = Config> {
             parse_permits: stages.0,
             deliver_permits: stages.1,
             backlog: stages.2,
-            gate_floor: stages.3.min(limits.0),
+            gate_floor: stages.3.min(limits.0).min(rest.3.unwrap_or(u32::MAX)),
             attempts: tries.0,
             retry_budget: tries.1,
             retry_floor: tries.2,
@@ -170,6 +186,7 @@ pub(super) fn configs() -> impl Strategy<Value = Config> {
             ramp_from: rest.0,
             max_starts: rest.1,
             queue: rest.2,
+            sockets: rest.3,
             byte_budget: 1000,
             seed,
         },
@@ -198,6 +215,7 @@ impl Script {
                     vet: spec.vet,
                     attempts: spec.attempts.into(),
                     not_before: (!wait.is_zero()).then(|| a.now + wait),
+                    awaited: spec.awaited,
                 };
                 self.jobs.push(a.submit(&format!("h{host}"), spec));
             }
@@ -223,6 +241,12 @@ impl Script {
                 let job = self.jobs[usize::from(*pick) % self.jobs.len()];
                 a.event(Event::Throttled { job, wait: MS * (*millis).into() });
             }
+            Step::Waits(pick) if !self.jobs.is_empty() => {
+                a.event(Event::Waits { job: self.jobs[usize::from(*pick) % self.jobs.len()] });
+            }
+            Step::Turn(pick) if !self.jobs.is_empty() => {
+                a.event(Event::Turn { job: self.jobs[usize::from(*pick) % self.jobs.len()] });
+            }
             Step::Advance(millis) => a.now += MS * (*millis).into(),
             Step::ToNext(nanos) => {
                 if let Some(next) = a.engine.poll_timeout() {
@@ -239,19 +263,24 @@ impl Script {
             Step::Gate(open) => a.event(Event::Gate { signal: Bound::Lag, open: *open }),
             Step::Behind(behind) => a.event(Event::FrontierBehind(*behind)),
             Step::Bytes(bytes) => a.event(Event::Bytes((*bytes).into())),
+            Step::Short { bytes, short } => {
+                let of = if *bytes { Bound::Bytes } else { Bound::Descriptors };
+                a.event(Event::Short { of, short: *short });
+            }
             Step::Pause(true) => a.pause(),
             Step::Pause(false) => a.resume(),
             Step::Cancel(pick) if !self.jobs.is_empty() => a.cancel(self.jobs[usize::from(*pick) % self.jobs.len()]),
             Step::CancelUnstarted => a.cancel_unstarted(),
             Step::Shutdown(millis) => a.shutdown(Shutdown::Graceful { within: MS * (*millis).into() }),
             Step::Answer { .. } | Step::Stray { .. } | Step::Throttle { .. } | Step::Cancel(_) => {}
+            Step::Waits(_) | Step::Turn(_) => {}
         }
         self.drain();
     }
 
     fn drain(&mut self) {
         let asked = self.a.drain();
-        self.open.extend(asked.into_iter().filter(|action| !matches!(action, Action::Abort(_) | Action::Forget(_))));
+        self.open.extend(asked.into_iter().filter(|action| !no_answer(action)));
     }
 
     fn answer(&mut self, action: Action, how: Answer) {
@@ -286,7 +315,7 @@ impl Script {
             (Action::Parse(job), Answer::Well { deliver }) => Event::Parsed { job, deliver },
             (Action::Deliver(job), how) => Event::Delivered { job, rejected: matches!(how, Answer::Fails { .. }) },
             (Action::Settle { job, .. }, _) => Event::Closed { job },
-            (Action::Abort(_) | Action::Forget(_), _) => return,
+            (Action::Abort(_) | Action::Forget(_) | Action::Readmit(_), _) => return,
         };
         a.event(event);
     }
@@ -298,6 +327,10 @@ impl Script {
         a.event(Event::Gate { signal: Bound::Lag, open: true });
         a.event(Event::FrontierBehind(false));
         a.event(Event::Bytes(0));
+        [Bound::Bytes, Bound::Descriptors].into_iter().for_each(|of| a.event(Event::Short { of, short: false }));
+        let waits: Vec<_> =
+            a.model.jobs.iter().filter(|(_, job)| job.stage == Stage::InLine).map(|(id, _)| *id).collect();
+        waits.into_iter().for_each(|job| a.event(Event::Turn { job }));
         let (began, jobs) = (a.now, a.model.jobs.len() as u32);
         // A gap asked for by rules, or a wait that a host asked for, is 3 s at most, and a start each 200 ms is the lowest rate.
         let bound = Duration::from_secs(4) * (jobs + 4);
@@ -320,6 +353,10 @@ impl Script {
         let held = a.engine.addresses.values().map(|entry| entry.in_flight);
         assert_eq!(held.sum::<u32>(), 0, "permits of addresses");
     }
+}
+
+fn no_answer(action: &Action) -> bool {
+    matches!(action, Action::Abort(_) | Action::Forget(_) | Action::Readmit(_))
 }
 
 /// So many cases, of a seed that is always the same: `PROPTEST_RNG_SEED` sets another, and `PROPTEST_CASES` more of them

@@ -105,6 +105,10 @@ impl World {
                 self.submit();
             } else if let Some(entry) = self.due.first_entry().filter(|entry| entry.key().0 <= self.a.now) {
                 let event = match entry.remove() {
+                    Event::Waits { job } => {
+                        self.later(Event::Turn { job });
+                        Event::Waits { job }
+                    }
                     // The host that was there when the answer began may be forgotten.
                     Event::Redirected { job, .. } => Event::Redirected { job, host: self.a.host(&self.targets[&job]) },
                     event => event,
@@ -140,6 +144,7 @@ impl World {
             vet: self.rng.bool(),
             attempts: self.rng.u32(0..4),
             not_before: delayed,
+            awaited: self.percent(5),
         };
         let job = self.a.submit(&key, spec);
         self.jobs.push(job);
@@ -170,6 +175,11 @@ impl World {
             self.starts.entry(key).or_default().push(self.a.now);
         }
         let faults = self.plan.faults;
+        if let Action::Fetch { job, .. } = action
+            && self.percent(faults / 2)
+        {
+            return self.later(Event::Waits { job });
+        }
         let event = if self.percent(faults) { self.fault(action) } else { self.success(action) };
         if let Some(event) = event {
             self.later(event);
@@ -188,7 +198,7 @@ impl World {
                 Event::Resolved { host, address: Some([127, 0, 0, number].into()) }
             }
             Action::Vet(job) => Event::Vetted { job },
-            Action::Fetch { job, .. } => Event::Fetched { job },
+            Action::Fetch { job, .. } | Action::Readmit(job) => Event::Fetched { job },
             Action::Parse(job) => Event::Parsed { job, deliver: self.rng.bool() },
             Action::Deliver(job) => Event::Delivered { job, rejected: false },
             Action::Settle { job, .. } => Event::Closed { job },
@@ -216,13 +226,15 @@ impl World {
             }
             Action::Prepare(host) | Action::Resolve(host) => Event::HostFailed { host, retry },
             Action::Vet(job) => Event::Skipped { job, reason: SkipReason::Robots },
-            Action::Fetch { job, .. } if self.rng.bool() => {
+            Action::Fetch { job, .. } | Action::Readmit(job) if self.rng.bool() => {
                 let key = self.any_host();
                 let host = self.a.host(&key);
                 self.targets.insert(job, key);
                 Event::Redirected { job, host }
             }
-            Action::Fetch { job, .. } | Action::Parse(job) => Event::Failed { job, retry, blame },
+            Action::Fetch { job, .. } | Action::Readmit(job) | Action::Parse(job) => {
+                Event::Failed { job, retry, blame }
+            }
             Action::Deliver(job) => Event::Delivered { job, rejected: true },
             _ => return self.success(action),
         })
@@ -245,7 +257,7 @@ impl World {
         if config.max_starts.is_some() {
             return;
         }
-        let most = config.max_in_flight;
+        let most = config.most_in_flight();
         self.a.now += Duration::from_secs(60);
         // Successes bring the limit back to the top, whatever pressure, pauses and the gate did to it.
         let enough = most + 32 * (most - self.a.engine.limiter.limit());

@@ -1,5 +1,7 @@
 //! Whatever happens in whatever order: conservation, limits, liveness, equal traces.
 
+use std::collections::{HashMap, HashSet};
+
 use proptest::prelude::*;
 
 use super::*;
@@ -56,7 +58,7 @@ fn answer(action: Action, how: u8) -> Event {
         Action::Parse(job) => Event::Parsed { job, deliver: how.is_multiple_of(2) },
         Action::Deliver(job) => Event::Delivered { job, rejected: how.is_multiple_of(7) },
         Action::Settle { job, .. } | Action::Abort(job) => Event::Closed { job },
-        Action::Forget(_) => Event::Bytes(0),
+        Action::Forget(_) | Action::Readmit(_) => Event::Bytes(0),
     }
 }
 
@@ -76,20 +78,44 @@ proptest! {
     /// Invariants 1, 2, 6 and 11: whatever happens in whatever order, nothing is lost, no job ends twice, no limit is
     /// passed, and once the faults stop everything settles.
     #[test]
-    fn conservation_limits_and_liveness(steps in prop::collection::vec(step(), 0..200), prepare: bool) {
+    fn conservation_limits_and_liveness(
+        steps in prop::collection::vec(step(), 0..200),
+        prepare: bool,
+        adaptive: bool,
+        breaker in prop::sample::select(vec![None, Some(1), Some(4), Some(16)]),
+        per_host in prop::sample::select(vec![None, Some(2), Some(100)]),
+    ) {
         let config = Config {
-            max_in_flight: 6, per_host: Some(2), per_address: Some(3), gap: 100 * MS, gap_jitter: 0.5, attempts: 3,
+            adaptive, breaker, host_ramp_from: 2, max_in_flight: 6, per_host, per_address: Some(3), gap: 100 * MS, gap_jitter: 0.5, attempts: 3,
             parse_permits: 2, deliver_permits: 2, backlog: 8, byte_budget: 1000, gate_floor: 1, max_hosts: 3, prepare_permits: 2,
             prepare_hosts: prepare, resolve_hosts: prepare, ramp_from: Some(1), rate: Some(50.0), ..Config::default()
         };
         let mut b = Bench::new(config.clone());
         let mut open: Vec<Action> = Vec::new();
         let mut jobs = Vec::new();
-        let mut settled = std::collections::HashSet::new();
-        let mut drain = |b: &mut Bench, open: &mut Vec<Action>| {
+        let mut settled = HashSet::new();
+        // Until when each host asked to be left alone, by its key: it may be forgotten meanwhile.
+        let mut waits = HashMap::<String, Instant>::new();
+        let note_wait = |b: &Bench, event: &Event, waits: &mut HashMap<String, Instant>| {
+            let Event::Failed { job, retry: RetryTime::After(wait), blame: Blame::Throttled } = *event else { return };
+            if let (true, Some(host)) = (b.engine.in_stage(job, Stage::Fetching), key_of(b, job)) {
+                let until = waits.entry(host).or_insert(b.now);
+                *until = (b.now + wait).max(*until);
+            }
+        };
+        let mut drain = |b: &mut Bench, open: &mut Vec<Action>, waits: &HashMap<String, Instant>| {
             while let Some(action) = b.engine.poll(b.now) {
                 if let Action::Settle { job, .. } = action {
                     assert!(settled.insert(job), "{job:?} settled twice");
+                }
+                if let Action::Fetch { job, .. } = action {
+                    let until = key_of(b, job).and_then(|host| waits.get(&host).copied());
+                    assert!(until.is_none_or(|until| until <= b.now), "{job:?} is fetched within a Retry-After");
+                    let host = b.engine.host_of(job).expect("it lives");
+                    let host = b.engine.known_host(host).expect("it is remembered");
+                    let before = host.in_flight - 1;
+                    let admitted = host.adaptive.as_ref().is_none_or(|learnt| learnt.admits(&config, before));
+                    assert!(admitted, "{job:?} is one more than its host was found to bear");
                 }
                 if !matches!(action, Action::Abort(_) | Action::Forget(_)) {
                     open.push(action);
@@ -105,8 +131,9 @@ proptest! {
                     jobs.push(b.submit_with(&format!("h{host}"), spec));
                 }
                 Step::Answer { pick, how } if !open.is_empty() => {
-                    let action = open.swap_remove(usize::from(pick) % open.len());
-                    b.event(answer(action, how));
+                    let event = answer(open.swap_remove(usize::from(pick) % open.len()), how);
+                    note_wait(&b, &event, &mut waits);
+                    b.event(event);
                 }
                 Step::Answer { .. } => {}
                 Step::Advance(millis) => b.advance(MS * millis.into()),
@@ -128,14 +155,14 @@ proptest! {
                 }
             }
             b.engine.handle_timeout(b.now);
-            drain(&mut b, &mut open);
+            drain(&mut b, &mut open, &waits);
         }
         b.engine.resume();
         b.event(Event::Gate { signal: Bound::Lag, open: true });
         b.event(Event::FrontierBehind(false));
         b.event(Event::Bytes(0));
         for _ in 0..100_000 {
-            drain(&mut b, &mut open);
+            drain(&mut b, &mut open, &waits);
             if let Some(action) = open.pop() {
                 b.event(answer(action, 3));
             } else if let Some(next) = b.engine.poll_timeout() {
@@ -173,6 +200,10 @@ proptest! {
         };
         prop_assert_eq!(trace(), trace());
     }
+}
+
+fn key_of(b: &Bench, job: JobId) -> Option<String> {
+    b.engine.host_of(job).and_then(|host| b.engine.host_key(host)).map(str::to_owned)
 }
 
 /// A clock that goes backwards is harmless.

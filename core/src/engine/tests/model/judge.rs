@@ -36,13 +36,25 @@ impl Model {
             Action::Parse(id) => {
                 self.nobody_in_line();
                 assert!(self.in_stage(Stage::Parsing) < self.config.parse_permits, "parse permits");
-                assert!(!self.behind && self.in_stage(Stage::ToDeliver) == 0, "a page is parsed for nobody");
-                assert_eq!(self.ordered(|job| job.stage == Stage::ToParse).first(), Some(&id), "parsed in order");
+                let awaited = self.ordered(|job| job.stage == Stage::ToParse && job.spec.awaited);
+                let is_wanted = !awaited.is_empty() || !self.behind && self.in_stage(Stage::ToDeliver) == 0;
+                assert!(is_wanted, "a page is parsed for nobody");
+                let others = self.ordered(|job| job.stage == Stage::ToParse && !job.spec.awaited);
+                assert_eq!(awaited.iter().chain(&others).next(), Some(&id), "parsed in order");
                 self.set(id, Stage::Parsing);
+            }
+            Action::Readmit(id) => {
+                self.nobody_in_line();
+                assert!(!self.may_deliver() && !self.may_parse(), "what was fetched goes first");
+                assert!(self.may_readmit(), "no permit, or the gate is shut");
+                assert_eq!(self.ordered(|job| job.stage == Stage::ToReadmit).first(), Some(&id), "readmitted in order");
+                self.set(id, Stage::Fetching);
+                self.counters.in_flight_peak = self.counters.in_flight_peak.max(self.in_stage(Stage::Fetching));
             }
             Action::Fetch { job, attempt } => {
                 self.nobody_in_line();
                 assert!(!self.may_deliver() && !self.may_parse(), "what was fetched goes first");
+                assert!(!self.may_readmit(), "what was started before goes first");
                 self.start(now, job, attempt, drawn);
             }
             _ => {}
@@ -54,8 +66,9 @@ impl Model {
     }
 
     fn prepares(&mut self, id: HostId, from: HostState, to: HostState) {
-        assert!(self.may_prepare(), "prepare permits, gate, pause");
-        while let Some(first) = self.line.pop_front() {
+        assert!(self.may_prepare(), "prepare permits, pause");
+        loop {
+            let first = self.next_in_line().expect("somebody is in line, and the gate is open or it is awaited");
             if first == id {
                 break;
             }
@@ -68,7 +81,18 @@ impl Model {
 
     fn may_prepare(&self) -> bool {
         let preparing = self.hosts.values().filter(|h| matches!(h.state, HostState::Preparing | HostState::Resolving));
-        preparing.count() < self.config.prepare_permits as usize && self.shut.is_empty() && !self.paused
+        preparing.count() < self.config.prepare_permits as usize && !self.paused
+    }
+
+    /// Takes who is prepared next out of the line: a host of which somebody waits for a page, or the first, where the gate
+    /// is open.
+    fn next_in_line(&mut self) -> Option<HostId> {
+        let is_awaited = |id: &HostId| self.jobs.values().any(|job| job.host == *id && job.spec.awaited);
+        match self.line.iter().position(is_awaited) {
+            Some(at) => self.line.remove(at),
+            None if self.shut.is_empty() => self.line.pop_front(),
+            None => None,
+        }
     }
 
     fn is_wanted(&self, id: HostId) -> bool {
@@ -85,7 +109,7 @@ impl Model {
     /// Whoever is prepared goes before whatever else can be done.
     fn nobody_in_line(&mut self) {
         if self.may_prepare() {
-            for id in std::mem::take(&mut self.line) {
+            while let Some(id) = self.next_in_line() {
                 self.leave_line(id);
             }
         }
@@ -97,30 +121,47 @@ impl Model {
     }
 
     fn may_parse(&self) -> bool {
-        let may = !self.behind && self.in_stage(Stage::ToDeliver) == 0;
-        may && self.in_stage(Stage::ToParse) > 0 && self.in_stage(Stage::Parsing) < self.config.parse_permits
+        let others = !self.behind && self.in_stage(Stage::ToDeliver) == 0;
+        let wanted = self.count(|job| job.stage == Stage::ToParse && (others || job.spec.awaited));
+        wanted > 0 && self.in_stage(Stage::Parsing) < self.config.parse_permits
     }
 
-    /// What keeps every host from starting.
-    fn global_bound(&self) -> Option<Bound> {
+    fn may_readmit(&self) -> bool {
+        let in_flight = self.in_stage(Stage::Fetching);
+        let may = in_flight < self.limit && (self.shut.is_empty() || in_flight < self.config.gate_floor);
+        may && self.in_stage(Stage::ToReadmit) > 0
+    }
+
+    /// What keeps every host from starting; of `awaited`, from starting what somebody waits for.
+    fn global_bound(&self, awaited: bool) -> Option<Bound> {
         let in_flight = self.in_stage(Stage::Fetching);
         let to_deliver = self.in_stage(Stage::ToDeliver);
-        let parses = self.in_stage(Stage::ToParse) + self.in_stage(Stage::Parsing);
+        let parses_awaited = self.count(|job| job.stage == Stage::ToParse && job.spec.awaited);
+        let parses = self.in_stage(Stage::ToParse) - parses_awaited + self.in_stage(Stage::Parsing);
         let delivers = to_deliver + self.in_stage(Stage::Delivering) + self.in_stage(Stage::Settling);
         let full = |n| n >= self.config.backlog;
-        let (shut, short) = (self.shut.first().copied(), self.short.first().copied());
+        let lack = self.short.iter().find(|lack| !awaited || **lack != Bound::Bytes);
+        let (shut, short) = (self.shut.first().copied(), lack.copied());
+        let has_fewer_sockets = self.config.sockets.is_some_and(|sockets| sockets < self.config.max_in_flight);
+        let limit = if has_fewer_sockets && self.limit == self.config.most_in_flight() {
+            Bound::Descriptors
+        } else {
+            Bound::GlobalLimit
+        };
         let bounds = [
             (self.paused || self.ending.is_some(), Bound::Stopped),
             (self.waiting() == 0 && self.behind, Bound::Frontier),
             (self.waiting() == 0, Bound::NoWork),
             (shut.is_some() && in_flight >= self.config.gate_floor, shut.unwrap_or(Bound::Lag)),
-            (short.is_some() && in_flight > 0, short.unwrap_or(Bound::Descriptors)),
-            (self.bytes >= self.config.byte_budget && in_flight > 0, Bound::Bytes),
-            (full(parses) && to_deliver == 0 && self.behind, Bound::Frontier),
-            (full(parses) && to_deliver == 0, Bound::Parser),
-            (full(parses) || full(delivers), Bound::Sink),
-            (self.behind, Bound::Frontier),
-            (in_flight >= self.limit, self.held.map_or(Bound::GlobalLimit, |(by, _)| by)),
+            (short.is_some() && in_flight + self.in_line() > 0, short.unwrap_or(Bound::Descriptors)),
+            (!awaited && self.bytes >= self.config.byte_budget && in_flight > 0, Bound::Bytes),
+            (!awaited && full(parses) && to_deliver == 0 && self.behind, Bound::Frontier),
+            (!awaited && full(parses) && to_deliver == 0, Bound::Parser),
+            (!awaited && (full(parses) || full(delivers)), Bound::Sink),
+            (!awaited && self.behind, Bound::Frontier),
+            (awaited && full(parses_awaited), Bound::Parser),
+            (in_flight >= self.limit, self.held.map_or(limit, |(by, _)| by)),
+            (in_flight + self.in_line() >= 2 * self.config.most_in_flight(), Bound::Ports),
         ];
         bounds.into_iter().find(|(holds, _)| *holds).map(|(_, bound)| bound)
     }
@@ -135,6 +176,7 @@ impl Model {
         let host = &self.hosts[&id];
         host.state == HostState::Ready
             && self.config.per_host.is_none_or(|max| self.host_in_flight(id) < max)
+            && !self.jobs.values().any(|job| job.host == id && matches!(job.stage, Stage::InLine | Stage::ToReadmit))
             && host.not_before.is_none_or(|time| time <= now)
             && self.best(id).is_some()
     }
@@ -154,12 +196,13 @@ impl Model {
     fn best(&self, id: HostId) -> Option<JobId> {
         let queued = self.jobs.iter().filter(|(_, job)| job.stage == Stage::Queued && job.host == id);
         let startable = queued.filter(|(_, job)| job.attempts > 0 || !self.is_exhausted());
-        startable.max_by_key(|(_, job)| (job.spec.priority, Reverse(job.age))).map(|(id, _)| *id)
+        startable.max_by_key(|(_, job)| (job.spec.awaited, job.spec.priority, Reverse(job.age))).map(|(id, _)| *id)
     }
 
     fn start(&mut self, now: Instant, id: JobId, attempt: u32, drawn: Option<Instant>) {
         let host = self.jobs[&id].host;
-        assert_eq!(self.global_bound(), None, "a start against the bound of the crawl");
+        let awaited = self.jobs[&id].spec.awaited;
+        assert_eq!(self.global_bound(awaited), None, "a start against the bound of the crawl");
         assert!(self.rate_wait().is_none_or(|time| time <= now), "a start above the rate");
         let startable = self.startable(now);
         assert!(startable.contains(&host), "{host:?} may start nothing: {:?}", self.hosts[&host]);
@@ -169,7 +212,14 @@ impl Model {
         assert!(attempt <= self.attempts_of(&job));
         let latest = self.latest.max(Some(now));
         assert!(job.spec.not_before <= latest, "not before");
-        self.count_turns(now, host, &startable);
+        if awaited {
+            // It went before its turn, and what its host has beside it begins a new one.
+            let started = self.host(host);
+            started.overtaken.clear();
+            started.passed = 0;
+        } else {
+            self.count_turns(now, host, &startable);
+        }
 
         let (address, hop) = (self.hosts[&host].address, job.hop);
         self.set(id, Stage::Fetching);
@@ -200,6 +250,7 @@ impl Model {
     /// Invariant 9: of k hosts that may start, each starts within k starts; and so at an address.
     fn count_turns(&mut self, now: Instant, started: HostId, startable: &[HostId]) {
         let (hosts, address) = (self.most_hosts, self.hosts[&started].address);
+        let more = self.unstarted_awaited;
         let ids: Vec<_> = self.hosts.keys().copied().collect();
         for id in ids {
             let may = self.could_start(now, id) && id != started;
@@ -213,13 +264,18 @@ impl Model {
             }
             host.passed = if may { host.passed + usize::from(is_here) } else { 0 };
             // At an address with a limit it has a second turn to wait for.
-            let turns = if is_limited { 3 } else { 1 };
+            // What somebody waited for has put its host first, also where it ended before its start.
+            let turns = if is_limited { 3 } else { 1 } + more;
             assert!(
                 host.overtaken.values().all(|n| *n <= turns),
                 "{id:?} starves: starts of others: {:?}",
                 host.overtaken
             );
-            assert!(host.passed <= 2 * hosts, "{id:?} starves at its address: {} starts of others", host.passed);
+            assert!(
+                host.passed <= 2 * hosts + turns as usize,
+                "{id:?} starves at its address: {} starts of others",
+                host.passed
+            );
         }
     }
 
@@ -228,7 +284,8 @@ impl Model {
         self.nobody_in_line();
         assert!(!self.may_deliver(), "a page could be delivered");
         assert!(!self.may_parse(), "a page could be parsed");
-        let global = self.global_bound();
+        assert!(!self.may_readmit(), "a fetch could go on");
+        let (global, past) = (self.global_bound(false), self.global_bound(true));
         let startable = self.startable(now);
         let rated = self.rate_wait().filter(|time| *time > now);
         // Who could not start now has lost its turn.
@@ -243,11 +300,20 @@ impl Model {
             }
         }
         match global {
-            Some(expected) => assert_eq!(bound, expected),
+            Some(expected) if bound == expected => {
+                let awaited = startable.iter().any(|id| self.best(*id).is_some_and(|job| self.jobs[&job].spec.awaited));
+                assert!(!awaited || past.is_some() || rated.is_some(), "what somebody waits for could start");
+            }
+            // A host that comes first for what somebody waits for may turn out to be unable to start it.
+            Some(expected) => {
+                let is_past = past == Some(bound) || past.is_none() && rated.is_some() && bound == Bound::Rate;
+                assert!(self.met_awaited && is_past, "{bound:?} where it is {expected:?}");
+            }
             None if rated.is_some() && !startable.is_empty() => assert_eq!(bound, Bound::Rate),
             None => {
                 assert!(startable.is_empty(), "{startable:?} could start, bound by {bound:?}");
-                assert!(matches!(bound, Bound::Rate | Bound::Politeness | Bound::HostLimit), "{bound:?}");
+                let waits = bound == Bound::Ports && self.in_line() > 0;
+                assert!(waits || matches!(bound, Bound::Rate | Bound::Politeness | Bound::HostLimit), "{bound:?}");
                 let at_limit =
                     self.config.per_host.is_some_and(|max| self.hosts.keys().any(|id| self.host_in_flight(*id) == max));
                 assert!(bound != Bound::HostLimit || at_limit, "no host is at its limit");
