@@ -34,7 +34,7 @@ pub const MAX_DATA: usize = 4096;
 #[derive(Clone)]
 pub struct Request {
     method: Method,
-    url: Box<str>,
+    url: Address,
     id: Option<Box<str>>,
     label: Option<Arc<str>>,
     data: Option<Box<RawValue>>,
@@ -47,6 +47,29 @@ pub struct Request {
     /// A page of the public network led here: not to a private address, where the guard is on.
     guarded: bool,
     more: Option<Box<More>>,
+}
+
+/// A URL as it was given.
+#[derive(Clone)]
+enum Address {
+    Text(Box<str>),
+    /// Who has parsed it already need not pay for that twice.
+    Parsed(Box<Url>),
+}
+
+impl Address {
+    fn as_str(&self) -> &str {
+        match self {
+            Self::Text(text) => text,
+            Self::Parsed(url) => url.as_str(),
+        }
+    }
+}
+
+impl From<String> for Address {
+    fn from(text: String) -> Self {
+        Self::Text(text.into_boxed_str())
+    }
 }
 
 /// The rare parts, apart so that the common request stays small.
@@ -115,9 +138,13 @@ impl Overrides {
 impl Request {
     /// A request with any method.
     pub fn new(method: Method, url: impl Into<String>) -> Self {
+        Self::to(method, Address::from(url.into()))
+    }
+
+    fn to(method: Method, url: Address) -> Self {
         Self {
             method,
-            url: url.into().into_boxed_str(),
+            url,
             id: None,
             label: None,
             data: None,
@@ -156,7 +183,7 @@ impl Request {
     /// Replaces the URL, which may be relative to the page where a parser follows it.
     #[must_use]
     pub fn with_url(mut self, url: impl Into<String>) -> Self {
-        self.url = url.into().into_boxed_str();
+        self.url = url.into().into();
         self.canonical = false;
         self
     }
@@ -164,7 +191,7 @@ impl Request {
     /// Replaces the URL by one that [`canonical`] gave.
     #[must_use]
     pub(crate) fn with_canonical(mut self, url: &Url) -> Self {
-        self.url = url.as_str().into();
+        self.url = Address::Text(url.as_str().into());
         self.canonical = true;
         self
     }
@@ -298,7 +325,7 @@ impl Request {
 
     /// The URL as it was given. It may contain userinfo; do not log it.
     pub fn url(&self) -> &str {
-        &self.url
+        self.url.as_str()
     }
 
     /// The caller's name for it.
@@ -365,12 +392,11 @@ impl Request {
     /// # Errors
     /// [`ErrorKind::UrlInvalid`], [`ErrorKind::UrlScheme`].
     pub fn target(&self) -> Result<Url, Error> {
-        if self.canonical
-            && let Ok(url) = Url::parse(&self.url)
-        {
-            return Ok(url);
+        match &self.url {
+            Address::Parsed(url) if url.as_str().len() <= Limits::URL => canonical((**url).clone()),
+            Address::Text(text) if self.canonical => Url::parse(text).or_else(|_| parse_target(text)),
+            url => parse_target(url.as_str()),
         }
-        parse_target(&self.url)
     }
 
     /// The bytes whose hash is the identity of this request for deduplication.
@@ -379,9 +405,9 @@ impl Request {
             return key.as_bytes().to_vec();
         }
         let url: Cow<'_, str> = if self.canonical {
-            (&*self.url).into()
+            self.url().into()
         } else {
-            self.target().map_or_else(|_| (&*self.url).into(), |url| String::from(url).into())
+            self.target().map_or_else(|_| self.url().into(), |url| String::from(url).into())
         };
         let mut identity = Vec::with_capacity(url.len() + 24);
         if self.method != Method::GET {
@@ -402,7 +428,7 @@ impl fmt::Debug for Request {
         let mut shown = f.debug_struct("Request");
         shown
             .field("method", &self.method)
-            .field("url", &without_userinfo(&self.url))
+            .field("url", &without_userinfo(self.url()))
             .field("id", &self.id)
             .field("label", &self.label)
             .field("data", &self.data)
@@ -457,7 +483,7 @@ impl From<&String> for Request {
 
 impl From<Url> for Request {
     fn from(url: Url) -> Self {
-        Self::get(url)
+        Self::to(Method::GET, Address::Parsed(Box::new(url)))
     }
 }
 

@@ -333,6 +333,33 @@ fn an_early_answer_to_a_long_body_is_delivered() {
     assert_eq!((response.head.status.as_u16(), &response.body[..]), (413, &b"no"[..]));
 }
 
+// A21: the rest of the request is sent while the answer is read.
+#[test]
+fn an_early_answer_that_waits_for_the_rest_of_the_request_gets_it() {
+    const LENGTH: usize = 8 << 20;
+    let server = Server::start(|peer| {
+        let mut byte = [0; 1];
+        std::io::Read::read_exact(&mut peer.stream, &mut byte)?;
+        peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n")?;
+        let mut rest = Vec::new();
+        let mut piece = vec![0; 1 << 16];
+        while rest.len() <= LENGTH || !rest.ends_with(b"x!") {
+            let read = std::io::Read::read(&mut peer.stream, &mut piece)?;
+            rest.extend_from_slice(&piece[..read]);
+        }
+        peer.send(b"ok")?;
+        peer.wait_for_close();
+        Ok(())
+    });
+    run(async |rt| {
+        let mut body = vec![b'x'; LENGTH];
+        body.push(b'!');
+        let fetcher = fetcher(&rt);
+        let response = fetch(&rt, &fetcher, Request::post(server.url("/"), body)).await.expect("an answer");
+        assert_eq!((&response.body[..], fetcher.idle_connections()), (&b"ok"[..], 1));
+    });
+}
+
 // A22
 #[test]
 fn the_framing_decides_and_not_the_fin() {

@@ -326,7 +326,8 @@ impl HttpFetcherBuilder {
     /// Makes the fetcher.
     ///
     /// # Errors
-    /// [`ErrorKind::ConfigInvalid`] for a value that no header can hold and for a proxy that is not supported.
+    /// [`ErrorKind::ConfigInvalid`] for a value that no header can hold, for a default header that says where a body ends, and
+    /// for a proxy that is not supported.
     ///
     /// ```
     /// # use tidegate::http::HttpFetcher;
@@ -340,7 +341,7 @@ impl HttpFetcherBuilder {
         let seed = self.seed.unwrap_or(since_epoch.as_nanos() as u64);
         let mut fixed = HashMap::with_hasher(KeyedState::new(seed));
         fixed.extend(self.fixed.into_iter().map(|(host, port, address)| ((host, port), address)));
-        let proxies = self.proxies.iter().map(|url| Proxy::parse(url)).collect::<Result<_, _>>()?;
+        let proxies = self.proxies.iter().map(|url| Proxy::parse(url).map(Arc::new)).collect::<Result<_, _>>()?;
         let ledger = self.ledger.unwrap_or_else(|| Ledger::new(self.runtime.ledger_limits()));
         let mut pool = self.pool;
         pool.total = self.max_idle.unwrap_or_else(|| default_idle(ledger.limits().sockets));
@@ -359,13 +360,13 @@ impl HttpFetcherBuilder {
                 None => crate::tls::Config::builder().build()?,
             },
         };
-        let defaults = Defaults {
-            user_agent: header("User-Agent", self.user_agent)?,
-            accept: header("Accept", self.accept)?,
-            accept_language: header("Accept-Language", self.accept_language)?,
-            others: self.headers,
-            decompress: self.decompress,
-        };
+        let defaults = Defaults::new(
+            header("User-Agent", self.user_agent)?,
+            header("Accept", self.accept)?,
+            header("Accept-Language", self.accept_language)?,
+            self.decompress,
+            &self.headers,
+        )?;
         Ok(HttpFetcher(Arc::new(Inner {
             pool,
             connector,

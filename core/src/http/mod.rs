@@ -5,31 +5,30 @@ mod builder;
 mod conn;
 mod connect;
 mod decode;
+mod h1;
 mod message;
 mod pool;
 mod proxy;
 pub(crate) mod scratch;
 
-use std::borrow::Cow;
 use std::net::IpAddr;
 use std::path::Path;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::task::Poll;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
 use http::{Method, StatusCode};
 use url::Url;
 
-use self::body::SaveTo;
+use self::body::{SaveTo, Start};
 pub use self::builder::HttpFetcherBuilder;
-use self::conn::Conn;
+use self::conn::{Answered, Conn};
 use self::connect::{Connector, Idle, Made, endpoint};
 pub use self::decode::ContentDecoder;
-use self::message::Defaults;
-use self::pool::{Key, Pool};
+use self::message::{Defaults, Message};
+use self::pool::{Key, KeyRef, Pool};
 use self::proxy::Proxy;
 use crate::guard::is_public;
 use crate::rt::{Runtime, ThreadPool};
@@ -67,13 +66,23 @@ struct Inner {
     pool: Arc<Pool>,
     connector: Connector,
     defaults: Defaults,
-    proxies: Vec<Proxy>,
+    proxies: Vec<Arc<Proxy>>,
     next_proxy: AtomicUsize,
     local_addresses: Vec<IpAddr>,
     next_local: AtomicUsize,
     decoder: Arc<dyn Decode>,
     writers: Arc<ThreadPool>,
     next_file: AtomicUsize,
+}
+
+/// Where a request goes, and the way there.
+#[derive(Clone, Copy)]
+struct Route<'a> {
+    url: &'a Url,
+    proxy: Option<&'a Proxy>,
+    sources: &'a [IpAddr],
+    key: KeyRef<'a>,
+    guarded: bool,
 }
 
 impl HttpFetcher {
@@ -104,8 +113,7 @@ impl std::fmt::Debug for HttpFetcher {
 impl Fetcher for HttpFetcher {
     async fn fetch(&self, request: &Request, cx: &FetchCx) -> Result<Response, Error> {
         let result = if cx.follows_redirects() {
-            // Boxed: it is large, and no crawl needs it.
-            Box::pin(self.0.follow(request, cx)).await
+            self.0.follow(request, cx).await
         } else {
             self.0.hop(request, cx.is_guarded(), cx.limits(), cx).await
         };
@@ -131,34 +139,34 @@ impl Fetcher for HttpFetcher {
 impl Inner {
     /// One request and the redirects after it, without a crawl.
     async fn follow(&self, request: &Request, cx: &FetchCx) -> Result<Response, Error> {
-        let limits = match request.overrides() {
-            Some(overrides) => Cow::Owned(overrides.apply(cx.limits())),
-            None => Cow::Borrowed(cx.limits()),
-        };
-        let total = limits.deadlines.total;
-        cx.timeout(total, ErrorKind::TimeoutTotal, "fetch", async {
-            let mut request = Cow::Borrowed(request);
+        // What is rare is boxed here: all that a fetch keeps, it keeps while it waits.
+        let own_limits = request.overrides().map(|overrides| Box::new(overrides.apply(cx.limits())));
+        let limits = own_limits.as_deref().unwrap_or_else(|| cx.limits());
+        // Pinned here, so that it is not moved into the deadline.
+        let following = pin!(async {
+            let mut next: Option<Box<Request>> = None;
             let mut redirects = Vec::new();
             let mut guarded = cx.is_guarded();
             loop {
-                let mut response = self.hop(&request, guarded, &limits, cx).await?;
+                let current = next.as_deref().unwrap_or(request);
+                let mut response = self.hop(current, guarded, limits, cx).await?;
                 guarded |= cx.guards() && response.remote.is_some_and(|remote| is_public(remote.ip()));
                 if limits.redirects > 0
-                    && let Some(next) = redirect::next_hop(&request, &response.head)?
+                    && let Some(target) = redirect::next_hop(current, &response.head)?
                 {
                     if redirects.len() >= limits.redirects as usize {
                         let attempted = format!("follow more than {} redirects", limits.redirects);
                         return Err(Error::new(ErrorKind::RedirectTooMany, attempted));
                     }
                     redirects.push(Hop::new(response.head.url.as_str(), response.head.status));
-                    request = Cow::Owned(next);
+                    next = Some(Box::new(target));
                     continue;
                 }
                 response.redirects = redirects;
                 return Ok(response);
             }
-        })
-        .await?
+        });
+        cx.timeout(limits.deadlines.total, ErrorKind::TimeoutTotal, "fetch", following).await?
     }
 
     /// One request and its answer.
@@ -170,76 +178,32 @@ impl Inner {
         }
         let proxy = self.proxy_for(request)?;
         let sources = self.sources();
-        let message = message::build(request, &url, proxy.as_deref().filter(|_| !https), &self.defaults)?;
-        let mut message = Some(Box::new(message));
-        let (host, port) = endpoint(&url)?;
-        let key = Arc::new(Key {
+        let (_, port) = endpoint(&url)?;
+        let key = KeyRef {
             https,
-            host: host.to_string().into_boxed_str(),
+            host: url.host_str().unwrap_or_default(),
             port,
-            proxy: proxy.as_deref().map(|p| Arc::clone(p.identity())),
+            proxy: proxy.as_deref().map(Proxy::identity),
             local: sources.first().copied(),
             guarded: guarded && proxy.is_none(),
-        });
-
-        let mut parked = std::future::poll_fn(|task| Poll::Ready(self.pool.poll_take(&key, cx.now(), task))).await;
-        let (mut conn, parts) = loop {
-            let (mut conn, reused) = match parked.take() {
-                Some(conn) => (conn, true),
-                None => {
-                    let idle = Idle { pool: &self.pool, key: &key };
-                    let making = self.connector.connect(&url, proxy.as_deref(), &sources, guarded, idle, limits, cx);
-                    // Boxed: it is large, and most fetches of a crawl find a connection.
-                    match Box::pin(making).await? {
-                        Made::New(conn) => (conn, false),
-                        Made::Parked(conn) => (conn, true),
-                    }
-                }
-            };
-            cx.connected(conn.peer().addr, reused);
-            cx.phase(Phase::FirstByte);
-            // The fetch keeps its own copy only while it may have to send it again.
-            let sent = if reused { message.clone() } else { message.take() };
-            match conn.send(sent.expect("only a reused connection is followed by another try"), limits, cx).await {
-                Ok(parts) => break (conn, parts),
-                Err(failed) => {
-                    let died = matches!(failed.error.kind(), ErrorKind::HttpEmptyReply | ErrorKind::ConnectReset);
-                    let safe = !failed.sent || is_idempotent(request.method());
-                    if !(reused && died && safe && !failed.answered) {
-                        return Err(failed.error);
-                    }
-                }
-            }
         };
+        let message = Message::new(request, &url, proxy.as_deref().filter(|_| !https), &self.defaults)?;
+        let route = Route { url: &url, proxy: proxy.as_deref(), sources: &sources, key, guarded };
+        let (key, mut conn, answered) = self.exchange(&message, route, limits, cx).await?;
         cx.phase(Phase::Body);
-        if parts.status == StatusCode::SWITCHING_PROTOCOLS {
-            return Err(Error::new(ErrorKind::HttpProtocol, "read an answer that switches protocols unasked"));
-        }
+        let Answered { head: wire, length, early } = answered;
         if let Some(proxy) = proxy.as_deref().filter(|_| !https)
-            && parts.status == StatusCode::PROXY_AUTHENTICATION_REQUIRED
+            && wire.status == StatusCode::PROXY_AUTHENTICATION_REQUIRED
         {
             let attempted = format!("use the proxy {}, which asks for other credentials (407)", proxy.shown());
             return Err(Error::new(ErrorKind::ProxyAuth, attempted));
         }
-        let mut head = Head::new(without_userinfo(url), parts.status);
-        head.version = parts.version;
-        head.headers = parts.headers;
+        let mut head = Head::new(without_userinfo(url), wire.status);
+        head.version = wire.version;
+        head.headers = wire.headers;
 
-        let redirected = cx.follows_redirects() && limits.redirects > 0 && head.location().is_some();
-        let accepted = match conn.announced() {
-            // Without a crawl a redirect is read only for the sake of its connection.
-            length if redirected && length.is_none_or(|length| length > DRAIN) => Accept::Head,
-            _ => cx.accept(&head),
-        };
-        let save_to = request.overrides().and_then(|o| o.save_to.as_deref()).filter(|_| head.status.is_success());
-        let short = conn.announced().is_some_and(|length| length <= DRAIN);
-        let (body, bytes_wire) = match save_to {
-            // An error page that nobody wants is read all the same: a connection costs more than its bytes.
-            _ if accepted == Accept::Refuse && short => (Bytes::new(), self.drain(&mut conn, limits, cx).await),
-            _ if accepted != Accept::Body => (Bytes::new(), 0),
-            Some(target) => Box::pin(self.save(&mut conn, target, limits, cx)).await?,
-            None => body::read(&mut conn, None, limits, cx).await?,
-        };
+        let start = Start { length, early };
+        let (accepted, body, bytes_wire) = self.receive(request, &head, &mut conn, start, limits, cx).await?;
         let mut response = Response::new(head, body);
         response.bytes_wire = bytes_wire;
         response.accepted = accepted;
@@ -252,33 +216,105 @@ impl Inner {
         {
             response.decoder = Some(Arc::clone(&self.decoder));
         }
-        // Chunked won, but somebody on the way may have gone by the length (RFC 9112, 6.3).
-        let headers = &response.head.headers;
-        if !(headers.contains_key(CONTENT_LENGTH) && headers.contains_key(TRANSFER_ENCODING)) {
-            self.give_back(key, conn, cx);
-        }
+        self.give_back(key, conn, cx);
         Ok(response)
     }
 
-    /// Reads a short body for the sake of the connection; where that fails, the connection is not reused.
-    async fn drain(&self, conn: &mut Conn, limits: &Limits, cx: &FetchCx) -> u64 {
-        body::read(conn, None, limits, cx).await.map_or(0, |(_, bytes)| bytes)
+    /// Sends the request on a connection that is parked, or on a new one, and waits for the head of its answer.
+    async fn exchange(
+        &self,
+        message: &Message<'_>,
+        route: Route<'_>,
+        limits: &Limits,
+        cx: &FetchCx,
+    ) -> Result<(Arc<Key>, Box<Conn>, Answered), Error> {
+        let mut parked = self.pool.take_quiet(route.key, cx.now());
+        loop {
+            let (own, mut conn) = match parked.take() {
+                Some((own, conn)) => (Some(own), conn),
+                None => {
+                    let idle = Idle { pool: &self.pool, key: route.key };
+                    let Route { url, proxy, sources, guarded, .. } = route;
+                    let making = self.connector.connect(url, proxy, sources, guarded, idle, limits, cx);
+                    // Boxed: it is large, and most fetches of a crawl find a connection.
+                    match Box::pin(making).await? {
+                        Made::New(conn) => (None, conn),
+                        Made::Parked(own, conn) => (Some(own), conn),
+                    }
+                }
+            };
+            let reused = own.is_some();
+            cx.connected(conn.peer().addr, reused);
+            cx.phase(Phase::FirstByte);
+            match conn.send(message, limits, cx).await {
+                Ok(answered) => {
+                    let local = conn.socket().source();
+                    let key = own.unwrap_or_else(|| Arc::new(KeyRef { local, ..route.key }.into()));
+                    return Ok((key, conn, answered));
+                }
+                Err(failed) => {
+                    let died = matches!(failed.error.kind(), ErrorKind::HttpEmptyReply | ErrorKind::ConnectReset);
+                    let safe = !failed.sent || is_idempotent(message.method());
+                    if !(reused && died && safe && !failed.answered) {
+                        return Err(failed.error);
+                    }
+                }
+            }
+        }
     }
 
-    /// The body into a file: that of a 2xx answer only, so that no redirect or error page takes its place.
-    async fn save(&self, conn: &mut Conn, target: &Path, limits: &Limits, cx: &FetchCx) -> Result<(Bytes, u64), Error> {
+    /// Reads as much of the body as is wanted.
+    async fn receive(
+        &self,
+        request: &Request,
+        head: &Head,
+        conn: &mut Conn,
+        start: Start,
+        limits: &Limits,
+        cx: &FetchCx,
+    ) -> Result<(Accept, Bytes, u64), Error> {
+        let redirected = cx.follows_redirects() && limits.redirects > 0 && head.location().is_some();
+        let is_short = start.length.is_some_and(|length| length <= DRAIN);
+        // Without a crawl a redirect is read only for the sake of its connection.
+        let accepted = if redirected && !is_short { Accept::Head } else { cx.accept(head) };
+        // An error page that nobody wants is read all the same: a connection costs more than its bytes.
+        let drains = accepted == Accept::Refuse && is_short;
+        if accepted != Accept::Body && !drains {
+            return Ok((accepted, Bytes::new(), 0));
+        }
+        // That of a 2xx answer only, so that no redirect or error page takes the place of the file.
+        let save_to = request.overrides().and_then(|o| o.save_to.as_deref()).filter(|_| head.status.is_success());
+        if let Some(target) = save_to.filter(|_| !drains) {
+            let (body, bytes) = Box::pin(self.save(conn, start, target, limits, cx)).await?;
+            return Ok((accepted, body, bytes));
+        }
+        match body::read(conn, start, None, limits, cx).await {
+            Ok((_, bytes)) if drains => Ok((accepted, Bytes::new(), bytes)),
+            // Then the connection is not reused, and that is all.
+            Err(_) if drains => Ok((accepted, Bytes::new(), 0)),
+            read => read.map(|(body, bytes)| (accepted, body, bytes)),
+        }
+    }
+
+    /// The body into a file.
+    async fn save(
+        &self,
+        conn: &mut Conn,
+        start: Start,
+        target: &Path,
+        limits: &Limits,
+        cx: &FetchCx,
+    ) -> Result<(Bytes, u64), Error> {
         let number = self.next_file.fetch_add(1, Ordering::Relaxed) as u64;
         let mut file = SaveTo::create(&self.writers, target, number).await?;
-        let read = body::read(conn, Some(&mut file), limits, cx).await?;
+        let read = body::read(conn, start, Some(&mut file), limits, cx).await?;
         file.finish().await?;
         Ok(read)
     }
 
     /// Parks the connection where the answer ended as its framing says and the connection stays open.
-    fn give_back(&self, key: Arc<Key>, mut conn: Conn, cx: &FetchCx) {
-        if conn.finish() && conn.park() {
-            let source = conn.socket().source();
-            let key = if key.local == source { key } else { Arc::new(Key { local: source, ..(*key).clone() }) };
+    fn give_back(&self, key: Arc<Key>, mut conn: Box<Conn>, cx: &FetchCx) {
+        if conn.finish() {
             let to = conn.socket().to();
             conn.socket().set_idle(true);
             self.pool.put(key, conn, cx.now());
@@ -302,10 +338,10 @@ impl Inner {
         sources
     }
 
-    fn proxy_for(&self, request: &Request) -> Result<Option<Cow<'_, Proxy>>, Error> {
+    fn proxy_for(&self, request: &Request) -> Result<Option<Arc<Proxy>>, Error> {
         match request.overrides().and_then(|o| o.proxy.as_deref()) {
-            Some(text) => Ok(Some(Cow::Owned(Proxy::parse(text)?))),
-            None => Ok(rotate(&self.proxies, &self.next_proxy).map(Cow::Borrowed)),
+            Some(text) => Proxy::parse(text).map(Arc::new).map(Some),
+            None => Ok(rotate(&self.proxies, &self.next_proxy).cloned()),
         }
     }
 }
@@ -324,6 +360,9 @@ fn is_idempotent(method: &Method) -> bool {
 }
 
 fn without_userinfo(mut url: Url) -> Url {
+    if url.username().is_empty() && url.password().is_none() {
+        return url;
+    }
     // Both fail only for URLs without a host, which are refused before.
     let _ = url.set_username("");
     let _ = url.set_password(None);

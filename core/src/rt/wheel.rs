@@ -333,7 +333,7 @@ impl PhaseTimer {
         }
     }
 
-    /// Sets another deadline, before which no stall has been. A later one costs nothing on a wheel.
+    /// Sets another deadline, before which no stall has been. A later one costs nothing until the one before is over.
     pub fn reset(&mut self, to: Instant) {
         if let (Some(credit), Kind::Wheel { wheel, .. }) = (&mut self.credit, &self.kind) {
             let before = wheel.stalled(wheel.0.runtime.now());
@@ -361,8 +361,10 @@ impl PhaseTimer {
                 }
             }
             Kind::Sleep { at, sleep, .. } => {
+                let is_earlier = to < *at;
                 *at = to;
-                if let Some(sleep) = sleep {
+                // One that fires too early is set again then.
+                if let Some(sleep) = sleep.as_mut().filter(|_| is_earlier) {
                     sleep.as_mut().reset(to);
                 }
             }
