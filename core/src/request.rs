@@ -1,5 +1,7 @@
 //! What is asked for: [`Request`], its identity for deduplication, and the canonical form of URLs.
 
+mod target;
+
 use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
@@ -10,8 +12,9 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
-use url::Url;
+use url::{Position, Url};
 
+use self::target::{Parsed, Target};
 use crate::{Error, ErrorKind, Limits};
 
 /// The largest [`Request::with_data`], in bytes of JSON, so that requests stay cheap on disk and in brokers.
@@ -34,7 +37,7 @@ pub const MAX_DATA: usize = 4096;
 #[derive(Clone)]
 pub struct Request {
     method: Method,
-    url: Box<str>,
+    target: Target,
     id: Option<Box<str>>,
     label: Option<Arc<str>>,
     data: Option<Box<RawValue>>,
@@ -42,8 +45,6 @@ pub struct Request {
     not_before: Option<SystemTime>,
     priority: i32,
     depth: u32,
-    /// The URL is in canonical form already: it need not be brought into it again on the loop.
-    canonical: bool,
     /// A page of the public network led here: not to a private address, where the guard is on.
     guarded: bool,
     more: Option<Box<More>>,
@@ -117,7 +118,7 @@ impl Request {
     pub fn new(method: Method, url: impl Into<String>) -> Self {
         Self {
             method,
-            url: url.into().into_boxed_str(),
+            target: Target::Given(url.into().into_boxed_str()),
             id: None,
             label: None,
             data: None,
@@ -125,7 +126,6 @@ impl Request {
             not_before: None,
             priority: 0,
             depth: 0,
-            canonical: false,
             guarded: false,
             more: None,
         }
@@ -156,16 +156,14 @@ impl Request {
     /// Replaces the URL, which may be relative to the page where a parser follows it.
     #[must_use]
     pub fn with_url(mut self, url: impl Into<String>) -> Self {
-        self.url = url.into().into_boxed_str();
-        self.canonical = false;
+        self.target = Target::Given(url.into().into_boxed_str());
         self
     }
 
     /// Replaces the URL by one that [`canonical`] gave.
     #[must_use]
     pub(crate) fn with_canonical(mut self, url: &Url) -> Self {
-        self.url = url.as_str().into();
-        self.canonical = true;
+        self.target = Target::Canonical(url.as_str().into());
         self
     }
 
@@ -298,7 +296,7 @@ impl Request {
 
     /// The URL as it was given. It may contain userinfo; do not log it.
     pub fn url(&self) -> &str {
-        &self.url
+        self.target.text()
     }
 
     /// The caller's name for it.
@@ -365,12 +363,17 @@ impl Request {
     /// # Errors
     /// [`ErrorKind::UrlInvalid`], [`ErrorKind::UrlScheme`].
     pub fn target(&self) -> Result<Url, Error> {
-        if self.canonical
-            && let Ok(url) = Url::parse(&self.url)
-        {
-            return Ok(url);
-        }
-        parse_target(&self.url)
+        self.target.url().map(Cow::into_owned)
+    }
+
+    /// As [`target`](Self::target), which costs nothing from then on.
+    pub(crate) fn parse(&mut self) -> Result<Arc<Parsed>, Error> {
+        self.target.parse()
+    }
+
+    /// Notes what [`target`](Self::target) gave, so that the text is not parsed for its identity.
+    pub(crate) fn note_target(&mut self, url: &Url) {
+        self.target.note(url);
     }
 
     /// The bytes whose hash is the identity of this request for deduplication.
@@ -378,11 +381,7 @@ impl Request {
         if let Some(key) = self.more.as_ref().and_then(|m| m.dedupe_key.as_deref()) {
             return key.as_bytes().to_vec();
         }
-        let url: Cow<'_, str> = if self.canonical {
-            (&*self.url).into()
-        } else {
-            self.target().map_or_else(|_| (&*self.url).into(), |url| String::from(url).into())
-        };
+        let url = self.target.canonical_text();
         let mut identity = Vec::with_capacity(url.len() + 24);
         if self.method != Method::GET {
             identity.extend_from_slice(self.method.as_str().as_bytes());
@@ -402,7 +401,7 @@ impl fmt::Debug for Request {
         let mut shown = f.debug_struct("Request");
         shown
             .field("method", &self.method)
-            .field("url", &without_userinfo(&self.url))
+            .field("url", &without_userinfo(self.url()))
             .field("id", &self.id)
             .field("label", &self.label)
             .field("data", &self.data)
@@ -511,6 +510,14 @@ pub fn canonical(mut url: Url) -> Result<Url, Error> {
     Ok(url)
 }
 
+/// The origin of a URL that [`canonical`] let through, as RFC 6454 writes it.
+pub(crate) fn origin(url: &Url) -> Cow<'_, str> {
+    if url.username().is_empty() && url.password().is_none() {
+        return url[..Position::BeforePath].into();
+    }
+    url.origin().ascii_serialization().into()
+}
+
 fn normalise_percent(text: &str) -> String {
     let hex = |b: Option<&u8>| b.and_then(|b| char::from(*b).to_digit(16)).map(|d| d as u8);
     let bytes = text.as_bytes();
@@ -543,6 +550,9 @@ fn normalise_percent(text: &str) -> String {
 
 /// `url` without `user:password@`, also where it cannot be parsed, has too few or too many slashes, or no scheme.
 pub(crate) fn without_userinfo(url: &str) -> Cow<'_, str> {
+    if !url.contains('@') {
+        return url.into();
+    }
     let start = authority_start(url);
     let end = url[start..].find(['/', '\\', '?', '#']).map_or(url.len(), |i| start + i);
     match url[start..end].rfind('@') {

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use futures::channel::oneshot;
 use url::Url;
 
-use super::inbox::{FetchEnd, Message};
+use super::inbox::{Answer, FetchEnd, Message};
 use crate::engine::{HostId, JobId};
 use crate::panics::panic_message;
 use crate::rt::{Job, Rejected};
@@ -46,7 +46,8 @@ pub(super) async fn fetch(fetcher: Arc<dyn Fetcher>, request: Arc<Request>, cx: 
     let result = cx.timeout(total, ErrorKind::TimeoutTotal, "fetch the URL", work).await;
     let result = result.unwrap_or_else(|error| Err(cx.cut_off(error)));
     let timings = cx.finish();
-    Message::Fetched { job, end: FetchEnd { result, timings, booking: cx.take_booking(), at: cx.wall_clock() } }
+    let result = result.map(|response| Box::new(Answer { response, booking: cx.take_booking() }));
+    Message::Fetched { job, end: FetchEnd { result, timings, at: cx.wall_clock() } }
 }
 
 /// What the crawl wants of an answer: a redirect that will be followed is read only for the sake of its connection.
