@@ -188,10 +188,14 @@ impl FetchCx {
     /// # Ok(()) }
     /// ```
     pub fn detached(runtime: &Runtime) -> Self {
-        Self::new(runtime.clone(), Arc::new(Limits::listed()), 0, 1, Arc::new(BodyBytes::default()))
+        Self::make(runtime.clone(), Arc::new(Limits::listed()), 0, 1, None)
     }
 
     pub(crate) fn new(runtime: Runtime, limits: Arc<Limits>, job: u64, attempt: u32, ledger: Arc<BodyBytes>) -> Self {
+        Self::make(runtime, limits, job, attempt, Some(Booking::new(ledger)))
+    }
+
+    fn make(runtime: Runtime, limits: Arc<Limits>, job: u64, attempt: u32, booking: Option<Booking>) -> Self {
         let started = runtime.now();
         Self {
             runtime,
@@ -204,7 +208,7 @@ impl FetchCx {
             job,
             attempt,
             started,
-            state: Mutex::new(State { timings: Timings::default(), phase: None, booking: Some(Booking::new(ledger)) }),
+            state: Mutex::new(State { timings: Timings::default(), phase: None, booking }),
         }
     }
 

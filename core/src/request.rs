@@ -116,9 +116,13 @@ impl Overrides {
 impl Request {
     /// A request with any method.
     pub fn new(method: Method, url: impl Into<String>) -> Self {
+        Self::to(method, Target::Given(url.into().into_boxed_str()))
+    }
+
+    fn to(method: Method, target: Target) -> Self {
         Self {
             method,
-            target: Target::Given(url.into().into_boxed_str()),
+            target,
             id: None,
             label: None,
             data: None,
@@ -456,7 +460,7 @@ impl From<&String> for Request {
 
 impl From<Url> for Request {
     fn from(url: Url) -> Self {
-        Self::get(url)
+        Self::to(Method::GET, Target::from(url))
     }
 }
 

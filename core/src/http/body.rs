@@ -7,39 +7,69 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Poll, ready};
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use futures::channel::oneshot;
 
 use super::conn::Conn;
-use crate::rt::{Offload, ThreadPool};
+use crate::rt::{Offload, PhaseTimer, ThreadPool};
 use crate::time::later;
 use crate::{Error, ErrorKind, FetchCx, Limits};
-
-/// What is allocated for an announced length at most: the announcement is the server's word (A11).
-const MAX_RESERVE: u64 = 256 << 10;
 
 /// Bytes that are booked, and written to a file, at a time.
 const STEP: u64 = 64 << 10;
 
+/// The beginning of a body.
+pub(super) struct Start {
+    /// Its length, where that is known.
+    pub(super) length: Option<u64>,
+    /// What came with the head.
+    pub(super) early: Vec<u8>,
+}
+
 /// Reads the body of the answer that `conn` is in the middle of; for a file the result is empty.
 pub(super) async fn read(
     conn: &mut Conn,
+    start: Start,
     mut file: Option<&mut SaveTo>,
     limits: &Limits,
     cx: &FetchCx,
 ) -> Result<(Bytes, u64), Error> {
     let over = |what: String| Error::new(ErrorKind::BodyTooLarge, format!("read a body of {what}"));
-    let announced = conn.announced();
-    if let Some(length) = announced.filter(|length| *length > limits.body_wire) {
+    let Start { length, early: mut kept } = start;
+    if let Some(length) = length.filter(|length| *length > limits.body_wire) {
         return Err(over(format!("{length} bytes, more than {}", limits.body_wire)));
     }
-    let reserve = announced.unwrap_or_default().min(MAX_RESERVE);
-    let mut kept = BytesMut::with_capacity(usize::try_from(reserve).unwrap_or_default());
     let (mut total, mut booked) = (0, 0);
-    let mut timer = None;
+    let mut timer: Option<PhaseTimer> = None;
+    let mut came = kept.len();
     loop {
+        total += came as u64;
+        if total > limits.body_wire {
+            return Err(over(format!("more than {} bytes", limits.body_wire)));
+        }
+        if let Some(file) = file.as_deref_mut() {
+            if booked == 0 && total > 0 {
+                // No more of it is in memory at a time.
+                cx.book(STEP).await;
+                booked = STEP;
+            }
+            if kept.len() as u64 >= STEP {
+                file.write(std::mem::take(&mut kept).into()).await?;
+            }
+        } else if total > booked {
+            let more = (total - booked).next_multiple_of(STEP);
+            cx.book(more).await;
+            booked += more;
+        }
+        // What was waited for since these bytes came is no time of the server's.
+        if let Some(timer) = timer.as_mut() {
+            timer.reset(later(cx.now(), limits.deadlines.idle));
+        }
+        if came > 0 && !conn.has_ended() && cx.slice_is_over() {
+            cx.yield_now().await;
+        }
         let next = std::future::poll_fn(|task| {
-            if let Poll::Ready(data) = conn.poll_data(task) {
+            if let Poll::Ready(data) = conn.poll_body(task, &mut kept) {
                 return Poll::Ready(data.transpose());
             }
             let limit = limits.deadlines.idle;
@@ -47,41 +77,13 @@ pub(super) async fn read(
             let attempted = format!("receive more of the body within {limit:?}");
             Poll::Ready(Err(Error::new(ErrorKind::TimeoutIdle, attempted)))
         });
-        let Some(data) = next.await? else { break };
-        total += data.len() as u64;
-        if total > limits.body_wire {
-            return Err(over(format!("more than {} bytes", limits.body_wire)));
-        }
-        if let Some(file) = file.as_deref_mut() {
-            if booked == 0 {
-                // No more of it is in memory at a time.
-                cx.book(STEP).await;
-                booked = STEP;
-            }
-            kept.extend_from_slice(&data);
-            if kept.len() as u64 >= STEP {
-                file.write(kept.split().freeze()).await?;
-            }
-        } else {
-            if total > booked {
-                let more = (total - booked).next_multiple_of(STEP);
-                cx.book(more).await;
-                booked += more;
-            }
-            kept.extend_from_slice(&data);
-        }
-        // What was waited for since these bytes came is no time of the server's.
-        if let Some(timer) = timer.as_mut() {
-            timer.reset(later(cx.now(), limits.deadlines.idle));
-        }
-        if cx.slice_is_over() {
-            cx.yield_now().await;
-        }
+        let Some(more) = next.await? else { break };
+        came = more;
     }
     if let Some(file) = file {
-        file.write(kept.split().freeze()).await?;
+        file.write(std::mem::take(&mut kept).into()).await?;
     }
-    Ok((kept.freeze(), total))
+    Ok((kept.into(), total))
 }
 
 /// A file that is being written by a thread of the fetcher's own; removed unless [`finish`](Self::finish) was reached.

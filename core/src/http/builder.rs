@@ -194,7 +194,8 @@ impl HttpFetcherBuilder {
     /// Makes the fetcher.
     ///
     /// # Errors
-    /// [`ErrorKind::ConfigInvalid`] for a value that no header can hold and for a proxy that is not supported.
+    /// [`ErrorKind::ConfigInvalid`] for a value that no header can hold, for a default header that says where a body ends, and
+    /// for a proxy that is not supported.
     pub fn build(self) -> Result<HttpFetcher, Error> {
         let since_epoch = self.runtime.wall_clock().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let seed = self.seed.unwrap_or(since_epoch.as_nanos() as u64);
@@ -219,13 +220,13 @@ impl HttpFetcherBuilder {
                 None => crate::tls::Config::builder().build()?,
             },
         };
-        let defaults = Defaults {
-            user_agent: header("User-Agent", self.user_agent)?,
-            accept: header("Accept", self.accept)?,
-            accept_language: header("Accept-Language", self.accept_language)?,
-            others: self.headers,
-            decompress: self.decompress,
-        };
+        let defaults = Defaults::new(
+            header("User-Agent", self.user_agent)?,
+            header("Accept", self.accept)?,
+            header("Accept-Language", self.accept_language)?,
+            self.decompress,
+            &self.headers,
+        )?;
         Ok(HttpFetcher(Arc::new(Inner {
             pool,
             connector,

@@ -1,33 +1,27 @@
 //! The door to the HTTP/1.1 implementation: one connection that sends a request and gives head and body.
 //!
-//! Nothing else names hyper's connection types. There is no task and no channel of ours: whoever awaits an answer polls
-//! the connection itself, so that dropping a fetch drops its connection.
+//! There is no task and no channel: whoever awaits an answer polls the connection itself, so that dropping a fetch drops its
+//! connection. It owns no buffer: it reads into one of the thread, and only what is left of a head waits in one of its fetch.
 
-use std::error::Error as StdError;
-use std::io;
+use std::io::{self, IoSlice};
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll, Waker, ready};
 use std::time::SystemTime;
 
-use bytes::Bytes;
-use http::response::Parts;
-use http_body::Body;
-use http_body_util::Full;
-use hyper::body::Incoming;
-use hyper::client::conn::http1;
-use hyper::rt::{Read, ReadBuf, ReadBufCursor, Write};
+use bytes::{Buf, Bytes};
+use hyper::rt::{Read as _, ReadBuf, Write as _};
 
-use super::scratch::with_scratch;
+use super::h1::{Answer, Head, Progress, Violation};
+use super::message::Message;
+use super::scratch::{with_head, with_scratch};
 use crate::ledger::Socket;
 use crate::rt::{Io, PhaseTimer};
 use crate::time::later;
 use crate::{Error, ErrorKind, FetchCx, Limits};
 
-/// The least that hyper takes as `max_buf_size`.
-const LEAST_BUFFER: usize = 8 << 10;
+/// A body up to this is copied behind its head, so that one write takes both.
+const COPIED: usize = 16 << 10;
 
 /// What is known of a connection from the time it was made.
 #[derive(Clone, Copy, Debug)]
@@ -39,13 +33,22 @@ pub(super) struct Peer {
 /// A connection, busy with one request or parked.
 pub(super) struct Conn {
     peer: Peer,
-    sender: http1::SendRequest<Full<Bytes>>,
-    /// `None` once it has ended.
-    driver: Option<Box<http1::Connection<Watched, Full<Bytes>>>>,
-    wire: Arc<Wire>,
-    body: Option<Incoming>,
+    io: Box<dyn Io>,
+    /// The answer that is being read, or the last one.
+    answer: Answer,
+    /// What the peer has not taken yet of the request.
+    unsent: Option<Box<Unsent>>,
     /// Given back after the socket was closed: the last field.
     socket: Socket,
+}
+
+/// The head of an answer.
+pub(super) struct Answered {
+    pub(super) head: Head,
+    /// The length of the body, where it is known.
+    pub(super) length: Option<u64>,
+    /// What came of the body with the head.
+    pub(super) early: Vec<u8>,
 }
 
 /// Why no head came.
@@ -55,6 +58,13 @@ pub(super) struct SendError {
     pub(super) sent: bool,
     /// Whether any byte of an answer came.
     pub(super) answered: bool,
+}
+
+/// A request, as far as it was not taken. An empty one is only to be flushed.
+#[derive(Default)]
+struct Unsent {
+    head: Bytes,
+    body: Bytes,
 }
 
 /// What a request is waiting for; each has a deadline and an error of its own.
@@ -68,18 +78,60 @@ enum Waiting {
     Head,
 }
 
+/// What ended an answer.
+#[derive(Debug)]
+enum Broken {
+    Io(io::Error),
+    Violation(Violation),
+}
+
+impl From<Violation> for Broken {
+    fn from(violation: Violation) -> Self {
+        Self::Violation(violation)
+    }
+}
+
+impl Broken {
+    /// `answered`: whether any byte of the answer came.
+    fn into_error(self, answered: bool, attempted: &str) -> Error {
+        match self {
+            Self::Violation(violation) => Error::new(violation.kind(), attempted).with_source(violation),
+            Self::Io(error) => {
+                let kind = match error.kind() {
+                    // TLS that ends without a word, which may be an attack (D5).
+                    io::ErrorKind::UnexpectedEof if answered => ErrorKind::BodyIncomplete,
+                    io::ErrorKind::UnexpectedEof => ErrorKind::HttpEmptyReply,
+                    io::ErrorKind::ConnectionReset
+                    | io::ErrorKind::ConnectionAborted
+                    | io::ErrorKind::BrokenPipe
+                    | io::ErrorKind::NotConnected
+                    | io::ErrorKind::TimedOut => ErrorKind::ConnectReset,
+                    _ => ErrorKind::HttpProtocol,
+                };
+                Error::new(kind, attempted).with_source(error)
+            }
+        }
+    }
+}
+
+/// How far an exchange is that has no head yet.
+#[derive(Default)]
+struct Exchange {
+    /// Bytes of the request that the peer's system has taken.
+    sent: u64,
+    /// Whether any byte of an answer came.
+    answered: bool,
+    /// Bytes of a head that is not complete.
+    unread: Vec<u8>,
+    /// Why no more of the request can be sent. The answer may have come before that.
+    failed: Option<io::Error>,
+}
+
 impl Conn {
-    /// Makes a connection of a stream. The buffer holds one head, so the limits of the first request are those of the
-    /// connection; a later one with smaller limits is judged by its own.
-    pub(super) async fn open(io: Box<dyn Io>, peer: Peer, limits: &Limits, socket: Socket) -> Result<Self, Error> {
-        let wire = Arc::new(Wire::default());
-        let (sender, driver) = http1::Builder::new()
-            .max_buf_size(limits.head_bytes.max(LEAST_BUFFER))
-            .max_headers(limits.headers)
-            .handshake(Watched { io, wire: Arc::clone(&wire) })
-            .await
-            .map_err(|e| Error::new(ErrorKind::HttpProtocol, "begin HTTP on a connection").with_source(e))?;
-        Ok(Self { peer, sender, driver: Some(Box::new(driver)), wire, body: None, socket })
+    /// Makes a connection of a stream.
+    pub(super) fn new(io: Box<dyn Io>, peer: Peer, socket: Socket) -> Self {
+        let answer = Answer::to(&http::Method::GET, true);
+        Self { peer, io, answer, unsent: None, socket }
     }
 
     pub(super) fn peer(&self) -> Peer {
@@ -91,22 +143,15 @@ impl Conn {
         &mut self.socket
     }
 
-    fn drive(&mut self, task: &mut Context<'_>) {
-        // Its result is not looked at: the request or the body that it belongs to is told the same.
-        if self.driver.as_mut().is_some_and(|driver| Pin::new(driver).poll(task).is_ready()) {
-            self.driver = None;
-        }
+    /// Whether nothing came that nobody asked for, the end included. It wakes nobody from then on.
+    pub(super) fn is_quiet(&mut self) -> bool {
+        let task = &mut Context::from_waker(Waker::noop());
+        with_scratch(|scratch| Pin::new(&mut self.io).poll_read(task, ReadBuf::new(scratch).unfilled()).is_pending())
     }
 
-    /// Whether another request may be sent: the connection is open, and nothing came that nobody asked for.
-    pub(super) fn poll_reusable(&mut self, task: &mut Context<'_>) -> bool {
-        self.drive(task);
-        self.driver.is_some() && self.body.is_none() && self.sender.is_ready()
-    }
-
-    /// As [`poll_reusable`](Self::poll_reusable) for a connection that is to be parked: it wakes nobody from then on.
-    pub(super) fn park(&mut self) -> bool {
-        self.poll_reusable(&mut Context::from_waker(Waker::noop()))
+    /// Ends the exchange: whether another request may be sent.
+    pub(super) fn finish(&mut self) -> bool {
+        self.unsent.is_none() && self.answer.is_reusable() && self.is_quiet()
     }
 
     /// Sends a request and waits for the head of its answer, under the deadlines for writing, first byte and head.
@@ -115,45 +160,47 @@ impl Conn {
     /// A connection whose `send` was dropped is not reusable; drop it too.
     pub(super) async fn send(
         &mut self,
-        request: Box<http::Request<Full<Bytes>>>,
+        message: &Message<'_>,
         limits: &Limits,
         cx: &FetchCx,
-    ) -> Result<Parts, SendError> {
-        let received_before = self.wire.received();
-        let mut reply = std::pin::pin!(self.sender.try_send_request(*request));
+    ) -> Result<Answered, SendError> {
+        self.answer = Answer::to(message.method(), message.stays());
+        let mut exchange = Exchange::default();
+        let mut begun = false;
         let mut timer: Option<(Waiting, PhaseTimer)> = None;
         std::future::poll_fn(|task| {
-            self.drive(task);
-            let received = self.wire.received() - received_before;
-            let answered = received > 0;
-            match reply.as_mut().poll(task) {
-                Poll::Ready(Ok(response)) => {
-                    let (parts, body) = response.into_parts();
-                    self.body = Some(body);
-                    return Poll::Ready(Ok(parts));
-                }
-                Poll::Ready(Err(mut failed)) => {
-                    let sent = failed.take_message().is_none();
-                    let error = classify(failed.into_error(), answered, "read the head of the answer");
-                    return Poll::Ready(Err(SendError { error, sent, answered }));
-                }
-                Poll::Pending => {}
-            }
-            let fail = |kind, attempted: String| {
-                Poll::Ready(Err(SendError { error: Error::new(kind, attempted), sent: true, answered }))
-            };
-            if received > limits.head_bytes as u64 {
-                let attempted = format!("read a head of at most {} bytes", limits.head_bytes);
-                return fail(ErrorKind::HttpHeadTooLarge, attempted);
-            }
-            let sent = self.wire.sent.load(Ordering::Relaxed);
-            let deadlines = &limits.deadlines;
-            let (waiting, limit) = if answered {
-                (Waiting::Head, deadlines.head)
-            } else if self.wire.blocked.load(Ordering::Relaxed) {
-                (Waiting::Write(sent), deadlines.idle)
+            let sent = if std::mem::replace(&mut begun, true) {
+                self.poll_unsent(task, &mut exchange.sent)
             } else {
-                (Waiting::FirstByte(sent), deadlines.first_byte)
+                self.begin(message, task, &mut exchange.sent)
+            };
+            let is_blocked = sent.is_pending();
+            if let Poll::Ready(Err(error)) = sent {
+                exchange.failed = Some(error);
+            }
+            let answered = match self.poll_head(&mut exchange, limits, cx, task) {
+                // Nothing came before the connection broke, and nothing will.
+                Poll::Pending if !exchange.answered && exchange.failed.is_some() => {
+                    Poll::Ready(Err(Violation::Cut.into()))
+                }
+                answered => answered,
+            };
+            if let Poll::Ready(answered) = answered {
+                return Poll::Ready(answered.map_err(|broken| {
+                    let answered = exchange.answered;
+                    // Of a connection that broke while we wrote, that is what is told.
+                    let broken = exchange.failed.take().filter(|_| !answered).map_or(broken, Broken::Io);
+                    let error = broken.into_error(answered, "read the head of the answer");
+                    SendError { error, sent: exchange.sent > 0, answered }
+                }));
+            }
+            let deadlines = &limits.deadlines;
+            let (waiting, limit) = if exchange.answered {
+                (Waiting::Head, deadlines.head)
+            } else if is_blocked {
+                (Waiting::Write(exchange.sent), deadlines.idle)
+            } else {
+                (Waiting::FirstByte(exchange.sent), deadlines.first_byte)
             };
             let (was, timer) = timer.get_or_insert_with(|| (waiting, cx.deadline(limit)));
             if *was != waiting {
@@ -166,156 +213,174 @@ impl Conn {
                 Waiting::FirstByte(_) => (ErrorKind::TimeoutFirstByte, "receive the first byte of the answer"),
                 Waiting::Head => (ErrorKind::TimeoutHead, "receive the whole head of the answer"),
             };
-            fail(kind, format!("{what} within {limit:?}"))
+            let error = Error::new(kind, format!("{what} within {limit:?}"));
+            Poll::Ready(Err(SendError { error, sent: true, answered: exchange.answered }))
         })
         .await
     }
 
-    /// The length that the head announced.
-    pub(super) fn announced(&self) -> Option<u64> {
-        self.body.as_ref().and_then(|body| body.size_hint().exact())
-    }
-
-    /// Ends the exchange: whether nothing of the body was left to read.
-    pub(super) fn finish(&mut self) -> bool {
-        self.body.take().is_none_or(|body| body.is_end_stream())
-    }
-
-    /// The next bytes of the body; `None` where it ended as its framing says.
-    pub(super) fn poll_data(&mut self, task: &mut Context<'_>) -> Poll<Option<Result<Bytes, Error>>> {
-        let mut driven = false;
-        while let Some(body) = self.body.as_mut() {
-            match Pin::new(body).poll_frame(task) {
-                Poll::Ready(Some(Ok(frame))) => {
-                    // Trailers are dropped: they never change framing, cookies or fields.
-                    if let Ok(data) = frame.into_data() {
-                        return Poll::Ready(Some(Ok(data)));
-                    }
-                }
-                Poll::Ready(Some(Err(e))) => {
-                    self.driver = None;
-                    return Poll::Ready(Some(Err(classify(e, true, "read the body"))));
-                }
-                Poll::Ready(None) => self.body = None,
-                Poll::Pending if driven => return Poll::Pending,
-                Poll::Pending => {
-                    self.drive(task);
-                    driven = true;
-                }
+    /// Writes the request out of the thread's buffer. Only what the peer does not take at once is kept.
+    fn begin(&mut self, message: &Message<'_>, task: &mut Context<'_>, sent: &mut u64) -> Poll<io::Result<()>> {
+        with_head(|head| {
+            message.write_head(head);
+            let mut body = message.body();
+            if body.len() <= COPIED {
+                head.extend_from_slice(&body);
+                body = Bytes::new();
             }
-        }
-        Poll::Ready(None)
-    }
-}
-
-/// Gives hyper's error its kind. `answered`: whether any byte of the answer came.
-fn classify(error: hyper::Error, answered: bool, attempted: &str) -> Error {
-    let ended = if answered { ErrorKind::BodyIncomplete } else { ErrorKind::HttpEmptyReply };
-    let text = error.to_string();
-    let kind = if error.is_parse() {
-        // hyper has no question for these but its words.
-        match text.as_str() {
-            text if text.contains("too large") => ErrorKind::HttpHeadTooLarge,
-            text if text.contains("content-length") || text.contains("transfer-encoding") => ErrorKind::HttpFraming,
-            text if text.contains("header") => ErrorKind::HttpHeader,
-            _ => ErrorKind::HttpStatusLine,
-        }
-    } else if error.is_incomplete_message() || error.is_canceled() || error.is_closed() {
-        ended
-    } else {
-        match io_cause(&error).map(io::Error::kind) {
-            Some(io::ErrorKind::UnexpectedEof) => ended,
-            Some(
-                io::ErrorKind::ConnectionReset
-                | io::ErrorKind::ConnectionAborted
-                | io::ErrorKind::BrokenPipe
-                | io::ErrorKind::NotConnected
-                | io::ErrorKind::TimedOut,
-            ) => ErrorKind::ConnectReset,
-            _ => ErrorKind::HttpProtocol,
-        }
-    };
-    Error::new(kind, attempted).with_source(error)
-}
-
-fn io_cause(error: &hyper::Error) -> Option<&io::Error> {
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        if let Some(io) = error.downcast_ref() {
-            return Some(io);
-        }
-        cause = error.source();
-    }
-    None
-}
-
-/// What went over a connection, so that a deadline and an error can say what was being waited for.
-#[derive(Debug, Default)]
-struct Wire {
-    received: AtomicU64,
-    sent: AtomicU64,
-    /// The last write was not taken.
-    blocked: AtomicBool,
-}
-
-impl Wire {
-    fn received(&self) -> u64 {
-        self.received.load(Ordering::Relaxed)
-    }
-
-    fn wrote(&self, result: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
-        self.blocked.store(result.is_pending(), Ordering::Relaxed);
-        if let Poll::Ready(Ok(n)) = &result {
-            self.sent.fetch_add(*n as u64, Ordering::Relaxed);
-        }
-        result
-    }
-}
-
-struct Watched {
-    io: Box<dyn Io>,
-    wire: Arc<Wire>,
-}
-
-impl Read for Watched {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, mut buf: ReadBufCursor<'_>) -> Poll<io::Result<()>> {
-        // Through the scratch, because a cursor that was given away does not tell how much was read.
-        let this = &mut *self;
-        with_scratch(|scratch| {
-            let room = buf.remaining().min(scratch.len());
-            let mut read = ReadBuf::new(&mut scratch[..room]);
-            ready!(Pin::new(&mut this.io).poll_read(cx, read.unfilled()))?;
-            buf.put_slice(read.filled());
-            this.wire.received.fetch_add(read.filled().len() as u64, Ordering::Relaxed);
-            Poll::Ready(Ok(()))
+            let mut rest = &head[..];
+            let done = poll_write(&mut self.io, &mut rest, &mut body, sent, task);
+            match &done {
+                Poll::Pending => self.unsent = Some(Box::new(Unsent { head: Bytes::copy_from_slice(rest), body })),
+                Poll::Ready(done) if done.is_err() => self.answer.spoil(),
+                Poll::Ready(_) => {}
+            }
+            done
         })
     }
+
+    /// Goes on writing.
+    fn poll_unsent(&mut self, task: &mut Context<'_>, sent: &mut u64) -> Poll<io::Result<()>> {
+        let Some(unsent) = self.unsent.as_deref_mut() else { return Poll::Ready(Ok(())) };
+        let done = ready!(poll_write(&mut self.io, &mut unsent.head, &mut unsent.body, sent, task));
+        self.unsent = None;
+        if done.is_err() {
+            self.answer.spoil();
+        }
+        Poll::Ready(done)
+    }
+
+    fn poll_head(
+        &mut self,
+        exchange: &mut Exchange,
+        limits: &Limits,
+        cx: &FetchCx,
+        task: &mut Context<'_>,
+    ) -> Poll<Result<Answered, Broken>> {
+        loop {
+            let looked = with_scratch(|scratch| {
+                let mut buf = ReadBuf::new(scratch);
+                ready!(Pin::new(&mut self.io).poll_read(task, buf.unfilled())).map_err(Broken::Io)?;
+                let came = buf.filled();
+                let unread = &mut exchange.unread;
+                if came.is_empty() {
+                    return Poll::Ready(Err(Broken::Violation(self.answer.cut_head(unread, limits))));
+                }
+                exchange.answered = true;
+                let is_first = unread.is_empty();
+                if !is_first {
+                    unread.extend_from_slice(came);
+                }
+                let bytes = if is_first { came } else { &unread[..] };
+                Poll::Ready(match self.answer.head(bytes, limits)? {
+                    Progress::Head(end, head, length) => {
+                        let mut early = Vec::new();
+                        if end < bytes.len() {
+                            // What is wrong with it is told when the body is asked for.
+                            let _ = self.answer.body(&bytes[end..], &mut early);
+                        }
+                        *unread = Vec::new();
+                        Ok(Some(Answered { head, length, early }))
+                    }
+                    Progress::Skip(skip) => {
+                        if is_first {
+                            unread.extend_from_slice(&came[skip..]);
+                        } else {
+                            unread.drain(..skip);
+                        }
+                        Ok(None)
+                    }
+                })
+            });
+            if let Some(answered) = ready!(looked)? {
+                return Poll::Ready(Ok(answered));
+            }
+            if cx.slice_is_over() {
+                task.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+        }
+    }
+
+    /// Appends more of the body to `out`, and says how many bytes; `None` where it has ended as its framing says.
+    pub(super) fn poll_body(
+        &mut self,
+        task: &mut Context<'_>,
+        out: &mut Vec<u8>,
+    ) -> Poll<Option<Result<usize, Error>>> {
+        // A request that is answered before all of it was sent is sent on: what fails is that alone.
+        let _ = self.poll_unsent(task, &mut 0);
+        let before = out.len();
+        loop {
+            match self.answer.has_ended() {
+                Ok(false) => {}
+                Ok(true) => return Poll::Ready(None),
+                Err(violation) => return Poll::Ready(Some(Err(body_error(violation.into())))),
+            }
+            let read = with_scratch(|scratch| {
+                let mut buf = ReadBuf::new(scratch);
+                ready!(Pin::new(&mut self.io).poll_read(task, buf.unfilled())).map_err(Broken::Io)?;
+                let taken = match buf.filled() {
+                    [] => self.answer.close(),
+                    bytes => self.answer.body(bytes, out),
+                };
+                Poll::Ready(taken.map_err(Broken::Violation))
+            });
+            if let Err(broken) = ready!(read) {
+                self.answer.spoil();
+                return Poll::Ready(Some(Err(body_error(broken))));
+            }
+            // Bytes of the framing alone are no progress.
+            if out.len() > before {
+                return Poll::Ready(Some(Ok(out.len() - before)));
+            }
+        }
+    }
+
+    /// Whether the whole body was read.
+    pub(super) fn has_ended(&self) -> bool {
+        self.answer.has_ended().is_ok_and(|ended| ended)
+    }
 }
 
-impl Write for Watched {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        let result = Pin::new(&mut self.io).poll_write(cx, buf);
-        self.wire.wrote(result)
-    }
+fn body_error(broken: Broken) -> Error {
+    broken.into_error(true, "read the body")
+}
 
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_flush(cx)
+/// Writes head and body and flushes them. What was taken is gone from both, also where there is more.
+fn poll_write(
+    io: &mut Box<dyn Io>,
+    head: &mut impl Buf,
+    body: &mut Bytes,
+    sent: &mut u64,
+    task: &mut Context<'_>,
+) -> Poll<io::Result<()>> {
+    while head.has_remaining() || body.has_remaining() {
+        let taken = if head.has_remaining() && body.has_remaining() && io.is_write_vectored() {
+            let both = [IoSlice::new(head.chunk()), IoSlice::new(body)];
+            ready!(Pin::new(&mut *io).poll_write_vectored(task, &both))?
+        } else {
+            let next = if head.has_remaining() { head.chunk() } else { &body[..] };
+            ready!(Pin::new(&mut *io).poll_write(task, next))?
+        };
+        if taken == 0 {
+            return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+        }
+        *sent += taken as u64;
+        let of_head = taken.min(head.remaining());
+        head.advance(of_head);
+        body.advance(taken - of_head);
     }
+    Pin::new(io).poll_flush(task)
+}
 
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_shutdown(cx)
-    }
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-    fn is_write_vectored(&self) -> bool {
-        self.io.is_write_vectored()
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        let result = Pin::new(&mut self.io).poll_write_vectored(cx, bufs);
-        self.wire.wrote(result)
+    /// What a parked connection takes beside its socket.
+    #[test]
+    fn a_connection_owns_no_buffer() {
+        assert!(size_of::<Conn>() <= 256, "{}", size_of::<Conn>());
     }
 }

@@ -4,13 +4,14 @@ use std::collections::HashMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
 use url::{Host, Url};
 
 use super::conn::{Conn, Peer};
-use super::pool::{Key, Pool};
+use super::pool::{Key, KeyRef, Pool};
 use super::proxy::{self, Proxy};
 use crate::guard::is_public;
 use crate::hash::KeyedState;
@@ -29,33 +30,29 @@ const EVICT: usize = 32;
 /// A connection for a request: made for it, or parked by another while it waited for its turn.
 pub(super) enum Made {
     New(Conn),
-    Parked(Conn),
+    Parked(Arc<Key>, Conn),
 }
 
 enum Dialed {
     New(Socket, TcpConn),
-    Parked(Conn),
+    Parked(Arc<Key>, Conn),
 }
 
 /// The parked connections that a request may use, or that make room for it.
 #[derive(Clone, Copy)]
 pub(super) struct Idle<'a> {
     pub(super) pool: &'a Pool,
-    pub(super) key: &'a Key,
+    pub(super) key: KeyRef<'a>,
 }
 
 impl Idle<'_> {
     /// A parked connection from any of the source addresses.
-    async fn take(self, sources: &[IpAddr], cx: &FetchCx) -> Option<Conn> {
-        std::future::poll_fn(|task| {
-            let mut found = self.pool.poll_take(self.key, cx.now(), task);
-            for source in sources.iter().copied().map(Some).filter(|source| *source != self.key.local) {
-                let key = || Key { local: source, ..self.key.clone() };
-                found = found.or_else(|| self.pool.poll_take(&key(), cx.now(), task));
-            }
-            Poll::Ready(found)
+    fn take(self, sources: &[IpAddr], cx: &FetchCx) -> Option<(Arc<Key>, Conn)> {
+        let others = sources.iter().copied().map(Some).filter(|source| *source != self.key.local);
+        self.pool.take_quiet(self.key, cx.now()).or_else(|| {
+            let mut keys = others.map(|source| KeyRef { local: source, ..self.key });
+            keys.find_map(|key| self.pool.take_quiet(key, cx.now()))
         })
-        .await
     }
 }
 
@@ -97,7 +94,7 @@ impl Connector {
         // The booking goes after the socket, whatever happens.
         let (socket, tcp) = match dialed {
             Dialed::New(socket, tcp) => (socket, tcp),
-            Dialed::Parked(conn) => return Ok(Made::Parked(conn)),
+            Dialed::Parked(key, conn) => return Ok(Made::Parked(key, conn)),
         };
         let mut io = tcp.io;
         if let Some(proxy) = proxy.filter(|_| https) {
@@ -109,7 +106,7 @@ impl Connector {
         if https {
             io = self.secure(io, url, &mut peer, limits, cx).await?;
         }
-        Conn::open(io, peer, limits, socket).await.map(Made::New)
+        Ok(Made::New(Conn::new(io, peer, socket)))
     }
 
     #[cfg(feature = "tls")]
@@ -174,7 +171,7 @@ impl Connector {
         loop {
             let socket = match self.book(first, sources, idle, cx).await {
                 Ok(socket) => socket,
-                Err(conn) => return Ok(Dialed::Parked(conn)),
+                Err((key, conn)) => return Ok(Dialed::Parked(key, conn)),
             };
             cx.phase(Phase::Connect);
             let attempted = format!("connect to {}", list(&addrs));
@@ -198,14 +195,20 @@ impl Connector {
 
     /// Books a socket to `to`. Who finds no room closes a parked connection that is in the way, and then waits, under no
     /// deadline but the total one. `Err`: a connection was parked meanwhile that does as well.
-    async fn book(&self, to: SocketAddr, sources: &[IpAddr], idle: Idle<'_>, cx: &FetchCx) -> Result<Socket, Conn> {
+    async fn book(
+        &self,
+        to: SocketAddr,
+        sources: &[IpAddr],
+        idle: Idle<'_>,
+        cx: &FetchCx,
+    ) -> Result<Socket, (Arc<Key>, Conn)> {
         if let Some(socket) = self.ledger.try_book(to, sources, cx.now()) {
             return Ok(socket);
         }
         let mut place = self.ledger.wait(to, sources);
         loop {
-            if let Some(conn) = idle.take(sources, cx).await {
-                return Err(conn);
+            if let Some(parked) = idle.take(sources, cx) {
+                return Err(parked);
             }
             let lacks_ports = self.ledger.lacks_ports(to, sources);
             cx.waits_for(if lacks_ports { ErrorKind::LocalPorts } else { ErrorKind::LocalDescriptors });

@@ -2,168 +2,227 @@
 
 use bytes::Bytes;
 use http::header::{
-    ACCEPT, ACCEPT_ENCODING, ACCEPT_LANGUAGE, AUTHORIZATION, CONTENT_LENGTH, Entry, HOST, PROXY_AUTHORIZATION,
+    ACCEPT, ACCEPT_ENCODING, ACCEPT_LANGUAGE, AUTHORIZATION, CONNECTION, CONTENT_LENGTH, HOST, PROXY_AUTHORIZATION,
     TRANSFER_ENCODING, UPGRADE, USER_AGENT,
 };
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri};
-use http_body_util::Full;
+use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use url::{Position, Url};
 
+use super::h1::HeadWriter;
 use super::proxy::{Proxy, basic};
 use crate::{Error, ErrorKind, Request};
 
+static IDENTITY: HeaderValue = HeaderValue::from_static("identity");
+const ENCODINGS: HeaderValue = HeaderValue::from_static("gzip, deflate, br, zstd");
+
 /// Fields that are set where the request has none of that name.
-#[derive(Clone, Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Defaults {
-    pub(super) user_agent: Option<HeaderValue>,
-    pub(super) accept: Option<HeaderValue>,
-    pub(super) accept_language: Option<HeaderValue>,
-    pub(super) others: HeaderMap,
+    fields: HeaderMap,
+    /// The same as they go on the wire: most requests have no fields of their own.
+    block: Box<[u8]>,
     pub(super) decompress: bool,
 }
 
-/// `proxy` is the one that reads this message: that of a plain http target.
-pub(super) fn build(
-    request: &Request,
-    url: &Url,
-    proxy: Option<&Proxy>,
-    defaults: &Defaults,
-) -> Result<http::Request<Full<Bytes>>, Error> {
-    let invalid = |why: &str| Error::new(ErrorKind::RequestInvalid, format!("send a request {why}"));
-    let body = request.body();
-    let mut headers = HeaderMap::with_capacity(12);
-    headers.insert(HOST, host(url).ok_or_else(|| invalid("to a host that no header can hold"))?);
-    if let Some(own) = request.headers() {
-        for (name, value) in own {
-            if *name == HOST {
-                headers.insert(HOST, value.clone());
-            } else {
-                headers.append(name, value.clone());
+impl Defaults {
+    /// `others` have none of the names before them.
+    pub(super) fn new(
+        user_agent: Option<HeaderValue>,
+        accept: Option<HeaderValue>,
+        accept_language: Option<HeaderValue>,
+        decompress: bool,
+        others: &HeaderMap,
+    ) -> Result<Self, Error> {
+        if let Some(name) = [TRANSFER_ENCODING, CONTENT_LENGTH, UPGRADE].iter().find(|name| others.contains_key(*name))
+        {
+            return Err(Error::new(ErrorKind::ConfigInvalid, format!("send {name} with every request")));
+        }
+        let mut fields = HeaderMap::new();
+        let first = [(USER_AGENT, user_agent), (ACCEPT, accept), (ACCEPT_LANGUAGE, accept_language)];
+        for (name, value) in first {
+            fields.extend(value.map(|value| (name, value)));
+        }
+        if decompress {
+            fields.insert(ACCEPT_ENCODING, ENCODINGS);
+        }
+        for name in others.keys().filter(|name| **name != HOST) {
+            if !fields.contains_key(name) {
+                for value in others.get_all(name) {
+                    fields.append(name, value.clone());
+                }
             }
         }
+        let mut block = Vec::new();
+        HeadWriter::fields(&mut block, &fields);
+        Ok(Self { fields, block: block.into(), decompress })
     }
-    if *request.method() == Method::CONNECT || headers.contains_key(UPGRADE) {
-        return Err(invalid("that turns the connection into something else"));
-    }
-    if headers.contains_key(TRANSFER_ENCODING) || lies_about_length(&headers, body.len()) {
-        return Err(invalid("whose framing fields contradict its body"));
-    }
-    if let Some(credentials) = basic(url) {
-        default(&mut headers, AUTHORIZATION, Some(&credentials));
-    }
-    // Never to an origin; to the proxy that reads this message its own, and else the caller's.
-    match proxy {
-        None => drop(headers.remove(PROXY_AUTHORIZATION)),
-        Some(proxy) => {
-            if let Some(credentials) = proxy.authorization() {
-                headers.insert(PROXY_AUTHORIZATION, credentials.clone());
-            }
-        }
-    }
-    default(&mut headers, USER_AGENT, defaults.user_agent.as_ref());
-    default(&mut headers, ACCEPT, defaults.accept.as_ref());
-    default(&mut headers, ACCEPT_LANGUAGE, defaults.accept_language.as_ref());
-    if request.overrides().is_some_and(|o| o.save_to.is_some()) {
-        // The file is to hold the bytes that the URL stands for.
-        headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
-    } else if defaults.decompress {
-        default(&mut headers, ACCEPT_ENCODING, Some(&HeaderValue::from_static("gzip, deflate, br, zstd")));
-    }
-    for name in defaults.others.keys() {
-        if let Entry::Vacant(vacant) = headers.entry(name) {
-            let mut values = defaults.others.get_all(name).iter();
-            if let Some(first) = values.next() {
-                vacant.insert(first.clone());
-            }
-            for value in values {
-                headers.append(name, value.clone());
-            }
-        }
-    }
-    let mut message = http::Request::new(Full::new(body));
-    *message.method_mut() = request.method().clone();
-    *message.uri_mut() = uri(url, proxy.is_some()).ok_or_else(|| invalid("whose URL cannot be sent"))?;
-    *message.headers_mut() = headers;
-    Ok(message)
 }
 
-fn default(headers: &mut HeaderMap, name: HeaderName, value: Option<&HeaderValue>) {
-    if let (Some(value), Entry::Vacant(vacant)) = (value, headers.entry(name)) {
-        vacant.insert(value.clone());
+/// A request that can be sent, as often as it takes: its head is written anew each time, and kept nowhere.
+#[derive(Debug)]
+pub(super) struct Message<'a> {
+    request: &'a Request,
+    url: &'a Url,
+    /// The proxy that reads this message: that of a plain http target.
+    proxy: Option<&'a Proxy>,
+    defaults: &'a Defaults,
+}
+
+impl<'a> Message<'a> {
+    /// Judges whether the request can be sent.
+    pub(super) fn new(
+        request: &'a Request,
+        url: &'a Url,
+        proxy: Option<&'a Proxy>,
+        defaults: &'a Defaults,
+    ) -> Result<Self, Error> {
+        let invalid = |why: &str| Error::new(ErrorKind::RequestInvalid, format!("send a request {why}"));
+        let upgrades = request.headers().is_some_and(|own| own.contains_key(UPGRADE));
+        if *request.method() == Method::CONNECT || upgrades {
+            return Err(invalid("that turns the connection into something else"));
+        }
+        if let Some(own) = request.headers()
+            && (own.contains_key(TRANSFER_ENCODING) || lies_about_length(own, request.body().len()))
+        {
+            return Err(invalid("whose framing fields contradict its body"));
+        }
+        Ok(Self { request, url, proxy, defaults })
     }
+
+    pub(super) fn method(&self) -> &Method {
+        self.request.method()
+    }
+
+    pub(super) fn body(&self) -> Bytes {
+        self.request.body()
+    }
+
+    /// Whether it lets the connection be used again.
+    pub(super) fn stays(&self) -> bool {
+        let is_close = |value: &HeaderValue| {
+            value
+                .as_bytes()
+                .split(|byte| *byte == b',')
+                .any(|option| option.trim_ascii().eq_ignore_ascii_case(b"close"))
+        };
+        let lines = |fields: &HeaderMap| fields.get_all(CONNECTION).iter().any(is_close);
+        match self.request.headers().filter(|own| own.contains_key(CONNECTION)) {
+            Some(own) => !lines(own),
+            None => !lines(&self.defaults.fields),
+        }
+    }
+
+    /// Appends the head to `out`.
+    pub(super) fn write_head(&self, out: &mut Vec<u8>) {
+        let Self { request, url, proxy, defaults } = self;
+        let target = &url[Position::BeforePath..Position::AfterQuery];
+        let host = url.host_str().unwrap_or_default();
+        // The port only where it is not that of the scheme; userinfo never.
+        let port = &url[Position::AfterHost..Position::AfterPort];
+        let mut head = match proxy {
+            None => HeadWriter::begin(out, request.method(), &[target]),
+            Some(_) => HeadWriter::begin(out, request.method(), &[url.scheme(), "://", host, port, target]),
+        };
+        let own = request.headers();
+        match own.and_then(|own| own.get_all(HOST).iter().next_back()) {
+            Some(host) => head.field(&HOST, host),
+            None => head.parts(&HOST, &[host, port]),
+        }
+        let body = request.body().len();
+        if body > 0 || expects_body(request.method()) || own.is_some_and(|own| own.contains_key(CONTENT_LENGTH)) {
+            head.field(&CONTENT_LENGTH, &HeaderValue::from(body));
+        }
+        let credentials = basic(url);
+        let saves = request.overrides().is_some_and(|o| o.save_to.is_some());
+        if own.is_none() && credentials.is_none() && proxy.is_none() && !saves {
+            head.block(&defaults.block);
+            return head.end();
+        }
+        let empty = HeaderMap::new();
+        let own = own.unwrap_or(&empty);
+        // Never to an origin; to the proxy that reads this message its own, and else the caller's.
+        let for_proxy = proxy.and_then(Proxy::authorization);
+        let goes = |name: &HeaderName| match *name {
+            HOST | CONTENT_LENGTH => false,
+            PROXY_AUTHORIZATION => proxy.is_some() && for_proxy.is_none(),
+            // The file is to hold the bytes that the URL stands for.
+            ACCEPT_ENCODING => !saves,
+            _ => true,
+        };
+        for (name, value) in own.iter().filter(|(name, _)| goes(name)) {
+            head.field(name, value);
+        }
+        let credentials = credentials.filter(|_| !own.contains_key(AUTHORIZATION));
+        let ours = [
+            (AUTHORIZATION, credentials.as_ref()),
+            (PROXY_AUTHORIZATION, for_proxy),
+            (ACCEPT_ENCODING, saves.then_some(&IDENTITY)),
+        ];
+        for (name, value) in &ours {
+            if let Some(value) = value {
+                head.field(name, value);
+            }
+        }
+        let is_set = |name: &HeaderName| own.contains_key(name) || ours.iter().any(|(n, v)| n == name && v.is_some());
+        for (name, value) in defaults.fields.iter().filter(|(name, _)| goes(name) && !is_set(name)) {
+            head.field(name, value);
+        }
+        head.end();
+    }
+}
+
+/// Whether servers ask for a length of requests of this method, also where there is no body (RFC 9110, 8.6).
+fn expects_body(method: &Method) -> bool {
+    [Method::POST, Method::PUT, Method::PATCH].contains(method)
 }
 
 fn lies_about_length(headers: &HeaderMap, length: usize) -> bool {
     headers.get_all(CONTENT_LENGTH).iter().enumerate().any(|(i, value)| i > 0 || value != length.to_string().as_str())
 }
 
-fn host(url: &Url) -> Option<HeaderValue> {
-    let host = url.host_str()?;
-    match url.port() {
-        Some(port) => HeaderValue::from_str(&format!("{host}:{port}")).ok(),
-        None => HeaderValue::from_str(host).ok(),
-    }
-}
-
-/// Path and query; for a proxy with scheme and host before them, and never with userinfo.
-fn uri(url: &Url, absolute: bool) -> Option<Uri> {
-    let path = &url[Position::BeforePath..Position::AfterQuery];
-    let parse = |path: &str| {
-        if absolute {
-            format!("{}://{}{path}", url.scheme(), host(url)?.to_str().ok()?).parse().ok()
-        } else {
-            path.parse().ok()
-        }
-    };
-    // WHATWG URLs may hold a few characters that RFC 3986 does not allow.
-    parse(path).or_else(|| parse(&escape(path)))
-}
-
-fn escape(path: &str) -> String {
-    let mut out = String::with_capacity(path.len() + 12);
-    for byte in path.bytes() {
-        if byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=:@/?%[]".contains(&byte) {
-            out.push(char::from(byte));
-        } else {
-            out.push_str(&format!("%{byte:02X}"));
-        }
-    }
-    out
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn built(request: &Request, proxy: Option<&str>) -> Result<http::Request<Full<Bytes>>, ErrorKind> {
-        let defaults = Defaults {
-            user_agent: Some(HeaderValue::from_static("bot/1")),
-            accept: Some(HeaderValue::from_static("*/*")),
-            accept_language: None,
-            others: HeaderMap::from_iter([(HeaderName::from_static("dnt"), HeaderValue::from_static("1"))]),
-            decompress: true,
-        };
-        let proxy = proxy.map(|p| Proxy::parse(p).expect("literal"));
-        let url = request.target().expect("literal");
-        build(request, &url, proxy.as_ref(), &defaults).map_err(|e| e.kind())
-    }
 
     fn header(name: &'static str, value: &'static str) -> (HeaderName, HeaderValue) {
         (HeaderName::from_static(name), HeaderValue::from_static(value))
     }
 
+    /// The head as it goes on the wire, in lines.
+    fn written(request: &Request, proxy: Option<&str>) -> Result<Vec<String>, ErrorKind> {
+        let value = |text| Some(HeaderValue::from_static(text));
+        let others = [("dnt", "1"), ("accept", "none/of these"), ("host", "b.test")].map(|(n, v)| header(n, v));
+        let others = HeaderMap::from_iter(others);
+        let defaults = Defaults::new(value("bot/1"), value("*/*"), None, true, &others).expect("valid");
+        let proxy = proxy.map(|p| Proxy::parse(p).expect("literal"));
+        let url = request.target().expect("literal");
+        let message = Message::new(request, &url, proxy.as_ref(), &defaults).map_err(|e| e.kind())?;
+        let mut out = Vec::new();
+        message.write_head(&mut out);
+        let text = String::from_utf8(out).expect("ASCII");
+        let lines = text.strip_suffix("\r\n\r\n").expect("an empty line").split("\r\n");
+        Ok(lines.map(String::from).collect())
+    }
+
+    fn sorted(mut lines: Vec<String>) -> Vec<String> {
+        lines[1..].sort();
+        lines
+    }
+
     #[test]
     fn only_what_is_missing_is_set() {
+        let expected = |accept| {
+            let codings = "accept-encoding: gzip, deflate, br, zstd";
+            ["GET /p?q HTTP/1.1", codings, accept, "dnt: 1", "host: a.test:81", "user-agent: bot/1"]
+        };
+        let bare = sorted(written(&Request::get("http://a.test:81/p?q"), None).expect("valid"));
+        assert_eq!(bare, expected("accept: */*"));
         let (name, value) = header("accept", "image/png");
         let request = Request::get("http://a.test:81/p?q").with_header(name, value);
-        let message = built(&request, None).expect("valid");
-        let get = |name: &str| message.headers().get(name).map(|v| v.to_str().expect("text").to_owned());
-        assert_eq!(message.uri(), "/p?q");
-        assert_eq!(get("host").as_deref(), Some("a.test:81"));
-        assert_eq!(get("accept").as_deref(), Some("image/png"));
-        assert_eq!((get("user-agent").as_deref(), get("dnt").as_deref()), (Some("bot/1"), Some("1")));
-        assert_eq!(get("accept-encoding").as_deref(), Some("gzip, deflate, br, zstd"));
-        assert_eq!((get("accept-language"), get("authorization")), (None, None));
+        assert_eq!(sorted(written(&request, None).expect("valid")), expected("accept: image/png"));
+        let (name, value) = header("host", "c.test");
+        let hosts = written(&request.with_header(name, value), None).expect("valid");
+        assert_eq!(hosts.iter().filter(|line| line.starts_with("host")).collect::<Vec<_>>(), ["host: c.test"]);
     }
 
     // C7, F6
@@ -171,14 +230,16 @@ mod tests {
     fn credentials_go_where_they_belong() {
         let (name, value) = header("proxy-authorization", "Basic b2xk");
         let request = Request::get("http://me:p%3Aw@a.test/").with_header(name, value);
-        let direct = built(&request, None).expect("valid");
-        assert_eq!(direct.headers()["authorization"], "Basic bWU6cDp3");
-        assert!(!direct.headers().contains_key("proxy-authorization"));
-        assert!(!format!("{direct:?}").contains("bWU6"));
-        let proxied = built(&request, Some("http://x:y@p.test:3128")).expect("valid");
-        assert_eq!(proxied.uri(), "http://a.test/");
-        assert_eq!(proxied.headers()["proxy-authorization"], "Basic eDp5");
-        assert_eq!(proxied.headers()["authorization"], "Basic bWU6cDp3");
+        let direct = written(&request, None).expect("valid");
+        assert!(direct.contains(&"authorization: Basic bWU6cDp3".to_owned()), "{direct:?}");
+        assert!(!direct.iter().any(|line| line.starts_with("proxy-authorization")), "{direct:?}");
+        let proxied = written(&request, Some("http://x:y@p.test:3128")).expect("valid");
+        assert_eq!((proxied[0].as_str(), proxied[1].as_str()), ("GET http://a.test/ HTTP/1.1", "host: a.test"));
+        assert!(proxied.contains(&"authorization: Basic bWU6cDp3".to_owned()), "{proxied:?}");
+        let to_proxy: Vec<_> = proxied.iter().filter(|line| line.starts_with("proxy-authorization")).collect();
+        assert_eq!(to_proxy, ["proxy-authorization: Basic eDp5"]);
+        let open = written(&request, Some("http://p.test:3128")).expect("valid");
+        assert!(open.contains(&"proxy-authorization: Basic b2xk".to_owned()), "{open:?}");
     }
 
     // C10
@@ -186,25 +247,52 @@ mod tests {
     fn framing_is_ours() {
         for (name, value) in [("transfer-encoding", "chunked"), ("content-length", "9"), ("upgrade", "websocket")] {
             let (name, value) = header(name, value);
-            let request = Request::post("http://a.test/", "abc").with_header(name, value);
-            assert_eq!(built(&request, None).err(), Some(ErrorKind::RequestInvalid));
+            let request = Request::post("http://a.test/", "abc").with_header(name.clone(), value.clone());
+            assert_eq!(written(&request, None).err(), Some(ErrorKind::RequestInvalid));
+            let everywhere = Defaults::new(None, None, None, true, &HeaderMap::from_iter([(name, value)]));
+            assert_eq!(everywhere.expect_err("framing").kind(), ErrorKind::ConfigInvalid);
         }
         let (name, value) = header("content-length", "3");
         let once = Request::post("http://a.test/", "abc").with_header(name.clone(), value.clone());
-        assert!(built(&once, None).is_ok());
-        assert_eq!(built(&once.with_header(name, value), None).err(), Some(ErrorKind::RequestInvalid));
+        let lengths = |request: &Request| {
+            let lines = written(request, None).expect("valid");
+            lines.into_iter().filter(|line| line.starts_with("content-length")).collect::<Vec<_>>()
+        };
+        assert_eq!(lengths(&once), ["content-length: 3"]);
+        assert_eq!(written(&once.with_header(name, value), None).err(), Some(ErrorKind::RequestInvalid));
+        assert_eq!(lengths(&Request::post("http://a.test/", "")), ["content-length: 0"]);
+        assert!(lengths(&Request::get("http://a.test/")).is_empty());
         let connect = Request::new(Method::CONNECT, "http://a.test/");
-        assert_eq!(built(&connect, None).err(), Some(ErrorKind::RequestInvalid));
+        assert_eq!(written(&connect, None).err(), Some(ErrorKind::RequestInvalid));
     }
 
     // C11
     #[test]
     fn urls_that_browsers_take_can_be_sent() {
-        for url in ["http://a.test/{a}|b^c`d\"?q=<x>'\\|{}^`", "http://a.test/ü?ü", "http://a.test?x"] {
-            let message = built(&Request::get(url), None).expect("can be sent");
-            assert!(message.uri().to_string().starts_with('/'), "{url}");
+        for (url, target) in [
+            ("http://a.test/{a}|b^c`d\"?q=<x>'\\|{}^`", "/%7Ba%7D|b^c%60d%22?q=%3Cx%3E%27\\|{}^`"),
+            ("http://a.test/ü?ü", "/%C3%BC?%C3%BC"),
+            ("http://a.test?x", "/?x"),
+            ("http://a.test/a#b", "/a"),
+        ] {
+            let lines = written(&Request::get(url), None).expect("can be sent");
+            assert_eq!(lines[0], format!("GET {target} HTTP/1.1"));
         }
-        let message = built(&Request::get("http://[::1]:8080/"), None).expect("valid");
-        assert_eq!(message.headers()["host"], "[::1]:8080");
+        let lines = written(&Request::get("http://u:p@[::1]:8080/"), None).expect("valid");
+        assert_eq!(lines[1], "host: [::1]:8080");
+    }
+
+    #[test]
+    fn a_request_can_end_its_connection() {
+        let defaults = Defaults::default();
+        let url = Url::parse("http://a.test/").expect("literal");
+        for (value, stays) in [("close", false), ("Keep-Alive, Close", false), ("keep-alive", true)] {
+            let (name, value) = header("connection", value);
+            let request = Request::get("http://a.test/").with_header(name.clone(), value.clone());
+            assert_eq!(Message::new(&request, &url, None, &defaults).expect("valid").stays(), stays);
+            let everywhere = Defaults::new(None, None, None, true, &HeaderMap::from_iter([(name, value)]));
+            let (request, everywhere) = (Request::get("http://a.test/"), everywhere.expect("valid"));
+            assert_eq!(Message::new(&request, &url, None, &everywhere).expect("valid").stays(), stays);
+        }
     }
 }

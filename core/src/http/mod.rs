@@ -5,6 +5,7 @@ mod builder;
 mod conn;
 mod connect;
 mod decode;
+mod h1;
 mod message;
 mod pool;
 mod proxy;
@@ -13,23 +14,22 @@ pub(crate) mod scratch;
 use std::borrow::Cow;
 use std::net::IpAddr;
 use std::path::Path;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::task::Poll;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
 use http::{Method, StatusCode};
 use url::Url;
 
-use self::body::SaveTo;
+use self::body::{SaveTo, Start};
 pub use self::builder::HttpFetcherBuilder;
-use self::conn::Conn;
+use self::conn::{Answered, Conn};
 use self::connect::{Connector, Idle, Made, endpoint};
 pub use self::decode::ContentDecoder;
-use self::message::Defaults;
-use self::pool::{Key, Pool};
+use self::message::{Defaults, Message};
+use self::pool::{Key, KeyRef, Pool};
 use self::proxy::Proxy;
 use crate::guard::is_public;
 use crate::rt::{Runtime, ThreadPool};
@@ -104,8 +104,7 @@ impl std::fmt::Debug for HttpFetcher {
 impl Fetcher for HttpFetcher {
     async fn fetch(&self, request: &Request, cx: &FetchCx) -> Result<Response, Error> {
         let result = if cx.follows_redirects() {
-            // Boxed: it is large, and no crawl needs it.
-            Box::pin(self.0.follow(request, cx)).await
+            self.0.follow(request, cx).await
         } else {
             self.0.hop(request, cx.is_guarded(), cx.limits(), cx).await
         };
@@ -136,7 +135,8 @@ impl Inner {
             None => Cow::Borrowed(cx.limits()),
         };
         let total = limits.deadlines.total;
-        cx.timeout(total, ErrorKind::TimeoutTotal, "fetch", async {
+        // Pinned here, so that it is not moved into the deadline: it is large.
+        let following = pin!(async {
             let mut request = Cow::Borrowed(request);
             let mut redirects = Vec::new();
             let mut guarded = cx.is_guarded();
@@ -157,8 +157,8 @@ impl Inner {
                 response.redirects = redirects;
                 return Ok(response);
             }
-        })
-        .await?
+        });
+        cx.timeout(total, ErrorKind::TimeoutTotal, "fetch", following).await?
     }
 
     /// One request and its answer.
@@ -170,38 +170,39 @@ impl Inner {
         }
         let proxy = self.proxy_for(request)?;
         let sources = self.sources();
-        let message = message::build(request, &url, proxy.as_deref().filter(|_| !https), &self.defaults)?;
-        let mut message = Some(Box::new(message));
-        let (host, port) = endpoint(&url)?;
-        let key = Arc::new(Key {
+        let message = Message::new(request, &url, proxy.as_deref().filter(|_| !https), &self.defaults)?;
+        let (_, port) = endpoint(&url)?;
+        let key = KeyRef {
             https,
-            host: host.to_string().into_boxed_str(),
+            host: url.host_str().unwrap_or_default(),
             port,
-            proxy: proxy.as_deref().map(|p| Arc::clone(p.identity())),
+            proxy: proxy.as_deref().map(Proxy::identity),
             local: sources.first().copied(),
             guarded: guarded && proxy.is_none(),
-        });
+        };
 
-        let mut parked = std::future::poll_fn(|task| Poll::Ready(self.pool.poll_take(&key, cx.now(), task))).await;
-        let (mut conn, parts) = loop {
-            let (mut conn, reused) = match parked.take() {
-                Some(conn) => (conn, true),
+        let mut parked = self.pool.take_quiet(key, cx.now());
+        let (key, mut conn, answered) = loop {
+            let (own, mut conn) = match parked.take() {
+                Some((own, conn)) => (Some(own), conn),
                 None => {
-                    let idle = Idle { pool: &self.pool, key: &key };
+                    let idle = Idle { pool: &self.pool, key };
                     let making = self.connector.connect(&url, proxy.as_deref(), &sources, guarded, idle, limits, cx);
                     // Boxed: it is large, and most fetches of a crawl find a connection.
                     match Box::pin(making).await? {
-                        Made::New(conn) => (conn, false),
-                        Made::Parked(conn) => (conn, true),
+                        Made::New(conn) => (None, conn),
+                        Made::Parked(own, conn) => (Some(own), conn),
                     }
                 }
             };
+            let reused = own.is_some();
             cx.connected(conn.peer().addr, reused);
             cx.phase(Phase::FirstByte);
-            // The fetch keeps its own copy only while it may have to send it again.
-            let sent = if reused { message.clone() } else { message.take() };
-            match conn.send(sent.expect("only a reused connection is followed by another try"), limits, cx).await {
-                Ok(parts) => break (conn, parts),
+            match conn.send(&message, limits, cx).await {
+                Ok(answered) => {
+                    let local = conn.socket().source();
+                    break (own.unwrap_or_else(|| Arc::new(KeyRef { local, ..key }.into())), conn, answered);
+                }
                 Err(failed) => {
                     let died = matches!(failed.error.kind(), ErrorKind::HttpEmptyReply | ErrorKind::ConnectReset);
                     let safe = !failed.sent || is_idempotent(request.method());
@@ -212,33 +213,29 @@ impl Inner {
             }
         };
         cx.phase(Phase::Body);
-        if parts.status == StatusCode::SWITCHING_PROTOCOLS {
-            return Err(Error::new(ErrorKind::HttpProtocol, "read an answer that switches protocols unasked"));
-        }
+        let Answered { head: wire, length, early } = answered;
         if let Some(proxy) = proxy.as_deref().filter(|_| !https)
-            && parts.status == StatusCode::PROXY_AUTHENTICATION_REQUIRED
+            && wire.status == StatusCode::PROXY_AUTHENTICATION_REQUIRED
         {
             let attempted = format!("use the proxy {}, which asks for other credentials (407)", proxy.shown());
             return Err(Error::new(ErrorKind::ProxyAuth, attempted));
         }
-        let mut head = Head::new(without_userinfo(url), parts.status);
-        head.version = parts.version;
-        head.headers = parts.headers;
+        let mut head = Head::new(without_userinfo(url), wire.status);
+        head.version = wire.version;
+        head.headers = wire.headers;
 
         let redirected = cx.follows_redirects() && limits.redirects > 0 && head.location().is_some();
-        let accepted = match conn.announced() {
-            // Without a crawl a redirect is read only for the sake of its connection.
-            length if redirected && length.is_none_or(|length| length > DRAIN) => Accept::Head,
-            _ => cx.accept(&head),
-        };
+        let is_short = length.is_some_and(|length| length <= DRAIN);
+        // Without a crawl a redirect is read only for the sake of its connection.
+        let accepted = if redirected && !is_short { Accept::Head } else { cx.accept(&head) };
         let save_to = request.overrides().and_then(|o| o.save_to.as_deref()).filter(|_| head.status.is_success());
-        let short = conn.announced().is_some_and(|length| length <= DRAIN);
+        let start = Start { length, early };
         let (body, bytes_wire) = match save_to {
             // An error page that nobody wants is read all the same: a connection costs more than its bytes.
-            _ if accepted == Accept::Refuse && short => (Bytes::new(), self.drain(&mut conn, limits, cx).await),
+            _ if accepted == Accept::Refuse && is_short => (Bytes::new(), drain(&mut conn, start, limits, cx).await),
             _ if accepted != Accept::Body => (Bytes::new(), 0),
-            Some(target) => Box::pin(self.save(&mut conn, target, limits, cx)).await?,
-            None => body::read(&mut conn, None, limits, cx).await?,
+            Some(target) => Box::pin(self.save(&mut conn, start, target, limits, cx)).await?,
+            None => body::read(&mut conn, start, None, limits, cx).await?,
         };
         let mut response = Response::new(head, body);
         response.bytes_wire = bytes_wire;
@@ -252,33 +249,29 @@ impl Inner {
         {
             response.decoder = Some(Arc::clone(&self.decoder));
         }
-        // Chunked won, but somebody on the way may have gone by the length (RFC 9112, 6.3).
-        let headers = &response.head.headers;
-        if !(headers.contains_key(CONTENT_LENGTH) && headers.contains_key(TRANSFER_ENCODING)) {
-            self.give_back(key, conn, cx);
-        }
+        self.give_back(key, conn, cx);
         Ok(response)
     }
 
-    /// Reads a short body for the sake of the connection; where that fails, the connection is not reused.
-    async fn drain(&self, conn: &mut Conn, limits: &Limits, cx: &FetchCx) -> u64 {
-        body::read(conn, None, limits, cx).await.map_or(0, |(_, bytes)| bytes)
-    }
-
     /// The body into a file: that of a 2xx answer only, so that no redirect or error page takes its place.
-    async fn save(&self, conn: &mut Conn, target: &Path, limits: &Limits, cx: &FetchCx) -> Result<(Bytes, u64), Error> {
+    async fn save(
+        &self,
+        conn: &mut Conn,
+        start: Start,
+        target: &Path,
+        limits: &Limits,
+        cx: &FetchCx,
+    ) -> Result<(Bytes, u64), Error> {
         let number = self.next_file.fetch_add(1, Ordering::Relaxed) as u64;
         let mut file = SaveTo::create(&self.writers, target, number).await?;
-        let read = body::read(conn, Some(&mut file), limits, cx).await?;
+        let read = body::read(conn, start, Some(&mut file), limits, cx).await?;
         file.finish().await?;
         Ok(read)
     }
 
     /// Parks the connection where the answer ended as its framing says and the connection stays open.
     fn give_back(&self, key: Arc<Key>, mut conn: Conn, cx: &FetchCx) {
-        if conn.finish() && conn.park() {
-            let source = conn.socket().source();
-            let key = if key.local == source { key } else { Arc::new(Key { local: source, ..(*key).clone() }) };
+        if conn.finish() {
             let to = conn.socket().to();
             conn.socket().set_idle(true);
             self.pool.put(key, conn, cx.now());
@@ -310,6 +303,11 @@ impl Inner {
     }
 }
 
+/// Reads a short body for the sake of the connection; where that fails, the connection is not reused.
+async fn drain(conn: &mut Conn, start: Start, limits: &Limits, cx: &FetchCx) -> u64 {
+    body::read(conn, start, None, limits, cx).await.map_or(0, |(_, bytes)| bytes)
+}
+
 fn rotate<'a, T>(all: &'a [T], next: &AtomicUsize) -> Option<&'a T> {
     match all {
         [] => None,
@@ -324,6 +322,9 @@ fn is_idempotent(method: &Method) -> bool {
 }
 
 fn without_userinfo(mut url: Url) -> Url {
+    if url.username().is_empty() && url.password().is_none() {
+        return url;
+    }
     // Both fail only for URLs without a host, which are refused before.
     let _ = url.set_username("");
     let _ = url.set_password(None);

@@ -1,27 +1,48 @@
-//! Read buffers of a thread, so that a connection that waits owns none.
+//! Buffers of a thread, so that a connection that waits owns none: for what is read, and for the head that is written.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 
-/// One TLS record, and what one read of a socket takes at most.
-pub(crate) const SCRATCH: usize = 16 << 10;
+/// What one read of a socket takes at most: 64 KiB. Less makes more system calls of a long body; more than the usual receive
+/// buffer is never filled.
+pub(crate) const SCRATCH: usize = 64 << 10;
 
-/// Buffers that a thread keeps: a read over TLS uses two, one inside the other.
+/// One TLS record, which is what rustls takes at a time: what a read below it takes at most.
+#[cfg(feature = "tls")]
+pub(crate) const RECORD: usize = 16 << 10;
+
+/// Where a page begins: the copy out of the kernel is dearer to an address that is a little off.
+const PAGE: usize = 4 << 10;
+
+/// Read buffers that a thread keeps: a read over TLS uses two, one inside the other.
 const SPARES: usize = 2;
 
 thread_local! {
     static SPARE: RefCell<Vec<Box<[u8]>>> = const { RefCell::new(Vec::new()) };
+    static HEAD: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
 }
 
 /// Lends a buffer of this thread to `work`. A use inside another one is given another buffer.
 pub(crate) fn with_scratch<T>(work: impl FnOnce(&mut [u8]) -> T) -> T {
     let spare = SPARE.with_borrow_mut(Vec::pop);
-    let mut scratch = spare.unwrap_or_else(|| vec![0; SCRATCH].into_boxed_slice());
-    let result = work(&mut scratch);
+    let mut scratch = spare.unwrap_or_else(|| vec![0; SCRATCH + PAGE].into_boxed_slice());
+    let start = scratch.as_ptr().align_offset(PAGE).min(PAGE);
+    let result = work(&mut scratch[start..start + SCRATCH]);
     SPARE.with_borrow_mut(|spares| {
         if spares.len() < SPARES {
             spares.push(scratch);
         }
     });
+    result
+}
+
+/// Lends an empty buffer of this thread for what is to be written.
+pub(super) fn with_head<T>(work: impl FnOnce(&mut Vec<u8>) -> T) -> T {
+    let mut head = HEAD.take();
+    let result = work(&mut head);
+    if head.capacity() <= SCRATCH {
+        head.clear();
+        HEAD.set(head);
+    }
     result
 }
 
@@ -35,6 +56,7 @@ mod tests {
             outer[0] = 1;
             with_scratch(|inner| inner[0] = 2);
             assert_eq!((outer[0], outer.len()), (1, SCRATCH));
+            assert_eq!(outer.as_ptr().align_offset(PAGE), 0);
         });
     }
 
@@ -50,5 +72,13 @@ mod tests {
         assert_eq!([nested(1), nested(2), nested(3)], [[0, 0], [1, 1], [2, 2]]);
         with_scratch(|_| with_scratch(|_| with_scratch(|third| assert_eq!(third[0], 0))));
         assert_eq!(SPARE.with_borrow(Vec::len), SPARES);
+    }
+
+    #[test]
+    fn a_long_head_is_not_kept() {
+        for (length, kept) in [(100, true), (SCRATCH + 1, false)] {
+            with_head(|head| head.resize(length, b'x'));
+            with_head(|head| assert_eq!((head.is_empty(), head.capacity() > 0), (true, kept)));
+        }
     }
 }

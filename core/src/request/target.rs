@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use url::Url;
 
-use super::parse_target;
-use crate::Error;
+use super::{canonical, parse_target};
+use crate::{Error, Limits};
 
 /// Requests that wait are many, so theirs are text; clones of a parsed one share it.
 #[derive(Clone)]
@@ -76,6 +76,21 @@ impl Target {
     }
 }
 
+impl From<Url> for Target {
+    fn from(given: Url) -> Self {
+        if given.as_str().len() > Limits::URL {
+            return Self::Given(String::from(given).into());
+        }
+        match canonical(given.clone()) {
+            Ok(url) => {
+                let given = (url != given).then(|| String::from(given).into());
+                Self::Parsed(Arc::new(Parsed { url, given }))
+            }
+            Err(_) => Self::Given(String::from(given).into()),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -88,6 +103,15 @@ mod tests {
             assert_eq!(target.parse().expect("valid").url.as_str(), canonical);
             assert_eq!((target.text(), &*target.canonical_text()), (given, canonical));
             assert_eq!(target.url().expect("valid").as_str(), canonical);
+        }
+    }
+
+    #[test]
+    fn a_url_is_not_parsed_again() {
+        for (given, is) in [("http://a.test/#top", true), ("http://a.test/", true), ("file:///a", false)] {
+            let target = Target::from(Url::parse(given).expect("valid"));
+            assert_eq!((target.text(), target.url().is_ok()), (given, is));
+            assert_eq!(matches!(target, Target::Parsed(_)), is);
         }
     }
 

@@ -10,7 +10,7 @@ use rustls::ClientConnection;
 use url::Host;
 
 use super::{expiry, handshake_error};
-use crate::http::scratch::with_scratch;
+use crate::http::scratch::{RECORD, with_scratch};
 use crate::rt::Io;
 use crate::{Error, ErrorKind};
 
@@ -91,7 +91,7 @@ impl TlsStream {
             return Poll::Ready(Ok(Fed::Bytes));
         }
         with_scratch(|scratch| {
-            let mut buf = ReadBuf::new(scratch);
+            let mut buf = ReadBuf::new(&mut scratch[..RECORD]);
             ready!(Pin::new(&mut self.io).poll_read(task, buf.unfilled()))?;
             if buf.filled().is_empty() {
                 self.tls.read_tls(&mut io::empty())?;
@@ -192,10 +192,11 @@ impl Write for TlsStream {
         loop {
             let taken = this.tls.writer().write(buf)?;
             if let Poll::Ready(sent) = this.poll_send(cx) {
-                sent?;
                 if taken == 0 && !buf.is_empty() {
+                    sent?;
                     continue;
                 }
+                // What is wrong is told by the flush: these bytes may have got through.
             } else if taken == 0 && !buf.is_empty() {
                 return Poll::Pending;
             }

@@ -1,0 +1,29 @@
+#!/bin/sh
+# Instructions that a bare HttpFetcher takes for each request (1 KB, kept alive, 256 at a time) on a current-thread runtime: the
+# difference between two runs, so that what is done once does not count. `RUNTIME=smol` for the other one. Needs valgrind.
+set -eu
+cd "$(dirname "$0")/.."
+
+cargo build --quiet --release --locked -p tidegate-benches --bin fetch-cost --bin load-server
+release=${CARGO_TARGET_DIR:-target}/release
+
+said=$(mktemp)
+served=$(mktemp)
+"$release/load-server" >"$served" &
+server=$!
+trap 'kill "$server"; rm -f "$said" "$served"' EXIT
+until grep -q listening "$served"; do sleep 0.1; done
+url=http://$(sed -n 's/listening on //p' "$served")${TARGET:-/}
+
+instructions() {
+    # One that ended early counts for nothing.
+    valgrind --tool=callgrind --callgrind-out-file="${OUT:-/dev/null}" --log-file="$said" \
+        "$release/fetch-cost" "$url" --runtime "${RUNTIME:-tokio}" --requests "$1" --unmeasured >/dev/null || return
+    sed -n 's/.*Collected : //p' "$said"
+}
+
+few=${FEW:-5000}
+many=${MANY:-15000}
+first=$(instructions "$few")
+second=$(instructions "$many")
+echo "$(((second - first) / (many - few))) instructions/request"
