@@ -12,7 +12,7 @@ pub struct ServerProcess {
     process: Child,
     addr: SocketAddr,
     certificate: String,
-    stats: Option<BufReader<TcpStream>>,
+    asking: Option<BufReader<TcpStream>>,
 }
 
 impl ServerProcess {
@@ -36,7 +36,7 @@ impl ServerProcess {
         let stdout = process.stdout.take();
         // Held from here on, so that an error ends the process.
         let mut server =
-            Self { process, addr: SocketAddr::from(([127, 0, 0, 1], 0)), certificate: String::new(), stats: None };
+            Self { process, addr: SocketAddr::from(([127, 0, 0, 1], 0)), certificate: String::new(), asking: None };
         for line in stdout.into_iter().flat_map(|stdout| BufReader::new(stdout).lines()) {
             let line = line?;
             if let Some(addr) = line.strip_prefix("listening on ") {
@@ -62,13 +62,26 @@ impl ServerProcess {
     /// What it has counted until now, apart from the connection that this asks over.
     ///
     /// # Errors
-    /// Where it does not answer, or speaks TLS.
+    /// Where it does not answer.
     pub fn stats(&mut self) -> io::Result<LoadStats> {
-        let connection = match &mut self.stats {
+        LoadStats::parse(&self.ask("/stats")?).ok_or_else(|| io::ErrorKind::InvalidData.into())
+    }
+
+    /// Answers all requests that wait at its gate; gives how many there were.
+    ///
+    /// # Errors
+    /// Where it does not answer.
+    pub fn release(&mut self) -> io::Result<usize> {
+        self.ask("/release")?.parse().map_err(io::Error::other)
+    }
+
+    /// Asks without TLS, whatever others do.
+    fn ask(&mut self, path: &str) -> io::Result<String> {
+        let connection = match &mut self.asking {
             Some(connection) => connection,
             none => none.insert(BufReader::new(TcpStream::connect(self.addr)?)),
         };
-        connection.get_mut().write_all(b"GET /stats HTTP/1.1\r\nHost: load\r\n\r\n")?;
+        connection.get_mut().write_all(format!("GET {path} HTTP/1.1\r\nHost: load\r\n\r\n").as_bytes())?;
         let mut length = 0;
         loop {
             let mut line = String::new();
@@ -82,7 +95,7 @@ impl ServerProcess {
         }
         let mut body = vec![0; length];
         connection.read_exact(&mut body)?;
-        LoadStats::parse(&String::from_utf8_lossy(&body)).ok_or_else(|| io::ErrorKind::InvalidData.into())
+        String::from_utf8(body).map_err(io::Error::other)
     }
 }
 

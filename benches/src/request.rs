@@ -6,8 +6,8 @@ pub(crate) const LONGEST: usize = 64 * 1024;
 /// What is at the start of a connection's bytes.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Scan<'a> {
-    /// A whole request of `length` bytes.
-    Request { length: usize, head_only: bool, target: &'a str },
+    /// A whole request of `length` bytes; `last` where the connection should end with its answer.
+    Request { length: usize, head_only: bool, last: bool, target: &'a str },
     /// More bytes are needed.
     Partial,
     /// Not HTTP, or too long.
@@ -25,24 +25,24 @@ pub(crate) fn scan(bytes: &[u8]) -> Scan<'_> {
     let (Some(method), Some(target), Some("HTTP/1.1")) = (words.next(), words.next(), words.next()) else {
         return Scan::Bad;
     };
-    // GET and HEAD have no body here, so most requests end without a look at their headers.
+    let last = header(lines.clone(), "connection").is_some_and(|value| value.eq_ignore_ascii_case("close"));
+    // GET and HEAD have no body here.
     let body = match method {
         "GET" | "HEAD" => Some(0),
-        _ => content_length(lines),
+        _ => header(lines, "content-length").map_or(Some(0), |length| length.parse().ok()),
     };
     match body.and_then(|body| (end + 4).checked_add(body)).filter(|&length| length <= LONGEST) {
-        Some(length) if length <= bytes.len() => Scan::Request { length, head_only: method == "HEAD", target },
+        Some(length) if length <= bytes.len() => Scan::Request { length, head_only: method == "HEAD", last, target },
         Some(_) => Scan::Partial,
         None => Scan::Bad,
     }
 }
 
-fn content_length<'a>(lines: impl Iterator<Item = &'a str>) -> Option<usize> {
-    let mut headers = lines.filter_map(|line| line.split_once(':'));
-    match headers.find(|(name, _)| name.eq_ignore_ascii_case("content-length")) {
-        Some((_, value)) => value.trim().parse().ok(),
-        None => Some(0),
-    }
+fn header<'a>(mut lines: impl Iterator<Item = &'a str>, name: &str) -> Option<&'a str> {
+    lines.find_map(|line| {
+        let (found, value) = line.split_at_checked(name.len())?;
+        found.eq_ignore_ascii_case(name).then(|| value.strip_prefix(':').map(str::trim)).flatten()
+    })
 }
 
 #[cfg(test)]
@@ -56,7 +56,7 @@ mod tests {
         for part in 0..length {
             assert_eq!(scan(&bytes[..part]), Scan::Partial, "{part}");
         }
-        let request = Scan::Request { length, head_only: false, target: "/bytes/7" };
+        let request = Scan::Request { length, head_only: false, last: false, target: "/bytes/7" };
         assert_eq!(scan(&bytes[..length]), request);
         assert_eq!(scan(bytes), request);
     }
@@ -65,7 +65,17 @@ mod tests {
     fn a_body_belongs_to_its_request() {
         let bytes = b"POST / HTTP/1.1\r\ncontent-length: 3\r\n\r\nabc";
         assert_eq!(scan(&bytes[..bytes.len() - 1]), Scan::Partial);
-        assert_eq!(scan(bytes), Scan::Request { length: bytes.len(), head_only: false, target: "/" });
+        assert_eq!(scan(bytes), Scan::Request { length: bytes.len(), head_only: false, last: false, target: "/" });
+    }
+
+    #[test]
+    fn a_request_can_be_the_last() {
+        for (text, expected) in
+            [("Connection: close", true), ("connection:Close", true), ("Connection: keep-alive", false)]
+        {
+            let bytes = format!("GET / HTTP/1.1\r\nHost: a\r\n{text}\r\n\r\n");
+            assert!(matches!(scan(bytes.as_bytes()), Scan::Request { last, .. } if last == expected), "{text}");
+        }
     }
 
     #[test]

@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc;
 use std::time::Duration;
 
+use futures::channel::oneshot;
 use tidegate::rt::Runtime;
 
 /// A task that should wake every [`TICK`](Self::TICK), and records how late each of these times it did. A tick that was
@@ -21,7 +21,7 @@ use tidegate::rt::Runtime;
 #[derive(Debug)]
 pub struct Ticker {
     stop: Arc<AtomicBool>,
-    late: mpsc::Receiver<Vec<Duration>>,
+    late: oneshot::Receiver<Vec<Duration>>,
 }
 
 /// How late ticks were, in milliseconds.
@@ -36,6 +36,8 @@ pub struct Lateness {
     pub p50: f64,
     /// 99 of 100.
     pub p99: f64,
+    /// 999 of 1,000.
+    pub p999: f64,
     /// The latest.
     pub max: f64,
     /// Ticks that should have been.
@@ -49,7 +51,7 @@ impl Ticker {
     /// Starts to tick on this runtime.
     pub fn start(runtime: &Runtime) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
-        let (done, late) = mpsc::channel();
+        let (done, late) = oneshot::channel();
         let (stopped, clock) = (Arc::clone(&stop), runtime.clone());
         runtime.spawn(async move {
             let mut ticks = Vec::new();
@@ -69,13 +71,21 @@ impl Ticker {
         Self { stop, late }
     }
 
+    /// Ends with the next tick, and blocks until then: not for the thread that it ticks on.
+    ///
+    /// # Errors
+    /// Where the runtime has ended.
+    pub fn stop(self) -> Result<Lateness, oneshot::Canceled> {
+        async_io::block_on(self.ended())
+    }
+
     /// Ends with the next tick.
     ///
     /// # Errors
     /// Where the runtime has ended.
-    pub fn stop(self) -> Result<Lateness, mpsc::RecvError> {
+    pub async fn ended(self) -> Result<Lateness, oneshot::Canceled> {
         self.stop.store(true, Ordering::Relaxed);
-        Ok(Lateness::of(self.late.recv()?))
+        Ok(Lateness::of(self.late.await?))
     }
 }
 
@@ -87,7 +97,7 @@ impl Lateness {
             let index = (ticks.len() as f64 * part) as usize;
             ticks.get(index.min(ticks.len().saturating_sub(1))).copied().unwrap_or_default().as_secs_f64() * 1e3
         };
-        Self { p50: at(0.5), p99: at(0.99), max: at(1.0), ticks: ticks.len() }
+        Self { p50: at(0.5), p99: at(0.99), p999: at(0.999), max: at(1.0), ticks: ticks.len() }
     }
 
     /// The median of each figure over several runs, and the sum of their ticks.
@@ -96,6 +106,7 @@ impl Lateness {
         Self {
             p50: of(|run| run.p50),
             p99: of(|run| run.p99),
+            p999: of(|run| run.p999),
             max: of(|run| run.max),
             ticks: runs.iter().map(|run| run.ticks).sum(),
         }
@@ -126,8 +137,8 @@ mod tests {
 
     #[test]
     fn medians_are_taken_figure_by_figure() {
-        let run = |p50, p99, max| Lateness { p50, p99, max, ticks: 10 };
+        let run = |p50, p99, max| Lateness { p50, p99, p999: p99, max, ticks: 10 };
         let median = Lateness::median(&[run(1.0, 9.0, 10.0), run(2.0, 7.0, 30.0), run(3.0, 8.0, 20.0)]);
-        assert_eq!(median, Lateness { p50: 2.0, p99: 8.0, max: 20.0, ticks: 30 });
+        assert_eq!(median, Lateness { p50: 2.0, p99: 8.0, p999: 8.0, max: 20.0, ticks: 30 });
     }
 }

@@ -1,0 +1,165 @@
+//! [`Report`]: all runs of all cases, as a page of Markdown and as JSON.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+use serde::{Deserialize, Serialize};
+
+use crate::case::Case;
+use crate::client::Client;
+use crate::measured::Measured;
+use crate::summary::Spread;
+
+/// What is kept in the JSON file: every run, so that other questions can be asked later.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub(crate) struct Report {
+    /// Cores, and who had which.
+    pub(crate) machine: String,
+    pub(crate) cases: Vec<Told>,
+}
+
+/// A case as it was run.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub(crate) struct Told {
+    pub(crate) scenario: String,
+    pub(crate) title: String,
+    pub(crate) concurrency: u32,
+    pub(crate) processes: u32,
+    pub(crate) requests: u64,
+    pub(crate) clients: BTreeMap<String, Vec<Measured>>,
+    /// Clients whose runs count for nothing, and why.
+    pub(crate) void: BTreeMap<String, String>,
+}
+
+impl Told {
+    pub(crate) fn new(case: &Case) -> Self {
+        Self {
+            scenario: case.scenario.into(),
+            title: case.title.clone(),
+            concurrency: case.work.concurrency,
+            processes: case.processes,
+            requests: case.work.requests,
+            ..Self::default()
+        }
+    }
+
+    /// A run of a client; one that failed, or lost a request, is void and makes the client's others so.
+    pub(crate) fn add(&mut self, client: Client, run: Result<Measured, crate::Failure>) {
+        let name = client.name();
+        match run {
+            Ok(run) => {
+                if run.errors > 0 || run.requests < self.wanted(client) {
+                    let why = run.error.as_deref().unwrap_or("no error");
+                    let (lost, all) =
+                        (run.errors.max(self.wanted(client).saturating_sub(run.requests)), self.wanted(client));
+                    self.void.insert(name.clone(), format!("{lost} of {all} requests were not answered: {why}"));
+                }
+                self.clients.entry(name).or_default().push(run);
+            }
+            Err(e) => drop(self.void.insert(name, crate::chain(&*e))),
+        }
+    }
+
+    pub(crate) fn is_void(&self, client: Client) -> bool {
+        self.void.contains_key(&client.name())
+    }
+
+    /// Answers that a run must have.
+    fn wanted(&self, client: Client) -> u64 {
+        if client.is_idle() { 0 } else { self.requests * u64::from(self.processes) }
+    }
+
+    /// Its table: medians with their spread, and the first figure as a multiple of the floor's.
+    pub(crate) fn table(&self, case: &Case) -> String {
+        let mut out = format!("### {}: {}\n\n", self.scenario, self.title);
+        let floor = case.clients.first().filter(|&&client| client == Client::Raw);
+        let least = floor.map(|client| self.values(client.name(), case, 0));
+        let shown: Vec<usize> = (0..case.figures.len())
+            .filter(|&n| case.clients.iter().any(|client| !self.values(client.name(), case, n).is_empty()))
+            .collect();
+        let mut heads = vec!["client".to_owned()];
+        for &n in &shown {
+            heads.push(case.figures[n].title().to_owned());
+            heads.extend(floor.filter(|_| n == 0).map(|floor| format!("x {}", floor.name())));
+        }
+        row(&mut out, &heads);
+        row(&mut out, &heads.iter().map(|_| "---".to_owned()).collect::<Vec<_>>());
+        for client in &case.clients {
+            let name = client.name();
+            if let Some(why) = self.void.get(&name) {
+                row(&mut out, &[format!("{name}: void, {why}")]);
+                continue;
+            }
+            if !self.clients.contains_key(&name) {
+                continue;
+            }
+            let mut cells = vec![name.clone()];
+            let text = |spread: Option<Spread>| spread.map_or_else(String::new, |spread| spread.text());
+            for &n in &shown {
+                let values = self.values(name.clone(), case, n);
+                cells.push(text(Spread::of(&values)));
+                cells.extend(least.iter().filter(|_| n == 0).map(|least| text(Spread::of_ratios(&values, least))));
+            }
+            row(&mut out, &cells);
+        }
+        out
+    }
+
+    fn values(&self, client: String, case: &Case, figure: usize) -> Vec<f64> {
+        let runs = self.clients.get(&client).into_iter().flatten();
+        runs.filter_map(|run| case.figures.get(figure)?.of(run, case)).collect()
+    }
+}
+
+fn row(out: &mut String, cells: &[String]) {
+    // Writing into a string cannot fail.
+    let _ = writeln!(out, "| {} |", cells.join(" | "));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::figure::Figure;
+    use crate::scenario::{Scenario, Size};
+
+    fn run(cpu_seconds: f64) -> Measured {
+        Measured { requests: 100, seconds: 1.0, cpu_seconds, ..Measured::default() }
+    }
+
+    #[test]
+    fn a_table_has_medians_ratios_and_what_is_void() {
+        let mut case = Scenario::Keepalive.cases(Size { part: 0.0 }).remove(0);
+        case.clients = vec![Client::Raw, Client::Hyper, Client::Reqwest, Client::Aiohttp];
+        case.figures = vec![Figure::CpuUs, Figure::LagP50];
+        let mut told = Told { requests: 100, ..Told::new(&case) };
+        for cpu in [0.001, 0.002, 0.003] {
+            told.add(Client::Raw, Ok(run(cpu)));
+            told.add(Client::Hyper, Ok(run(2.0 * cpu)));
+        }
+        told.add(Client::Reqwest, Ok(Measured { errors: 1, error: Some("reset".into()), ..run(0.1) }));
+        let table = told.table(&case);
+        let lines: Vec<_> = table.lines().skip(2).collect();
+        assert_eq!(
+            lines,
+            [
+                "| client | CPU us/request | x raw |",
+                "| --- | --- | --- |",
+                "| raw | 20.0 [10.0 .. 30.0] | 1.00 |",
+                "| hyper | 40.0 [20.0 .. 60.0] | 2.00 |",
+                "| reqwest: void, 1 of 100 requests were not answered: reset |",
+            ]
+        );
+    }
+
+    #[test]
+    fn what_is_written_is_read() {
+        let case = Scenario::Keepalive.cases(Size { part: 0.0 }).remove(0);
+        let mut told = Told::new(&case);
+        told.add(Client::Raw, Ok(run(0.5)));
+        told.add(Client::Hyper, Err("it did not end".into()));
+        let report = Report { machine: "two cores".into(), cases: vec![told] };
+        let again: Report = serde_json::from_str(&serde_json::to_string(&report).expect("JSON")).expect("JSON");
+        assert_eq!(again.cases[0].clients["raw"], [run(0.5)]);
+        assert_eq!(again.cases[0].void["hyper"], "it did not end");
+    }
+}
