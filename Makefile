@@ -3,7 +3,7 @@
 CARGO ?= cargo
 DENY_WARNINGS = -D warnings -D clippy::incompatible_msrv
 
-.PHONY: verify check fmt clippy test test-no-default loom features doc purity licences mutants-apply fix bench
+.PHONY: verify check fmt clippy test test-no-default loom features doc purity licences mutants-apply fuzz fix bench
 
 verify: test check
 
@@ -50,6 +50,11 @@ licences:
 # That the faults still fit the code; whether the suites find them is for .ci/mutants.sh, which takes its time.
 mutants-apply:
 	for fault in .ci/mutants/*.patch; do git apply --check $$fault || exit 1; done
+
+# The properties of what reads bytes from outside, for about ten minutes: CASES=100000000 for a night.
+CASES ?= 8000000
+fuzz:
+	PROPTEST_CASES=$(CASES) $(CARGO) test --release -p tidegate --lib --locked h1::tests
 
 fix:
 	$(CARGO) clippy --workspace --all-targets --fix --allow-dirty --allow-staged

@@ -4,7 +4,7 @@ use std::future::Future;
 use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::{Arc, PoisonError};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant, SystemTime};
 
 use async_trait::async_trait;
@@ -12,6 +12,7 @@ use url::Url;
 
 use crate::observer::{FetchWatch, What};
 use crate::rt::{PhaseTimer, Runtime, SliceClock, Wheel};
+use crate::sync::atomic::{AtomicU16, Ordering};
 use crate::sync::{Mutex, MutexGuard};
 use crate::time::later;
 use crate::{Accept, BodyBytes, Booking, Error, ErrorKind, Head, Ledger, Limits, Request, Response};
@@ -157,6 +158,8 @@ pub struct FetchCx {
     guarded: bool,
     job: u64,
     attempt: u32,
+    /// Until when a deadline of a phase wakes the fetch as of its last poll, in whole seconds after `started`; 0 where none does.
+    woken_within: AtomicU16,
     started: Instant,
     state: Mutex<State>,
 }
@@ -207,6 +210,7 @@ impl FetchCx {
             guarded: false,
             job,
             attempt,
+            woken_within: AtomicU16::new(0),
             started,
             state: Mutex::new(State { timings: Timings::default(), phase: None, booking }),
         }
@@ -396,7 +400,25 @@ impl FetchCx {
         }
     }
 
-    /// The same, which nothing puts off.
+    /// Polls one that [`deadline`](Self::deadline) gave, for a fetch that waits for nothing else: without a crawl the total deadline
+    /// then needs no timer of its own.
+    pub(crate) fn poll_deadline(&self, timer: &mut PhaseTimer, task: &mut Context<'_>) -> Poll<()> {
+        let poll = Pin::new(&mut *timer).poll(task);
+        if poll.is_pending() && self.wheel.is_none() {
+            let seconds = timer.deadline().saturating_duration_since(self.started).as_secs() + 1;
+            // One that is too far off to be told is as good as none.
+            self.woken_within.store(u16::try_from(seconds).unwrap_or(0), Ordering::Relaxed);
+        }
+        poll
+    }
+
+    /// Whether a deadline of a phase, as of its last poll, wakes the fetch at this time or before.
+    fn is_woken_by(&self, at: Instant) -> bool {
+        let within = self.woken_within.load(Ordering::Relaxed);
+        within > 0 && later(self.started, Duration::from_secs(within.into())) <= at
+    }
+
+    /// A deadline that nothing puts off.
     fn firm_deadline(&self, limit: Duration) -> PhaseTimer {
         let at = later(self.now(), limit);
         match &self.wheel {
@@ -424,18 +446,22 @@ impl FetchCx {
         let mut work = std::pin::pin!(work);
         let mut timer = None;
         std::future::poll_fn(|cx| {
+            let is_total = kind == ErrorKind::TimeoutTotal;
+            if is_total {
+                self.woken_within.store(0, Ordering::Relaxed);
+            }
             if let Poll::Ready(out) = work.as_mut().poll(cx) {
                 return Poll::Ready(Ok(out));
             }
             // Made on the first wait only: most work under a deadline is ready at once.
-            let begin = || match kind {
-                ErrorKind::TimeoutTotal => self.firm_deadline(limit),
-                _ => self.deadline(limit),
-            };
-            match Pin::new(timer.get_or_insert_with(begin)).poll(cx) {
-                Poll::Ready(()) => Poll::Ready(Err(Error::new(kind, format!("{attempted} within {limit:?}")))),
-                Poll::Pending => Poll::Pending,
+            let begin = || if is_total { self.firm_deadline(limit) } else { self.deadline(limit) };
+            let timer: &mut PhaseTimer = timer.get_or_insert_with(begin);
+            if is_total && self.is_woken_by(timer.deadline()) {
+                // What wakes the fetch brings it here again.
+                return Poll::Pending;
             }
+            ready!(Pin::new(timer).poll(cx));
+            Poll::Ready(Err(Error::new(kind, format!("{attempted} within {limit:?}"))))
         })
         .await
     }

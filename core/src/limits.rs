@@ -14,9 +14,10 @@ use std::time::Duration;
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct Limits {
-    /// Head of an answer, status line and all fields together: 64 KiB. Real heads are under 20 KiB.
+    /// Head of an answer, status line and all fields together, with the interim ones before it: 64 KiB. Real heads are under
+    /// 20 KiB.
     pub head_bytes: usize,
-    /// Header fields of an answer: 256. Sites with 101 exist, hyper's own limit of 100 is too low.
+    /// Header fields of an answer: 256. Sites with 101 exist.
     pub headers: usize,
     /// Body as it comes over the wire: 8 MiB for discovered pages, 32 MiB for listed URLs.
     pub body_wire: u64,
@@ -81,6 +82,12 @@ impl Limits {
     pub const URL: usize = 16 << 10;
     /// Decoded bytes below which [`ratio`](Self::ratio) is not judged: 1 MiB. Small pages of blanks compress well.
     pub const RATIO_FROM: u64 = 1 << 20;
+
+    /// Interim answers (1xx) before an answer: 16. Servers send one or two.
+    pub const INTERIM: u8 = 16;
+    /// Bytes of the trailer of a chunked body, which is read and dropped, and bytes of its chunk extensions: 16 KiB each. Hardly
+    /// any server sends either.
+    pub const TRAILERS: u16 = 16 << 10;
 
     /// The bounds for URLs that a crawl finds by itself.
     pub fn discovered() -> Self {

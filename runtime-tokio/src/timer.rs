@@ -5,6 +5,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant, SystemTime};
 
+use pin_project_lite::pin_project;
 use tidegate::rt::{Sleep, Timer};
 
 use crate::Tokio;
@@ -26,26 +27,32 @@ impl Timer for Tokio {
 
     fn sleep_until(&self, deadline: Instant) -> Pin<Box<dyn Sleep>> {
         let _entered = self.handle.enter();
-        Box::pin(TokioSleep(Box::pin(tokio::time::sleep_until(deadline.into()))))
+        Box::pin(TokioSleep { sleep: tokio::time::sleep_until(deadline.into()) })
     }
 }
 
-struct TokioSleep(Pin<Box<tokio::time::Sleep>>);
+pin_project! {
+    struct TokioSleep {
+        #[pin]
+        sleep: tokio::time::Sleep,
+    }
+}
 
 impl Future for TokioSleep {
     type Output = ();
 
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let sleep = self.project().sleep;
         // Tokio compares with the time of its last turn, and returns `Pending` when the task's budget is spent.
-        if tokio::time::Instant::now() >= self.0.deadline() {
+        if tokio::time::Instant::now() >= sleep.deadline() {
             return Poll::Ready(());
         }
-        self.0.as_mut().poll(cx)
+        sleep.poll(cx)
     }
 }
 
 impl Sleep for TokioSleep {
-    fn reset(mut self: Pin<&mut Self>, deadline: Instant) {
-        self.0.as_mut().reset(deadline.into());
+    fn reset(self: Pin<&mut Self>, deadline: Instant) {
+        self.project().sleep.reset(deadline.into());
     }
 }

@@ -3,7 +3,6 @@
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
-use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Poll, ready};
 
@@ -54,7 +53,8 @@ pub(super) async fn read(
                 booked = STEP;
             }
             if kept.len() as u64 >= STEP {
-                file.write(std::mem::take(&mut kept).into()).await?;
+                // Boxed, as bodies that go to a file are rare.
+                Box::pin(file.write(std::mem::take(&mut kept).into())).await?;
             }
         } else if total > booked {
             let more = (total - booked).next_multiple_of(STEP);
@@ -73,7 +73,7 @@ pub(super) async fn read(
                 return Poll::Ready(data.transpose());
             }
             let limit = limits.deadlines.idle;
-            ready!(Pin::new(timer.get_or_insert_with(|| cx.deadline(limit))).poll(task));
+            ready!(cx.poll_deadline(timer.get_or_insert_with(|| cx.deadline(limit)), task));
             let attempted = format!("receive more of the body within {limit:?}");
             Poll::Ready(Err(Error::new(ErrorKind::TimeoutIdle, attempted)))
         });
@@ -81,7 +81,7 @@ pub(super) async fn read(
         came = more;
     }
     if let Some(file) = file {
-        file.write(std::mem::take(&mut kept).into()).await?;
+        Box::pin(file.write(std::mem::take(&mut kept).into())).await?;
     }
     Ok((kept.into(), total))
 }

@@ -201,7 +201,7 @@ impl HttpFetcherBuilder {
         let seed = self.seed.unwrap_or(since_epoch.as_nanos() as u64);
         let mut fixed = HashMap::with_hasher(KeyedState::new(seed));
         fixed.extend(self.fixed.into_iter().map(|(host, port, address)| ((host, port), address)));
-        let proxies = self.proxies.iter().map(|url| Proxy::parse(url)).collect::<Result<_, _>>()?;
+        let proxies = self.proxies.iter().map(|url| Proxy::parse(url).map(Arc::new)).collect::<Result<_, _>>()?;
         let ledger = self.ledger.unwrap_or_else(|| Ledger::new(self.runtime.ledger_limits()));
         let mut pool = self.pool;
         pool.total = self.max_idle.unwrap_or_else(|| default_idle(ledger.limits().sockets));

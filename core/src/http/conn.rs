@@ -207,7 +207,7 @@ impl Conn {
                 *was = waiting;
                 timer.reset(later(cx.now(), limit));
             }
-            ready!(Pin::new(timer).poll(task));
+            ready!(cx.poll_deadline(timer, task));
             let (kind, what) = match waiting {
                 Waiting::Write(_) => (ErrorKind::TimeoutWrite, "send more of the request"),
                 Waiting::FirstByte(_) => (ErrorKind::TimeoutFirstByte, "receive the first byte of the answer"),

@@ -29,13 +29,13 @@ const EVICT: usize = 32;
 
 /// A connection for a request: made for it, or parked by another while it waited for its turn.
 pub(super) enum Made {
-    New(Conn),
-    Parked(Arc<Key>, Conn),
+    New(Box<Conn>),
+    Parked(Arc<Key>, Box<Conn>),
 }
 
 enum Dialed {
     New(Socket, TcpConn),
-    Parked(Arc<Key>, Conn),
+    Parked(Arc<Key>, Box<Conn>),
 }
 
 /// The parked connections that a request may use, or that make room for it.
@@ -47,7 +47,7 @@ pub(super) struct Idle<'a> {
 
 impl Idle<'_> {
     /// A parked connection from any of the source addresses.
-    fn take(self, sources: &[IpAddr], cx: &FetchCx) -> Option<(Arc<Key>, Conn)> {
+    fn take(self, sources: &[IpAddr], cx: &FetchCx) -> Option<(Arc<Key>, Box<Conn>)> {
         let others = sources.iter().copied().map(Some).filter(|source| *source != self.key.local);
         self.pool.take_quiet(self.key, cx.now()).or_else(|| {
             let mut keys = others.map(|source| KeyRef { local: source, ..self.key });
@@ -106,7 +106,7 @@ impl Connector {
         if https {
             io = self.secure(io, url, &mut peer, limits, cx).await?;
         }
-        Ok(Made::New(Conn::new(io, peer, socket)))
+        Ok(Made::New(Box::new(Conn::new(io, peer, socket))))
     }
 
     #[cfg(feature = "tls")]
@@ -201,7 +201,7 @@ impl Connector {
         sources: &[IpAddr],
         idle: Idle<'_>,
         cx: &FetchCx,
-    ) -> Result<Socket, (Arc<Key>, Conn)> {
+    ) -> Result<Socket, (Arc<Key>, Box<Conn>)> {
         if let Some(socket) = self.ledger.try_book(to, sources, cx.now()) {
             return Ok(socket);
         }

@@ -11,7 +11,6 @@ mod pool;
 mod proxy;
 pub(crate) mod scratch;
 
-use std::borrow::Cow;
 use std::net::IpAddr;
 use std::path::Path;
 use std::pin::pin;
@@ -67,13 +66,23 @@ struct Inner {
     pool: Arc<Pool>,
     connector: Connector,
     defaults: Defaults,
-    proxies: Vec<Proxy>,
+    proxies: Vec<Arc<Proxy>>,
     next_proxy: AtomicUsize,
     local_addresses: Vec<IpAddr>,
     next_local: AtomicUsize,
     decoder: Arc<dyn Decode>,
     writers: Arc<ThreadPool>,
     next_file: AtomicUsize,
+}
+
+/// Where a request goes, and the way there.
+#[derive(Clone, Copy)]
+struct Route<'a> {
+    url: &'a Url,
+    proxy: Option<&'a Proxy>,
+    sources: &'a [IpAddr],
+    key: KeyRef<'a>,
+    guarded: bool,
 }
 
 impl HttpFetcher {
@@ -130,35 +139,34 @@ impl Fetcher for HttpFetcher {
 impl Inner {
     /// One request and the redirects after it, without a crawl.
     async fn follow(&self, request: &Request, cx: &FetchCx) -> Result<Response, Error> {
-        let limits = match request.overrides() {
-            Some(overrides) => Cow::Owned(overrides.apply(cx.limits())),
-            None => Cow::Borrowed(cx.limits()),
-        };
-        let total = limits.deadlines.total;
-        // Pinned here, so that it is not moved into the deadline: it is large.
+        // What is rare is boxed here: all that a fetch keeps, it keeps while it waits.
+        let own_limits = request.overrides().map(|overrides| Box::new(overrides.apply(cx.limits())));
+        let limits = own_limits.as_deref().unwrap_or_else(|| cx.limits());
+        // Pinned here, so that it is not moved into the deadline.
         let following = pin!(async {
-            let mut request = Cow::Borrowed(request);
+            let mut next: Option<Box<Request>> = None;
             let mut redirects = Vec::new();
             let mut guarded = cx.is_guarded();
             loop {
-                let mut response = self.hop(&request, guarded, &limits, cx).await?;
+                let current = next.as_deref().unwrap_or(request);
+                let mut response = self.hop(current, guarded, limits, cx).await?;
                 guarded |= cx.guards() && response.remote.is_some_and(|remote| is_public(remote.ip()));
                 if limits.redirects > 0
-                    && let Some(next) = redirect::next_hop(&request, &response.head)?
+                    && let Some(target) = redirect::next_hop(current, &response.head)?
                 {
                     if redirects.len() >= limits.redirects as usize {
                         let attempted = format!("follow more than {} redirects", limits.redirects);
                         return Err(Error::new(ErrorKind::RedirectTooMany, attempted));
                     }
                     redirects.push(Hop::new(response.head.url.as_str(), response.head.status));
-                    request = Cow::Owned(next);
+                    next = Some(Box::new(target));
                     continue;
                 }
                 response.redirects = redirects;
                 return Ok(response);
             }
         });
-        cx.timeout(total, ErrorKind::TimeoutTotal, "fetch", following).await?
+        cx.timeout(limits.deadlines.total, ErrorKind::TimeoutTotal, "fetch", following).await?
     }
 
     /// One request and its answer.
@@ -170,7 +178,6 @@ impl Inner {
         }
         let proxy = self.proxy_for(request)?;
         let sources = self.sources();
-        let message = Message::new(request, &url, proxy.as_deref().filter(|_| !https), &self.defaults)?;
         let (_, port) = endpoint(&url)?;
         let key = KeyRef {
             https,
@@ -180,38 +187,9 @@ impl Inner {
             local: sources.first().copied(),
             guarded: guarded && proxy.is_none(),
         };
-
-        let mut parked = self.pool.take_quiet(key, cx.now());
-        let (key, mut conn, answered) = loop {
-            let (own, mut conn) = match parked.take() {
-                Some((own, conn)) => (Some(own), conn),
-                None => {
-                    let idle = Idle { pool: &self.pool, key };
-                    let making = self.connector.connect(&url, proxy.as_deref(), &sources, guarded, idle, limits, cx);
-                    // Boxed: it is large, and most fetches of a crawl find a connection.
-                    match Box::pin(making).await? {
-                        Made::New(conn) => (None, conn),
-                        Made::Parked(own, conn) => (Some(own), conn),
-                    }
-                }
-            };
-            let reused = own.is_some();
-            cx.connected(conn.peer().addr, reused);
-            cx.phase(Phase::FirstByte);
-            match conn.send(&message, limits, cx).await {
-                Ok(answered) => {
-                    let local = conn.socket().source();
-                    break (own.unwrap_or_else(|| Arc::new(KeyRef { local, ..key }.into())), conn, answered);
-                }
-                Err(failed) => {
-                    let died = matches!(failed.error.kind(), ErrorKind::HttpEmptyReply | ErrorKind::ConnectReset);
-                    let safe = !failed.sent || is_idempotent(request.method());
-                    if !(reused && died && safe && !failed.answered) {
-                        return Err(failed.error);
-                    }
-                }
-            }
-        };
+        let message = Message::new(request, &url, proxy.as_deref().filter(|_| !https), &self.defaults)?;
+        let route = Route { url: &url, proxy: proxy.as_deref(), sources: &sources, key, guarded };
+        let (key, mut conn, answered) = self.exchange(&message, route, limits, cx).await?;
         cx.phase(Phase::Body);
         let Answered { head: wire, length, early } = answered;
         if let Some(proxy) = proxy.as_deref().filter(|_| !https)
@@ -224,19 +202,8 @@ impl Inner {
         head.version = wire.version;
         head.headers = wire.headers;
 
-        let redirected = cx.follows_redirects() && limits.redirects > 0 && head.location().is_some();
-        let is_short = length.is_some_and(|length| length <= DRAIN);
-        // Without a crawl a redirect is read only for the sake of its connection.
-        let accepted = if redirected && !is_short { Accept::Head } else { cx.accept(&head) };
-        let save_to = request.overrides().and_then(|o| o.save_to.as_deref()).filter(|_| head.status.is_success());
         let start = Start { length, early };
-        let (body, bytes_wire) = match save_to {
-            // An error page that nobody wants is read all the same: a connection costs more than its bytes.
-            _ if accepted == Accept::Refuse && is_short => (Bytes::new(), drain(&mut conn, start, limits, cx).await),
-            _ if accepted != Accept::Body => (Bytes::new(), 0),
-            Some(target) => Box::pin(self.save(&mut conn, start, target, limits, cx)).await?,
-            None => body::read(&mut conn, start, None, limits, cx).await?,
-        };
+        let (accepted, body, bytes_wire) = self.receive(request, &head, &mut conn, start, limits, cx).await?;
         let mut response = Response::new(head, body);
         response.bytes_wire = bytes_wire;
         response.accepted = accepted;
@@ -253,7 +220,83 @@ impl Inner {
         Ok(response)
     }
 
-    /// The body into a file: that of a 2xx answer only, so that no redirect or error page takes its place.
+    /// Sends the request on a connection that is parked, or on a new one, and waits for the head of its answer.
+    async fn exchange(
+        &self,
+        message: &Message<'_>,
+        route: Route<'_>,
+        limits: &Limits,
+        cx: &FetchCx,
+    ) -> Result<(Arc<Key>, Box<Conn>, Answered), Error> {
+        let mut parked = self.pool.take_quiet(route.key, cx.now());
+        loop {
+            let (own, mut conn) = match parked.take() {
+                Some((own, conn)) => (Some(own), conn),
+                None => {
+                    let idle = Idle { pool: &self.pool, key: route.key };
+                    let Route { url, proxy, sources, guarded, .. } = route;
+                    let making = self.connector.connect(url, proxy, sources, guarded, idle, limits, cx);
+                    // Boxed: it is large, and most fetches of a crawl find a connection.
+                    match Box::pin(making).await? {
+                        Made::New(conn) => (None, conn),
+                        Made::Parked(own, conn) => (Some(own), conn),
+                    }
+                }
+            };
+            let reused = own.is_some();
+            cx.connected(conn.peer().addr, reused);
+            cx.phase(Phase::FirstByte);
+            match conn.send(message, limits, cx).await {
+                Ok(answered) => {
+                    let local = conn.socket().source();
+                    let key = own.unwrap_or_else(|| Arc::new(KeyRef { local, ..route.key }.into()));
+                    return Ok((key, conn, answered));
+                }
+                Err(failed) => {
+                    let died = matches!(failed.error.kind(), ErrorKind::HttpEmptyReply | ErrorKind::ConnectReset);
+                    let safe = !failed.sent || is_idempotent(message.method());
+                    if !(reused && died && safe && !failed.answered) {
+                        return Err(failed.error);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Reads as much of the body as is wanted.
+    async fn receive(
+        &self,
+        request: &Request,
+        head: &Head,
+        conn: &mut Conn,
+        start: Start,
+        limits: &Limits,
+        cx: &FetchCx,
+    ) -> Result<(Accept, Bytes, u64), Error> {
+        let redirected = cx.follows_redirects() && limits.redirects > 0 && head.location().is_some();
+        let is_short = start.length.is_some_and(|length| length <= DRAIN);
+        // Without a crawl a redirect is read only for the sake of its connection.
+        let accepted = if redirected && !is_short { Accept::Head } else { cx.accept(head) };
+        // An error page that nobody wants is read all the same: a connection costs more than its bytes.
+        let drains = accepted == Accept::Refuse && is_short;
+        if accepted != Accept::Body && !drains {
+            return Ok((accepted, Bytes::new(), 0));
+        }
+        // That of a 2xx answer only, so that no redirect or error page takes the place of the file.
+        let save_to = request.overrides().and_then(|o| o.save_to.as_deref()).filter(|_| head.status.is_success());
+        if let Some(target) = save_to.filter(|_| !drains) {
+            let (body, bytes) = Box::pin(self.save(conn, start, target, limits, cx)).await?;
+            return Ok((accepted, body, bytes));
+        }
+        match body::read(conn, start, None, limits, cx).await {
+            Ok((_, bytes)) if drains => Ok((accepted, Bytes::new(), bytes)),
+            // Then the connection is not reused, and that is all.
+            Err(_) if drains => Ok((accepted, Bytes::new(), 0)),
+            read => read.map(|(body, bytes)| (accepted, body, bytes)),
+        }
+    }
+
+    /// The body into a file.
     async fn save(
         &self,
         conn: &mut Conn,
@@ -270,7 +313,7 @@ impl Inner {
     }
 
     /// Parks the connection where the answer ended as its framing says and the connection stays open.
-    fn give_back(&self, key: Arc<Key>, mut conn: Conn, cx: &FetchCx) {
+    fn give_back(&self, key: Arc<Key>, mut conn: Box<Conn>, cx: &FetchCx) {
         if conn.finish() {
             let to = conn.socket().to();
             conn.socket().set_idle(true);
@@ -295,17 +338,12 @@ impl Inner {
         sources
     }
 
-    fn proxy_for(&self, request: &Request) -> Result<Option<Cow<'_, Proxy>>, Error> {
+    fn proxy_for(&self, request: &Request) -> Result<Option<Arc<Proxy>>, Error> {
         match request.overrides().and_then(|o| o.proxy.as_deref()) {
-            Some(text) => Ok(Some(Cow::Owned(Proxy::parse(text)?))),
-            None => Ok(rotate(&self.proxies, &self.next_proxy).map(Cow::Borrowed)),
+            Some(text) => Proxy::parse(text).map(Arc::new).map(Some),
+            None => Ok(rotate(&self.proxies, &self.next_proxy).cloned()),
         }
     }
-}
-
-/// Reads a short body for the sake of the connection; where that fails, the connection is not reused.
-async fn drain(conn: &mut Conn, start: Start, limits: &Limits, cx: &FetchCx) -> u64 {
-    body::read(conn, start, None, limits, cx).await.map_or(0, |(_, bytes)| bytes)
 }
 
 fn rotate<'a, T>(all: &'a [T], next: &AtomicUsize) -> Option<&'a T> {

@@ -121,7 +121,7 @@ pub(super) struct PoolLimits {
 }
 
 /// See the file's head. Dropping a connection closes its socket, which is done outside the lock.
-pub(super) struct Pool<C = Conn> {
+pub(super) struct Pool<C = Box<Conn>> {
     limits: PoolLimits,
     state: Mutex<State<C>>,
 }
@@ -268,7 +268,7 @@ impl Evict for Pool {
 
 impl Pool {
     /// A parked connection that is still good; dead ones are dropped on the way.
-    pub(super) fn take_quiet(&self, key: KeyRef<'_>, now: Instant) -> Option<(Arc<Key>, Conn)> {
+    pub(super) fn take_quiet(&self, key: KeyRef<'_>, now: Instant) -> Option<(Arc<Key>, Box<Conn>)> {
         while let Some((key, mut conn)) = self.take(key, now) {
             if conn.is_quiet() {
                 conn.socket().set_idle(false);

@@ -3,7 +3,8 @@
 //! Strict, because a reader who is lenient here and one on the way who is not see different answers: only CR LF ends a line,
 //! a size has 1 to 16 digits and at most blanks behind it.
 
-use super::{MAX_EXTENSIONS, MAX_TRAILERS, Violation};
+use super::Violation;
+use crate::Limits;
 
 /// Digits of a chunk's size at most: those of a `u64`.
 const MAX_DIGITS: u8 = 16;
@@ -109,12 +110,12 @@ impl Chunked {
 
     fn extend(&mut self, next: At) -> Result<At, Violation> {
         self.extensions += 1;
-        if self.extensions > MAX_EXTENSIONS { Err(Violation::ChunkExtensions) } else { Ok(next) }
+        if self.extensions > Limits::TRAILERS { Err(Violation::ChunkExtensions) } else { Ok(next) }
     }
 
     fn trail(&mut self, next: At) -> Result<At, Violation> {
         self.trailers += 1;
-        if self.trailers > MAX_TRAILERS { Err(Violation::Trailers) } else { Ok(next) }
+        if self.trailers > Limits::TRAILERS { Err(Violation::Trailers) } else { Ok(next) }
     }
 }
 
@@ -194,14 +195,14 @@ mod tests {
     // A14, A15: at the cap and one over it, whole and byte by byte, over all chunks together.
     #[test]
     fn extensions_and_trailers_are_capped() {
-        let (cap, trailer) = (usize::from(MAX_EXTENSIONS), usize::from(MAX_TRAILERS));
+        let cap = usize::from(Limits::TRAILERS);
         for (over, extensions, trailers) in
             [(0, Ok(()), Ok(())), (1, Err(Violation::ChunkExtensions), Err(Violation::Trailers))]
         {
             let first = "x".repeat(cap / 2 - 1);
             let second = "x".repeat(cap - cap / 2 - 1 + over);
             let bytes = format!("1;{first}\r\na\r\n1;{second}\r\nb\r\n0\r\n\r\n");
-            let field = format!("0\r\nA:{}\r\n\r\n", "x".repeat(trailer - 4 + over));
+            let field = format!("0\r\nA:{}\r\n\r\n", "x".repeat(cap - 4 + over));
             for piece in [1, 1 << 20] {
                 assert_eq!(decoded(bytes.as_bytes(), piece).map(|_| ()), extensions);
                 assert_eq!(decoded(field.as_bytes(), piece).map(|_| ()), trailers);

@@ -2,8 +2,7 @@
 
 use thiserror::Error;
 
-use super::{MAX_EXTENSIONS, MAX_INTERIM, MAX_TRAILERS};
-use crate::ErrorKind;
+use crate::{ErrorKind, Limits};
 
 /// What is wrong with an answer; the source of the error that a fetch ends in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
@@ -16,7 +15,7 @@ pub(in crate::http) enum Violation {
     TooManyFields(usize),
     #[error("there are more than {0} bytes of head")]
     HeadTooLarge(usize),
-    #[error("there are more than {MAX_INTERIM} interim answers")]
+    #[error("there are more than {} interim answers", Limits::INTERIM)]
     TooManyInterim,
     #[error("it switches to another protocol, which nobody asked for")]
     Switched,
@@ -28,9 +27,9 @@ pub(in crate::http) enum Violation {
     ChunkSize,
     #[error("a chunk does not end where its size says")]
     ChunkEnd,
-    #[error("there are more than {MAX_EXTENSIONS} bytes of chunk extensions")]
+    #[error("there are more than {} bytes of chunk extensions", Limits::TRAILERS)]
     ChunkExtensions,
-    #[error("a trailer field cannot be parsed, or there are more than {MAX_TRAILERS} bytes of them")]
+    #[error("a trailer field cannot be parsed, or there are more than {} bytes of them", Limits::TRAILERS)]
     Trailers,
     #[error("the connection was closed before any byte of an answer")]
     Empty,

@@ -20,15 +20,6 @@ use self::framing::Body;
 pub(super) use self::head::Head;
 use crate::Limits;
 
-/// Interim answers (1xx) before the answer.
-const MAX_INTERIM: u8 = 16;
-
-/// Bytes of chunk extensions of one body.
-const MAX_EXTENSIONS: u16 = 16 << 10;
-
-/// Bytes of the trailer of one body, which is read and dropped.
-const MAX_TRAILERS: u16 = 16 << 10;
-
 /// What is allocated ahead of the bytes of an announced length at most: the announcement is the server's word.
 const MAX_RESERVE: usize = 256 << 10;
 
@@ -100,7 +91,7 @@ impl Answer {
             }
             if head.status.is_informational() {
                 self.interim += 1;
-                if self.interim > MAX_INTERIM {
+                if self.interim > Limits::INTERIM {
                     return Err(Violation::TooManyInterim);
                 }
                 self.interim_bytes += small(length);
