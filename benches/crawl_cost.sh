@@ -1,6 +1,6 @@
 #!/bin/sh
 # Instructions that a crawl takes for each URL apart from its fetch, on a current-thread Tokio runtime: the difference between two
-# runs, so that what is done once does not count. Needs valgrind.
+# runs, so that what is done once does not count. Arguments go to the program: --stream, say. Needs valgrind.
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -10,13 +10,15 @@ said=$(mktemp)
 trap 'rm -f "$said"' EXIT
 
 instructions() {
+    urls=$1
+    shift
     # One that ended early counts for nothing.
-    valgrind --tool=callgrind --callgrind-out-file="${OUT:-/dev/null}" --log-file="$said" target/release/crawl-cost --once "$1" || return
+    valgrind --tool=callgrind --callgrind-out-file="${OUT:-/dev/null}" --log-file="$said" target/release/crawl-cost --once "$urls" "$@" || return
     sed -n 's/.*Collected : //p' "$said"
 }
 
 few=${FEW:-10000}
 many=${MANY:-30000}
-first=$(instructions "$few")
-second=$(instructions "$many")
+first=$(instructions "$few" "$@")
+second=$(instructions "$many" "$@")
 echo "$(((second - first) / (many - few))) instructions/URL"

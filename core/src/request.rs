@@ -1,5 +1,7 @@
 //! What is asked for: [`Request`], its identity for deduplication, and the canonical form of URLs.
 
+mod target;
+
 use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
@@ -10,8 +12,9 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
-use url::Url;
+use url::{Position, Url};
 
+use self::target::{Parsed, Target};
 use crate::{Error, ErrorKind, Limits};
 
 /// The largest [`Request::with_data`], in bytes of JSON, so that requests stay cheap on disk and in brokers.
@@ -34,7 +37,7 @@ pub const MAX_DATA: usize = 4096;
 #[derive(Clone)]
 pub struct Request {
     method: Method,
-    url: Address,
+    target: Target,
     id: Option<Box<str>>,
     label: Option<Arc<str>>,
     data: Option<Box<RawValue>>,
@@ -42,34 +45,9 @@ pub struct Request {
     not_before: Option<SystemTime>,
     priority: i32,
     depth: u32,
-    /// The URL is in canonical form already: it need not be brought into it again on the loop.
-    canonical: bool,
     /// A page of the public network led here: not to a private address, where the guard is on.
     guarded: bool,
     more: Option<Box<More>>,
-}
-
-/// A URL as it was given.
-#[derive(Clone)]
-enum Address {
-    Text(Box<str>),
-    /// Who has parsed it already need not pay for that twice.
-    Parsed(Box<Url>),
-}
-
-impl Address {
-    fn as_str(&self) -> &str {
-        match self {
-            Self::Text(text) => text,
-            Self::Parsed(url) => url.as_str(),
-        }
-    }
-}
-
-impl From<String> for Address {
-    fn from(text: String) -> Self {
-        Self::Text(text.into_boxed_str())
-    }
 }
 
 /// The rare parts, apart so that the common request stays small.
@@ -138,13 +116,13 @@ impl Overrides {
 impl Request {
     /// A request with any method.
     pub fn new(method: Method, url: impl Into<String>) -> Self {
-        Self::to(method, Address::from(url.into()))
+        Self::to(method, Target::Given(url.into().into_boxed_str()))
     }
 
-    fn to(method: Method, url: Address) -> Self {
+    fn to(method: Method, target: Target) -> Self {
         Self {
             method,
-            url,
+            target,
             id: None,
             label: None,
             data: None,
@@ -152,7 +130,6 @@ impl Request {
             not_before: None,
             priority: 0,
             depth: 0,
-            canonical: false,
             guarded: false,
             more: None,
         }
@@ -183,16 +160,14 @@ impl Request {
     /// Replaces the URL, which may be relative to the page where a parser follows it.
     #[must_use]
     pub fn with_url(mut self, url: impl Into<String>) -> Self {
-        self.url = url.into().into();
-        self.canonical = false;
+        self.target = Target::Given(url.into().into_boxed_str());
         self
     }
 
     /// Replaces the URL by one that [`canonical`] gave.
     #[must_use]
     pub(crate) fn with_canonical(mut self, url: &Url) -> Self {
-        self.url = Address::Text(url.as_str().into());
-        self.canonical = true;
+        self.target = Target::Canonical(url.as_str().into());
         self
     }
 
@@ -325,7 +300,7 @@ impl Request {
 
     /// The URL as it was given. It may contain userinfo; do not log it.
     pub fn url(&self) -> &str {
-        self.url.as_str()
+        self.target.text()
     }
 
     /// The caller's name for it.
@@ -392,11 +367,17 @@ impl Request {
     /// # Errors
     /// [`ErrorKind::UrlInvalid`], [`ErrorKind::UrlScheme`].
     pub fn target(&self) -> Result<Url, Error> {
-        match &self.url {
-            Address::Parsed(url) if url.as_str().len() <= Limits::URL => canonical((**url).clone()),
-            Address::Text(text) if self.canonical => Url::parse(text).or_else(|_| parse_target(text)),
-            url => parse_target(url.as_str()),
-        }
+        self.target.url().map(Cow::into_owned)
+    }
+
+    /// As [`target`](Self::target), which costs nothing from then on.
+    pub(crate) fn parse(&mut self) -> Result<Arc<Parsed>, Error> {
+        self.target.parse()
+    }
+
+    /// Notes what [`target`](Self::target) gave, so that the text is not parsed for its identity.
+    pub(crate) fn note_target(&mut self, url: &Url) {
+        self.target.note(url);
     }
 
     /// The bytes whose hash is the identity of this request for deduplication.
@@ -404,11 +385,7 @@ impl Request {
         if let Some(key) = self.more.as_ref().and_then(|m| m.dedupe_key.as_deref()) {
             return key.as_bytes().to_vec();
         }
-        let url: Cow<'_, str> = if self.canonical {
-            self.url().into()
-        } else {
-            self.target().map_or_else(|_| self.url().into(), |url| String::from(url).into())
-        };
+        let url = self.target.canonical_text();
         let mut identity = Vec::with_capacity(url.len() + 24);
         if self.method != Method::GET {
             identity.extend_from_slice(self.method.as_str().as_bytes());
@@ -483,7 +460,7 @@ impl From<&String> for Request {
 
 impl From<Url> for Request {
     fn from(url: Url) -> Self {
-        Self::to(Method::GET, Address::Parsed(Box::new(url)))
+        Self::to(Method::GET, Target::from(url))
     }
 }
 
@@ -537,6 +514,14 @@ pub fn canonical(mut url: Url) -> Result<Url, Error> {
     Ok(url)
 }
 
+/// The origin of a URL that [`canonical`] let through, as RFC 6454 writes it.
+pub(crate) fn origin(url: &Url) -> Cow<'_, str> {
+    if url.username().is_empty() && url.password().is_none() {
+        return url[..Position::BeforePath].into();
+    }
+    url.origin().ascii_serialization().into()
+}
+
 fn normalise_percent(text: &str) -> String {
     let hex = |b: Option<&u8>| b.and_then(|b| char::from(*b).to_digit(16)).map(|d| d as u8);
     let bytes = text.as_bytes();
@@ -569,6 +554,9 @@ fn normalise_percent(text: &str) -> String {
 
 /// `url` without `user:password@`, also where it cannot be parsed, has too few or too many slashes, or no scheme.
 pub(crate) fn without_userinfo(url: &str) -> Cow<'_, str> {
+    if !url.contains('@') {
+        return url.into();
+    }
     let start = authority_start(url);
     let end = url[start..].find(['/', '\\', '?', '#']).map_or(url.len(), |i| start + i);
     match url[start..end].rfind('@') {

@@ -50,7 +50,7 @@ pub struct Settled {
     /// Links that the parser found, duplicates on the page included.
     pub links: u64,
     /// The page that a parser refused by an error.
-    pub page: Option<Page>,
+    pub page: Option<Box<Page>>,
     /// What the parser attached.
     pub attachment: Option<Box<dyn Any + Send>>,
 }

@@ -1,28 +1,20 @@
 //! A TCP stream of async-io as hyper's I/O traits.
-//!
-//! It reads through a buffer of the thread and copies out of it. That costs one copy of what arrived, and saves what the
-//! alternatives cost: clearing the caller's buffer on every poll, or `unsafe` to read into memory that is not initialised.
 
-use std::cell::RefCell;
-use std::io::{self, IoSlice, Read as _, Write as _};
+#![expect(unsafe_code, reason = "hyper's read cursor is filled in no other way without a copy")]
+
+use std::io::{self, IoSlice, Write as _};
 use std::net::{Shutdown, TcpStream};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use async_io::Async;
 use hyper::rt::{Read, ReadBufCursor, Write};
-
-/// Read at most at a time, and kept by each thread that reads.
-const SCRATCH: usize = 64 << 10;
-
-thread_local! {
-    static BUFFER: RefCell<Box<[u8]>> = RefCell::new(vec![0; SCRATCH].into());
-}
+use socket2::SockRef;
 
 pub(crate) struct SmolIo {
     stream: Async<TcpStream>,
-    /// Whether there may be something to read. Cleared when the socket said so, or gave less than was asked for: hyper polls
-    /// a waiting connection often, and a `recv` each time would be most of its cost.
+    /// Whether there may be something to read. Cleared when the socket said so, or gave less than was asked for: a waiting
+    /// connection is polled often, and a `recv` each time would be most of its cost.
     readable: bool,
     /// Whether there may be room to write; the same.
     writable: bool,
@@ -59,7 +51,7 @@ impl SmolIo {
 
 impl Read for SmolIo {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, mut buf: ReadBufCursor<'_>) -> Poll<io::Result<()>> {
-        let wanted = buf.remaining().min(SCRATCH);
+        let wanted = buf.remaining();
         if wanted == 0 {
             return Poll::Ready(Ok(()));
         }
@@ -68,10 +60,13 @@ impl Read for SmolIo {
                 ready!(self.stream.poll_readable(cx))?;
                 self.readable = true;
             }
-            let received = BUFFER.with_borrow_mut(|buffer| {
-                let received = self.stream.get_ref().read(&mut buffer[..wanted]);
-                received.inspect(|&received| buf.put_slice(&buffer[..received]))
-            });
+            // SAFETY: nothing is made uninitialised: the socket only writes into what it is lent.
+            let spare = unsafe { buf.as_mut() };
+            let received = SockRef::from(self.stream.get_ref()).recv(spare);
+            if let Ok(received) = received {
+                // SAFETY: the system has filled the first `received` bytes.
+                unsafe { buf.advance(received) };
+            }
             match received {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.readable = false,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}

@@ -6,6 +6,7 @@ use std::num::NonZeroU32;
 use std::sync::mpsc;
 
 use clap::{Parser, ValueEnum};
+use futures::stream;
 use tidegate::rt::{Inline, Runtime};
 use tidegate::{Crawl, Head, Output, Page, ParseError, Profile, Report, Request, Response};
 use tidegate_benches::{median, process_cpu_time};
@@ -34,6 +35,9 @@ struct Args {
     /// Pairs of runs.
     #[arg(long, default_value_t = 5)]
     pairs: usize,
+    /// Give the URLs as a stream of requests instead of as seeds of a frontier that knows each one.
+    #[arg(long)]
+    stream: bool,
     /// Run one crawl of so many URLs on Tokio, on the first thread, and measure nothing: for callgrind.
     #[arg(long)]
     once: Option<u32>,
@@ -83,11 +87,13 @@ fn start(runtime: &Runtime, args: &Args, urls: u32) -> Result<Crawl, tidegate::E
         Ok(())
     }
     let hosts = args.hosts.max(1);
-    Crawl::builder(runtime.clone())
+    let requests = (0..urls).map(move |n| Request::get(format!("http://host-{}.test/{n}", n % hosts)));
+    let builder = Crawl::builder(runtime.clone());
+    let builder = if args.stream { builder.requests(stream::iter(requests)) } else { builder.seeds(requests) };
+    builder
         .profile(Profile::own())
         .max_in_flight(args.in_flight)
         .max_in_flight_per_host(None)
-        .seeds((0..urls).map(|n| format!("http://host-{}.test/{n}", n % hosts)))
         .fetcher(
             |request: Request| async move { Ok(Response::new(Head::new(request.target()?, http::StatusCode::OK), "")) },
         )

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use futures::channel::oneshot;
 use url::Url;
 
-use super::inbox::{FetchEnd, Inbox, Message};
+use super::inbox::{Answer, FetchEnd, Inbox, Message};
 use crate::engine::{HostId, JobId};
 use crate::fetch::Wishes;
 use crate::observer::FetchWatch;
@@ -70,14 +70,32 @@ impl<A: Fn(&Head) -> Accept + Send + Sync> Wishes for Wanted<A> {
 }
 
 /// One attempt at one hop, within the total deadline.
-pub(super) async fn fetch(fetcher: Arc<dyn Fetcher>, request: Arc<Request>, cx: FetchCx, job: JobId) -> Message {
-    cx.set_local(cx.now().saturating_duration_since(cx.started()));
-    let work = contained(ErrorKind::FetcherPanic, async { fetcher.fetch(&request, &cx).await });
-    let total = cx.limits().deadlines.total;
-    let result = cx.timeout(total, ErrorKind::TimeoutTotal, "fetch the URL", work).await;
-    let result = result.unwrap_or_else(|error| Err(cx.cut_off(error)));
-    let timings = cx.finish();
-    Message::Fetched { job, end: FetchEnd { result, timings, booking: cx.take_booking(), at: cx.wall_clock() } }
+#[expect(
+    clippy::manual_async_fn,
+    reason = "an async fn holds its arguments twice, and there is one for each fetch in flight"
+)]
+pub(super) fn fetch(
+    fetcher: Arc<dyn Fetcher>,
+    request: Arc<Request>,
+    cx: FetchCx,
+    job: JobId,
+) -> impl Future<Output = Message> {
+    async move {
+        cx.set_local(cx.now().saturating_duration_since(cx.started()));
+        let (fetcher, request, cx) = (&fetcher, &request, &cx);
+        let mut work = None;
+        let attempt = poll_fn(move |task| {
+            let poll = || work.get_or_insert_with(|| fetcher.fetch(request, cx)).as_mut().poll(task);
+            catch_unwind(AssertUnwindSafe(poll))
+                .unwrap_or_else(|panic| Poll::Ready(Err(Error::new(ErrorKind::FetcherPanic, panic_message(panic)))))
+        });
+        let total = cx.limits().deadlines.total;
+        let result = cx.timeout(total, ErrorKind::TimeoutTotal, "fetch the URL", attempt).await;
+        let result = result.unwrap_or_else(|error| Err(cx.cut_off(error)));
+        let timings = cx.finish();
+        let result = result.map(|response| Box::new(Answer { response, booking: cx.take_booking() }));
+        Message::Fetched { job, end: FetchEnd { result, timings, at: cx.wall_clock() } }
+    }
 }
 
 /// What the crawl wants of an answer: a redirect that will be followed is read only for the sake of its connection.
@@ -238,6 +256,6 @@ mod tests {
         let cx = FetchCx::new(manual.runtime(), Arc::default(), 1, 1, Arc::default());
         let fetcher = |_| async { Err(Error::new(ErrorKind::Other, "fetch")) };
         let size = size_of_val(&super::fetch(Arc::new(fetcher), Arc::new(Request::get("http://a.test/")), cx, job));
-        assert!(size <= 1024, "{size} bytes");
+        assert!(size <= 640, "{size} bytes");
     }
 }

@@ -132,10 +132,17 @@ impl LaneOf {
 
 /// How an attempt ended.
 pub(super) struct FetchEnd {
-    pub(super) result: Result<Response, Error>,
+    /// Boxed: it is large, and goes through many hands.
+    pub(super) result: Result<Box<Answer>, Error>,
     pub(super) timings: Timings,
-    pub(super) booking: Option<Booking>,
     pub(super) at: SystemTime,
+}
+
+/// What came over the wire.
+pub(super) struct Answer {
+    pub(super) response: Response,
+    /// Of its body; given back when parsing is over.
+    pub(super) booking: Option<Booking>,
 }
 
 /// How parsing ended.
@@ -155,7 +162,7 @@ pub(super) struct Parsed {
     pub(super) counts: Vec<(&'static str, u64)>,
     pub(super) attachment: Option<Box<dyn Any + Send>>,
     /// The page itself, where it was asked for.
-    pub(super) page: Option<Page>,
+    pub(super) page: Option<Box<Page>>,
     /// The parser wants the crawl to end.
     pub(super) stop: bool,
 }

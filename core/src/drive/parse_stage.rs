@@ -8,16 +8,14 @@ use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
 
-use super::inbox::{Inbox, Message, ParseEnd, ParseFailure, Parsed};
+use super::inbox::{Answer, Inbox, Message, ParseEnd, ParseFailure, Parsed};
 use crate::engine::JobId;
 use crate::hash::KeyedState;
 use crate::panics::panic_message;
 use crate::request::without_userinfo;
 use crate::rt::{Job, Offload, Rejected, Runtime, Ticket};
 use crate::time::later;
-use crate::{
-    Accept, Booking, Delivery, DeliveryId, Head, Limits, Output, Page, ParseAction, Parser, Request, Response,
-};
+use crate::{Accept, Delivery, DeliveryId, Head, Limits, Output, Page, ParseAction, Parser, Request};
 
 /// Parsers by label, and one for everything else.
 pub(crate) struct Router<I> {
@@ -51,9 +49,7 @@ impl<I> Router<I> {
 pub(super) struct ParseJob {
     pub(super) job: JobId,
     pub(super) request: Arc<Request>,
-    pub(super) response: Response,
-    /// Given back when parsing is over.
-    pub(super) booking: Option<Booking>,
+    pub(super) answer: Box<Answer>,
     pub(super) limits: Arc<Limits>,
     pub(super) attempt: u32,
     pub(super) at: SystemTime,
@@ -181,7 +177,8 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 fn parse<I: Send + 'static>(router: &Router<I>, job: ParseJob) -> (Result<Parsed, ParseFailure>, u64) {
-    let ParseJob { request, response, mut booking, limits, attempt, at, page_only, .. } = job;
+    let ParseJob { request, answer, limits, attempt, at, page_only, .. } = job;
+    let Answer { response, mut booking } = *answer;
     let remote = response.remote;
     let body = match response.accepted {
         Accept::Body => match catch_unwind(AssertUnwindSafe(|| response.decoded(&limits))) {
@@ -213,7 +210,7 @@ fn parse<I: Send + 'static>(router: &Router<I>, job: ParseJob) -> (Result<Parsed
         stop: false,
     };
     if page_only {
-        parsed.page = Some(page);
+        parsed.page = Some(Box::new(page));
         return (Ok(parsed), bytes);
     }
     let Some(parser) = router.parser(request.label()) else { return (Ok(parsed), bytes) };
@@ -246,6 +243,9 @@ fn parse<I: Send + 'static>(router: &Router<I>, job: ParseJob) -> (Result<Parsed
 }
 
 fn distinct_children(found: Vec<Request>, page: &Page, request: &Request) -> Vec<Request> {
+    if found.is_empty() {
+        return found;
+    }
     let mut seen = std::collections::HashSet::with_capacity_and_hasher(found.len(), KeyedState::new(0));
     let guarded = page.remote().is_some_and(|remote| crate::guard::is_public(remote.ip()));
     let parent: Arc<str> = without_userinfo(page.url().as_str()).into();

@@ -6,12 +6,12 @@ use std::time::Instant;
 use futures::channel::oneshot;
 use http::{Method, StatusCode};
 
-use super::inbox::ParseFailure;
+use super::inbox::{Answer, ParseFailure};
 use crate::engine::{Blame, JobId, JobVerdict};
 use crate::frontier::{LeaseId, Verdict};
 use crate::observer::FetchWatch;
 use crate::request::without_userinfo;
-use crate::{Booking, Error, ErrorKind, Head, Hop, Limits, Outcome, Page, Request, Response, Settled};
+use crate::{Error, ErrorKind, Head, Hop, Limits, Outcome, Page, Request, Response, Settled};
 
 pub(super) struct Record {
     pub(super) id: JobId,
@@ -21,12 +21,12 @@ pub(super) struct Record {
     /// The request of the hop that is to be fetched, where it is not the first.
     pub(super) hop: Option<Arc<Request>>,
     /// The answer between fetch and parse.
-    pub(super) response: Option<(Response, Option<Booking>)>,
+    pub(super) answer: Option<Box<Answer>>,
     pub(super) items: Option<Box<dyn std::any::Any + Send>>,
     pub(super) error: Option<Error>,
     /// Who waits for the page itself.
     pub(super) reply: Option<super::driver::Reply>,
-    pub(super) page: Option<Page>,
+    pub(super) page: Option<Box<Page>>,
     /// Which fetch loop has it.
     pub(super) in_loop: usize,
     pub(super) closing: Option<Verdict>,
@@ -50,7 +50,7 @@ impl Record {
             limits,
             submitted,
             hop: None,
-            response: None,
+            answer: None,
             items: None,
             error: None,
             reply: None,
@@ -122,11 +122,11 @@ impl Record {
         match failure {
             ParseFailure::Decode(error) => error,
             ParseFailure::Panicked { message, page } => {
-                self.settled.page = page.map(|page| *page);
+                self.settled.page = page;
                 Error::new(ErrorKind::ParserPanic, message)
             }
             ParseFailure::Refused { error, page } => {
-                self.settled.page = Some(*page);
+                self.settled.page = Some(page);
                 let kind = match error.action() {
                     ParseAction::Retry => ErrorKind::ParserRetry,
                     ParseAction::Blocked => ErrorKind::ParserBlocked,

@@ -14,8 +14,11 @@ use crate::rt::{Offload, PhaseTimer, ThreadPool};
 use crate::time::later;
 use crate::{Error, ErrorKind, FetchCx, Limits};
 
-/// Bytes that are booked, and written to a file, at a time.
+/// Bytes that are booked at a time at most, and written to a file.
 const STEP: u64 = 64 << 10;
+
+/// Bytes that are booked at a time at first: bodies that drip are many, and must not spend the budget (A9).
+const FIRST_STEP: u64 = 1 << 10;
 
 /// The beginning of a body.
 pub(super) struct Start {
@@ -57,7 +60,7 @@ pub(super) async fn read(
                 Box::pin(file.write(std::mem::take(&mut kept).into())).await?;
             }
         } else if total > booked {
-            let more = (total - booked).next_multiple_of(STEP);
+            let more = (total - booked).next_multiple_of(booked.clamp(FIRST_STEP, STEP));
             cx.book(more).await;
             booked += more;
         }

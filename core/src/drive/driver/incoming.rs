@@ -3,18 +3,15 @@
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
-use super::super::inbox::{Command, FetchEnd, LaneOf, Message, ParseEnd};
+use super::super::inbox::{Answer, Command, FetchEnd, LaneOf, Message, ParseEnd};
 use super::super::record::{self, Record};
 use super::super::stats::{FinishReason, HostSnapshot};
 use super::{Driver, Reply};
 use crate::engine::{Blame, Event, HostId, JobId, JobSpec, JobVerdict, Shutdown};
 use crate::observer::What;
-use crate::request::without_userinfo;
+use crate::request::{origin, without_userinfo};
 use crate::time::later;
-use crate::{
-    Accept, Booking, Error, ErrorKind, Head, HostRules, LeaseId, Leased, Limits, Request, Response, RetryTime,
-    SkipReason,
-};
+use crate::{Accept, Error, ErrorKind, Head, HostRules, LeaseId, Leased, Limits, Request, RetryTime, SkipReason};
 
 impl Driver {
     pub(super) fn on_message(&mut self, now: Instant, message: Message) {
@@ -143,14 +140,15 @@ impl Driver {
     }
 
     /// Takes a request into the engine, or settles it at once where it is out of bounds.
-    pub(super) fn submit(&mut self, now: Instant, lease: Option<LeaseId>, request: Request, reply: Option<Reply>) {
-        let target = match request.target() {
-            Ok(target) => target,
+    pub(super) fn submit(&mut self, now: Instant, lease: Option<LeaseId>, mut request: Request, reply: Option<Reply>) {
+        let parsed = match request.parse() {
+            Ok(parsed) => parsed,
             Err(error) => return self.submit_settled(now, lease, request, JobVerdict::Error, Some((error, reply))),
         };
+        let target = &parsed.url;
         if reply.is_none() && request.depth() > 0 {
             let scope = &self.p.settings.scope;
-            let reason = if !scope.contains_link(&target, request.parent()) {
+            let reason = if !scope.contains_link(target, request.parent()) {
                 Some(SkipReason::Scope)
             } else if self.p.settings.max_depth.is_some_and(|max| request.depth() > max) {
                 Some(SkipReason::Depth)
@@ -174,7 +172,7 @@ impl Driver {
             Some(overrides) => Arc::new(overrides.apply(&self.limits)),
             None => Arc::clone(&self.limits),
         };
-        let host = self.p.engine.host(&target.origin().ascii_serialization());
+        let host = self.p.engine.host(&origin(target));
         if overrides.is_some_and(|o| o.proxy.is_some()) {
             self.proxied.insert(host);
         }
@@ -254,7 +252,7 @@ impl Driver {
         let Some(record) = self.open_record(job) else { return };
         record.settled.fetched_at = Some(end.at);
         match end.result {
-            Ok(response) => self.answered(now, job, response, end.booking),
+            Ok(answer) => self.answered(now, job, answer),
             Err(error) => {
                 let safe = record.is_idempotent() || record::was_not_sent(error.kind());
                 let retry = match error.retry_time() {
@@ -267,11 +265,12 @@ impl Driver {
         }
     }
 
-    pub(super) fn answered(&mut self, now: Instant, job: JobId, response: Response, booking: Option<Booking>) {
+    pub(super) fn answered(&mut self, now: Instant, job: JobId, answer: Box<Answer>) {
         let wall_clock = self.p.runtime.wall_clock();
         let (may_retry, may_wait) = (self.p.engine.may_retry(job), self.p.engine.may_wait(job));
         let Some(record) = self.record(job) else { return };
-        record.note_response(&response);
+        let response = &answer.response;
+        record.note_response(response);
         let bytes_wire = response.bytes_wire;
         self.tell(now, job, |_| What::Body { bytes_wire });
         let Some(record) = self.record(job) else { return };
@@ -307,7 +306,7 @@ impl Driver {
             }
             Accept::Body | Accept::Head => {
                 if let Some(record) = self.record(job) {
-                    record.response = Some((response, booking));
+                    record.answer = Some(answer);
                 }
                 self.event(now, Event::Fetched { job });
             }
@@ -317,12 +316,13 @@ impl Driver {
     /// Sends the job on its next hop; `false` where the answer is no redirect to follow.
     pub(super) fn redirect(&mut self, now: Instant, job: JobId, head: &Head) -> Result<bool, Error> {
         let Some(record) = self.record(job) else { return Ok(true) };
-        let Some(next) = crate::redirect::next_hop(record.current(), head)? else { return Ok(false) };
+        let Some(mut next) = crate::redirect::next_hop(record.current(), head)? else { return Ok(false) };
         if record.hops() >= record.limits.redirects {
             let attempted = format!("follow more than {} redirects", record.limits.redirects);
             return Err(Error::new(ErrorKind::RedirectTooMany, attempted).with_url(next.url()));
         }
-        let target = next.target()?;
+        let parsed = next.parse()?;
+        let target = &parsed.url;
         let is_own = record.reply.is_some();
         let first = Arc::clone(&record.settled.request);
         let guarded = record.guarded;
@@ -335,13 +335,13 @@ impl Driver {
         record.hop = Some(Arc::new(next));
         // Where a seed leads, the crawl was sent; where a page or the embedder's own fetch leads, it was not.
         if !is_own && first.depth() == 0 && self.seeds.contains(first.url()) {
-            self.p.settings.scope.admit(&target);
-        } else if first.depth() > 0 && !is_own && !self.p.settings.scope.contains_link(&target, Some(head.url.as_str()))
+            self.p.settings.scope.admit(target);
+        } else if first.depth() > 0 && !is_own && !self.p.settings.scope.contains_link(target, Some(head.url.as_str()))
         {
             self.event(now, Event::Skipped { job, reason: SkipReason::Scope });
             return Ok(true);
         }
-        let host = self.p.engine.host(&target.origin().ascii_serialization());
+        let host = self.p.engine.host(&origin(target));
         if !guarded {
             self.trusted.insert(host);
         }

@@ -158,7 +158,7 @@ impl Lease {
 
 impl Driver {
     /// A driver that begins with `seeds` and gives its report to `done`.
-    pub(super) fn new(p: Parts, seeds: Vec<Request>, done: oneshot::Sender<Result<Report, Error>>) -> Self {
+    pub(super) fn new(p: Parts, mut seeds: Vec<Request>, done: oneshot::Sender<Result<Report, Error>>) -> Self {
         let mut driver = Self {
             tally: Tally::default(),
             started: p.runtime.now(),
@@ -188,10 +188,11 @@ impl Driver {
             done: Some(done),
             p,
         };
-        for seed in &seeds {
+        for seed in &mut seeds {
             driver.seeds.insert(seed.url().into());
             if let Ok(target) = seed.target() {
                 driver.p.settings.scope.admit(&target);
+                seed.note_target(&target);
             }
         }
         driver.add(seeds);

@@ -158,14 +158,13 @@ impl Driver {
         let attempt = self.p.engine.attempts(job);
         let stage = Arc::clone(&self.p.stage);
         let Some(record) = self.record(job) else { return };
-        let Some((response, booking)) = record.response.take() else { return };
+        let Some(answer) = record.answer.take() else { return };
         self.tell(now, job, |_| What::Parsing);
         let Some(record) = self.record(job) else { return };
         stage.begin(ParseJob {
             job,
             request: Arc::clone(&record.settled.request),
-            response,
-            booking,
+            answer,
             limits: Arc::clone(&record.limits),
             attempt,
             at: record.settled.fetched_at.unwrap_or(SystemTime::UNIX_EPOCH),
@@ -196,14 +195,14 @@ impl Driver {
         let host_error = host.and_then(|host| self.host_errors.get(&host)).map(Error::replicate);
         let Some(record) = self.record(job) else { return };
         let settled = record.settle(verdict, attempts, host_error);
-        record.response = None;
+        record.answer = None;
         if let Some(watch) = record.watch.take() {
             watch.end();
         }
         if let Some(reply) = record.reply.take() {
             let page = record.page.take();
             let answer = match (&settled.outcome, page) {
-                (Outcome::Ok, Some(page)) => Ok(page),
+                (Outcome::Ok, Some(page)) => Ok(*page),
                 (Outcome::Error(error), _) => Err(error.replicate()),
                 (Outcome::Skipped(reason), _) => {
                     Err(Error::new(ErrorKind::Cancelled, format!("fetch the URL: skipped, {}", reason.code())))
