@@ -94,6 +94,7 @@ fn start(runtime: &Runtime, args: &Args, urls: u32) -> Result<Crawl, tidegate::E
         .profile(Profile::own())
         .max_in_flight(args.in_flight)
         .max_in_flight_per_host(None)
+        .adaptive(false)
         .fetcher(
             |request: Request| async move { Ok(Response::new(Head::new(request.target()?, http::StatusCode::OK), "")) },
         )

@@ -44,6 +44,7 @@ fn main() -> Result<(), Failure> {
         .profile(Profile::own())
         .max_in_flight(NonZeroU32::MIN.saturating_add(99))
         .max_in_flight_per_host(None)
+        .adaptive(false)
         .requests(futures::stream::iter((0_u64..).map(move |n| Request::get(format!("http://{server}/{n}")))))
         .max_time(Duration::from_secs(args.seconds))
         .parse_with(parser)

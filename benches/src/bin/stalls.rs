@@ -156,6 +156,7 @@ fn crawl(
         .profile(Profile::own())
         .max_in_flight(NonZeroU32::MIN.saturating_add(499))
         .max_in_flight_per_host(None)
+        .adaptive(false)
         .rate(args.rate)
         .requests(futures::stream::iter(urls))
         .max_time(Duration::from_secs(u64::from(args.stalls) + 2))

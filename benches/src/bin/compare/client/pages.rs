@@ -34,6 +34,7 @@ pub(super) async fn run(work: &Work, runtime: &Runtime) -> Result<(), Failure> {
         .profile(Profile::own())
         .max_in_flight(most(work))
         .max_in_flight_per_host(None)
+        .adaptive(false)
         .limits(limits())
         .seed(seed)
         .scope(Scope::prefix(scope))
