@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use crate::Machine;
 
-/// Bytes of a connection that waits for its answer: measured with hyper's buffers, the fetch and its record.
-pub const BYTES_PER_CONNECTION: u64 = 34 << 10;
+/// Bytes of a connection that waits for its answer, with the fetch and its record: what `compare run waiting` measures for a
+/// crawl. Bodies come on top, within the byte budget.
+pub const BYTES_PER_CONNECTION: u64 = 6 << 10;
 
 /// Time for which the side that closes a connection keeps its port (Linux, `TCP_TIMEWAIT_LEN`).
 const TIME_WAIT: Duration = Duration::from_secs(60);
@@ -227,7 +228,7 @@ mod tests {
 
     #[test]
     fn cores_and_memory_are_judged_where_they_are_known() {
-        let mut demand = Demand::new(50_000.0, Duration::from_secs(6));
+        let mut demand = Demand::new(50_000.0, Duration::from_secs(60));
         demand.cpu = Some(Duration::from_micros(100));
         let lacks = demand.plan(&machine()).lacks;
         assert!(lacks.iter().any(|lack| matches!(lack, Lack::Memory { .. })), "{lacks:?}");
