@@ -529,7 +529,7 @@ impl<I: Send + 'static> Builder<I> {
     /// ([`Limits::body_wire`]) is kept back. When the rest is spent nothing is started, and only the oldest fetch that wants
     /// more goes on reading; the others wait, and of their deadlines only the total one runs meanwhile. So the crawl ends
     /// with any budget, even one that is smaller than a body: then they are read one by one. Pages that the embedder asks for
-    /// ([`Handle::fetch`]) are counted but never wait. What a page is decoded to is not counted: it is bounded by
+    /// ([`Handle::fetch`](crate::Handle::fetch)) are counted but never wait. What a page is decoded to is not counted: it is bounded by
     /// [`Limits::body_decoded`] for each thread that parses.
     ///
     /// ```
