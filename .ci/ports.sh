@@ -55,7 +55,7 @@ fetch() {
     rm -f "$work/rc"
     {
         rc=0
-        "$bin/tidegate" fetch --input "$work/urls" --concurrency 12000 --per-host 12000 --delay 0ms \
+        "$bin/tidegate" fetch --input "$work/urls" --concurrency 12000 --per-host 12000 --no-adaptive --delay 0ms \
             --first-byte-timeout 60s --total-timeout 120s "$@" > "$work/out" 2> "$work/err" || rc=$?
         echo "$rc" > "$work/rc"
     } &
