@@ -150,13 +150,11 @@ mod tests {
             (&b"5\r\nhello\r\n0\r\n\r\n"[..], &b"hello"[..], 0, true),
             (b"5\r\nhello\r\n0\r\n\r\nHTTP", b"hello", 4, true),
             (b"A \t\r\n0123456789\r\n0\r\n\r\n", b"0123456789", 0, true),
-            (b"2;a=\"b\"\r\nhe\r\n00000000000000003\r\n", b"he", 0, false),
+            (b"2;a=\"b\"\r\nhe\r\n0000000000000003\r\n", b"he", 0, false),
             (b"2 ; x\r\nhe\r\n3\r\nllo\r\n000\r\nA: b\r\nC:\r\n\r\n", b"hello", 0, true),
             (b"5\r\nhel", b"hel", 0, false),
         ] {
-            if ended || bytes.len() < 10 {
-                assert_eq!(verdict(bytes), Ok((data.to_vec(), bytes.len() - rest, ended)), "{}", bytes.escape_ascii());
-            }
+            assert_eq!(verdict(bytes), Ok((data.to_vec(), bytes.len() - rest, ended)), "{}", bytes.escape_ascii());
         }
     }
 

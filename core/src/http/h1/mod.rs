@@ -23,6 +23,9 @@ use crate::Limits;
 /// What is allocated ahead of the bytes of an announced length at most: the announcement is the server's word.
 const MAX_RESERVE: usize = 256 << 10;
 
+/// And so many times what came, since bodies that drip are many (A9).
+const AHEAD: usize = 8;
+
 /// Reads one answer.
 #[derive(Debug)]
 pub(super) struct Answer {
@@ -199,7 +202,8 @@ impl Answer {
 fn reserve(out: &mut Vec<u8>, here: usize, left: u64) {
     if out.capacity() - out.len() < here {
         let left = usize::try_from(left).unwrap_or(usize::MAX);
-        out.reserve_exact(left.min(out.len().max(MAX_RESERVE)).max(here));
+        let ahead = AHEAD * (out.len() + here);
+        out.reserve_exact(left.min(ahead).min(out.len().max(MAX_RESERVE)).max(here));
     }
 }
 

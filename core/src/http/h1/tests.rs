@@ -179,7 +179,7 @@ fn a_length_is_no_size_to_allocate() {
     let mut answer = Answer::to(&Method::GET, true);
     assert!(matches!(answer.head(head, &Limits::discovered()), Ok(Progress::Head(_, _, Some(4_000_000_000)))));
     let mut body = Vec::new();
-    for (piece, most) in [(1, MAX_RESERVE), (MAX_RESERVE, 2 * MAX_RESERVE), (3 * MAX_RESERVE, 4 * MAX_RESERVE + 1)] {
+    for (piece, most) in [(1, AHEAD), (MAX_RESERVE, 2 * MAX_RESERVE), (3 * MAX_RESERVE, 4 * MAX_RESERVE + 1)] {
         answer.body(&vec![0; piece], &mut body).expect("in order");
         assert!(body.capacity() <= most, "{} after {}", body.capacity(), body.len());
     }
