@@ -122,6 +122,7 @@ fn crawl(runtime: &Runtime, fetcher: HttpFetcher, urls: Vec<String>, args: &Args
     let crawl = Crawl::builder(runtime.clone())
         .profile(Profile::own())
         .max_in_flight(args.pages)
+        .adaptive(false)
         .seeds(urls)
         .fetcher(fetcher)
         .parse_with(nothing)

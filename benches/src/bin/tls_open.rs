@@ -121,6 +121,7 @@ fn crawl(runtime: &Runtime, args: &Args, fetcher: HttpFetcher, urls: Vec<String>
     let crawl = Crawl::builder::<()>(runtime.clone())
         .profile(Profile::own())
         .max_in_flight(args.connections)
+        .adaptive(false)
         .seeds(urls)
         .fetcher(fetcher)
         .start()?;

@@ -40,6 +40,7 @@ fn crawl(runtime: &Runtime, storm: &Storm, fetcher: HttpFetcher, path: &str, sta
     let crawl = Crawl::builder(runtime.clone())
         .profile(Profile::own())
         .max_in_flight(storm.pages)
+        .adaptive(false)
         .seeds((0..storm.pages.get()).map(|n| format!("{}/{path}/{n}", storm.origin)))
         .fetcher(fetcher)
         .parse_with(parser)
