@@ -32,6 +32,7 @@ fn crawl(runtime: &Runtime, fetcher: &HttpFetcher, urls: &[String]) {
     let crawl = Crawl::builder(runtime.clone())
         .profile(Profile::own())
         .max_in_flight(NonZeroU32::new(CONCURRENCY).expect("not zero"))
+        .adaptive(false)
         .seeds(urls)
         .fetcher(fetcher.clone())
         .parse_with(nothing)
