@@ -469,34 +469,37 @@ impl FetchCx {
     ///
     /// # Cancel safety
     /// As that of `work`, which is dropped when the deadline is over.
-    pub async fn timeout<F: Future>(
-        &self,
+    #[expect(clippy::manual_async_fn, reason = "an async fn holds its arguments twice")]
+    pub fn timeout<'a, F: Future + 'a>(
+        &'a self,
         limit: Duration,
         kind: ErrorKind,
-        attempted: &str,
+        attempted: &'a str,
         work: F,
-    ) -> Result<F::Output, Error> {
-        let mut work = std::pin::pin!(work);
-        let mut timer = None;
-        std::future::poll_fn(|cx| {
-            let is_total = kind == ErrorKind::TimeoutTotal;
-            if is_total {
-                self.woken_within.store(0, Ordering::Relaxed);
-            }
-            if let Poll::Ready(out) = work.as_mut().poll(cx) {
-                return Poll::Ready(Ok(out));
-            }
-            // Made on the first wait only: most work under a deadline is ready at once.
-            let begin = || if is_total { self.firm_deadline(limit) } else { self.deadline(limit) };
-            let timer: &mut PhaseTimer = timer.get_or_insert_with(begin);
-            if is_total && self.is_woken_by(timer.deadline()) {
-                // What wakes the fetch brings it here again.
-                return Poll::Pending;
-            }
-            ready!(Pin::new(timer).poll(cx));
-            Poll::Ready(Err(Error::new(kind, format!("{attempted} within {limit:?}"))))
-        })
-        .await
+    ) -> impl Future<Output = Result<F::Output, Error>> + use<'a, F> {
+        async move {
+            let mut work = std::pin::pin!(work);
+            let mut timer = None;
+            std::future::poll_fn(|cx| {
+                let is_total = kind == ErrorKind::TimeoutTotal;
+                if is_total {
+                    self.woken_within.store(0, Ordering::Relaxed);
+                }
+                if let Poll::Ready(out) = work.as_mut().poll(cx) {
+                    return Poll::Ready(Ok(out));
+                }
+                // Made on the first wait only: most work under a deadline is ready at once.
+                let begin = || if is_total { self.firm_deadline(limit) } else { self.deadline(limit) };
+                let timer: &mut PhaseTimer = timer.get_or_insert_with(begin);
+                if is_total && self.is_woken_by(timer.deadline()) {
+                    // What wakes the fetch brings it here again.
+                    return Poll::Pending;
+                }
+                ready!(Pin::new(timer).poll(cx));
+                Poll::Ready(Err(Error::new(kind, format!("{attempted} within {limit:?}"))))
+            })
+            .await
+        }
     }
 
     /// Books bytes of a body before they are kept. Where the crawl's byte budget is spent it waits, and that time is no time

@@ -30,7 +30,7 @@ use crate::{Error, Head, Request};
 #[derive(Clone)]
 pub struct Page {
     request: Arc<Request>,
-    head: Head,
+    head: Arc<Head>,
     body: Bytes,
     attempt: u32,
     remote: Option<SocketAddr>,
@@ -41,12 +41,12 @@ impl Page {
     /// A page of these parts. `attempt` counts from 1.
     pub fn new(
         request: impl Into<Arc<Request>>,
-        head: Head,
+        head: impl Into<Arc<Head>>,
         body: Bytes,
         attempt: u32,
         fetched_at: SystemTime,
     ) -> Self {
-        Self { request: request.into(), head, body, attempt, remote: None, fetched_at }
+        Self { request: request.into(), head: head.into(), body, attempt, remote: None, fetched_at }
     }
 
     /// Starts a page for a test; `body` ends it.

@@ -1,5 +1,6 @@
 //! What is asked for: [`Request`], its identity for deduplication, and the canonical form of URLs.
 
+mod origins;
 mod target;
 
 use std::borrow::Cow;
@@ -382,10 +383,22 @@ impl Request {
 
     /// The bytes whose hash is the identity of this request for deduplication.
     pub fn identity(&self) -> Vec<u8> {
+        self.identity_bytes().into_owned()
+    }
+
+    /// The same, borrowed where it is a part of the request.
+    pub(crate) fn identity_bytes(&self) -> Cow<'_, [u8]> {
         if let Some(key) = self.more.as_ref().and_then(|m| m.dedupe_key.as_deref()) {
-            return key.as_bytes().to_vec();
+            return key.as_bytes().into();
         }
         let url = self.target.canonical_text();
+        let has_body = self.more.as_ref().is_some_and(|more| !more.body.is_empty());
+        if self.method == Method::GET && !has_body {
+            return match url {
+                Cow::Borrowed(url) => url.as_bytes().into(),
+                Cow::Owned(url) => url.into_bytes().into(),
+            };
+        }
         let mut identity = Vec::with_capacity(url.len() + 24);
         if self.method != Method::GET {
             identity.extend_from_slice(self.method.as_str().as_bytes());
@@ -396,7 +409,7 @@ impl Request {
             identity.push(b' ');
             identity.extend_from_slice(&xxhash_rust::xxh3::xxh3_128(&more.body).to_le_bytes());
         }
-        identity
+        identity.into()
     }
 }
 
@@ -482,7 +495,7 @@ pub fn parse_target(text: &str) -> Result<Url, Error> {
     if text.len() > Limits::URL {
         return Err(Error::new(ErrorKind::UrlInvalid, format!("use a URL of {} bytes", text.len())));
     }
-    let url = Url::parse(text).map_err(|e| {
+    let url = origins::parse(text).map_err(|e| {
         Error::new(ErrorKind::UrlInvalid, format!("parse the URL {:?}", shorten(without_userinfo(text).as_ref())))
             .with_source(e)
     })?;

@@ -89,8 +89,8 @@ pub trait Decode: Send + Sync + 'static {
 /// ```
 #[non_exhaustive]
 pub struct Response {
-    /// Status and header fields.
-    pub head: Head,
+    /// Status and header fields; shared with the [`Page`](crate::Page) and the [`Settled`](crate::Settled) of a crawl.
+    pub head: Arc<Head>,
     /// The body as it came; complete, or empty where the parser asked for the head only.
     pub body: Bytes,
     /// The address that answered.
@@ -111,10 +111,10 @@ pub struct Response {
 
 impl Response {
     /// An answer with a body that is not encoded.
-    pub fn new(head: Head, body: impl Into<Bytes>) -> Self {
+    pub fn new(head: impl Into<Arc<Head>>, body: impl Into<Bytes>) -> Self {
         let body = body.into();
         Self {
-            head,
+            head: head.into(),
             bytes_wire: body.len() as u64,
             body,
             remote: None,

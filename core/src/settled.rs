@@ -1,6 +1,7 @@
 //! [`Settled`]: what became of a URL. Every URL that was submitted gets exactly one.
 
 use std::any::Any;
+use std::borrow::Cow;
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -8,7 +9,8 @@ use std::time::SystemTime;
 
 use http::{HeaderMap, StatusCode, Version};
 
-use crate::{Error, Hop, Page, Request, Timings};
+use crate::request::without_userinfo;
+use crate::{Error, Head, Hop, Page, Request, Timings};
 
 /// The end of a URL's life.
 #[non_exhaustive]
@@ -19,14 +21,8 @@ pub struct Settled {
     pub request: Arc<Request>,
     /// What became of it.
     pub outcome: Outcome,
-    /// URL of the last hop that answered, without userinfo.
-    pub final_url: Option<Box<str>>,
-    /// Status of the last answer.
-    pub status: Option<StatusCode>,
-    /// Version of the last answer.
-    pub version: Option<Version>,
-    /// Header fields of the last answer.
-    pub headers: Option<HeaderMap>,
+    /// Head of the last answer, shared with its page.
+    pub head: Option<Arc<Head>>,
     /// Redirects that were followed.
     pub redirects: Vec<Hop>,
     /// Attempts that were started; local pressure is not counted.
@@ -61,10 +57,7 @@ impl Settled {
             job,
             request,
             outcome,
-            final_url: None,
-            status: None,
-            version: None,
-            headers: None,
+            head: None,
             redirects: Vec::new(),
             attempts: 0,
             timings: Timings::default(),
@@ -82,8 +75,28 @@ impl Settled {
     }
 
     /// The URL that was asked for, without userinfo.
-    pub fn url(&self) -> std::borrow::Cow<'_, str> {
-        crate::request::without_userinfo(self.request.url())
+    pub fn url(&self) -> Cow<'_, str> {
+        without_userinfo(self.request.url())
+    }
+
+    /// The URL of the last hop that answered, without userinfo.
+    pub fn final_url(&self) -> Option<Cow<'_, str>> {
+        self.head.as_ref().map(|head| without_userinfo(head.url.as_str()))
+    }
+
+    /// The status of the last answer.
+    pub fn status(&self) -> Option<StatusCode> {
+        self.head.as_ref().map(|head| head.status)
+    }
+
+    /// The version of the last answer.
+    pub fn version(&self) -> Option<Version> {
+        self.head.as_ref().map(|head| head.version)
+    }
+
+    /// The header fields of the last answer.
+    pub fn headers(&self) -> Option<&HeaderMap> {
+        self.head.as_ref().map(|head| &head.headers)
     }
 
     /// The attached value, where it is of this type.
@@ -98,7 +111,7 @@ impl fmt::Debug for Settled {
             .field("job", &self.job)
             .field("url", &self.url())
             .field("outcome", &self.outcome)
-            .field("status", &self.status)
+            .field("status", &self.status())
             .field("attempts", &self.attempts)
             .finish_non_exhaustive()
     }

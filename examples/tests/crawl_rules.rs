@@ -360,7 +360,7 @@ fn redirects_are_hops_of_one_url(runtime: &Runtime) {
     assert_eq!(seen.of("http://a.test/loop"), 11, "ten redirects are followed");
     assert_eq!(seen.of("http://elsewhere.test/"), 0);
     let one = list.iter().find(|s| s.request.url().ends_with("/one")).expect("settled");
-    assert_eq!((one.final_url.as_deref(), one.attempts), (Some("http://b.a.test/three"), 1));
+    assert_eq!((one.final_url().as_deref(), one.attempts), (Some("http://b.a.test/three"), 1));
     let hops: Vec<_> = one.redirects.iter().map(|hop| &*hop.url).collect();
     assert_eq!(hops, ["http://a.test/one", "http://b.a.test/two"]);
 }

@@ -84,13 +84,13 @@ pub(super) fn fetch(
         cx.set_local(cx.now().saturating_duration_since(cx.started()));
         let (fetcher, request, cx) = (&fetcher, &request, &cx);
         let mut work = None;
-        let attempt = poll_fn(move |task| {
+        let mut attempt = poll_fn(move |task| {
             let poll = || work.get_or_insert_with(|| fetcher.fetch(request, cx)).as_mut().poll(task);
             catch_unwind(AssertUnwindSafe(poll))
                 .unwrap_or_else(|panic| Poll::Ready(Err(Error::new(ErrorKind::FetcherPanic, panic_message(panic)))))
         });
         let total = cx.limits().deadlines.total;
-        let result = cx.timeout(total, ErrorKind::TimeoutTotal, "fetch the URL", attempt).await;
+        let result = cx.timeout(total, ErrorKind::TimeoutTotal, "fetch the URL", &mut attempt).await;
         let result = result.unwrap_or_else(|error| Err(cx.cut_off(error)));
         let timings = cx.finish();
         let result = result.map(|response| Box::new(Answer { response, booking: cx.take_booking() }));
@@ -126,7 +126,7 @@ pub(super) async fn fetch_page(fetcher: Arc<dyn Fetcher>, request: Request, cx: 
 }
 
 /// Decodes off the loop. An offload that has no room is asked until it has; the caller has the deadline.
-async fn decoded(response: Response, cx: &FetchCx) -> Result<(Head, Bytes), Error> {
+async fn decoded(response: Response, cx: &FetchCx) -> Result<(Arc<Head>, Bytes), Error> {
     if response.decoder.is_none() {
         return Ok((response.head, response.body));
     }

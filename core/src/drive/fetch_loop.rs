@@ -93,6 +93,7 @@ impl FetchLoop {
             slice: Arc::clone(&slice),
             worker: Arc::clone(&worker),
             slots: Slab::new(),
+            wakers: Vec::new(),
             keys: HashMap::with_hasher(KeyedState::new(0)),
             done: Vec::new(),
             timer: None,
@@ -145,6 +146,8 @@ struct Task {
     slice: Arc<SliceClock>,
     worker: Arc<Worker>,
     slots: Slab<Slot>,
+    /// One for each place in `slots`, kept for the next work there.
+    wakers: Vec<Arc<SlotWaker>>,
     keys: HashMap<u64, usize, KeyedState>,
     /// Messages of this slice, sent together.
     done: Vec<Message>,
@@ -155,7 +158,6 @@ struct Task {
 struct Slot {
     key: Option<u64>,
     work: Work,
-    waker: Arc<SlotWaker>,
 }
 
 /// Puts its slot into the ready queue, once until it is polled. A wake that comes after the slot was given to other
@@ -216,10 +218,10 @@ impl Task {
 
     /// Polls one fetch; `false` where it is done or gone.
     fn poll_slot(&mut self, index: usize) -> bool {
-        let Some(slot) = self.slots.get_mut(index) else { return false };
+        let (Some(slot), Some(waker)) = (self.slots.get_mut(index), self.wakers.get(index)) else { return false };
         // Not a store: a wake that finds the flag set asks for this poll, which must see what was written before that wake.
-        slot.waker.queued.swap(false, Ordering::AcqRel);
-        let waker = Waker::from(Arc::clone(&slot.waker));
+        waker.queued.swap(false, Ordering::AcqRel);
+        let waker = Waker::from(Arc::clone(waker));
         match slot.work.as_mut().poll(&mut Context::from_waker(&waker)) {
             Poll::Pending => true,
             Poll::Ready(message) => {
@@ -244,12 +246,14 @@ impl Task {
             Order::Start { key, work } => {
                 let entry = self.slots.vacant_entry();
                 let index = entry.key();
-                let waker = SlotWaker {
-                    index: u32::try_from(index).expect("fewer than 2^32 fetches"),
-                    queued: AtomicBool::new(false),
-                    shared: Arc::clone(&self.shared),
-                };
-                entry.insert(Slot { key, work, waker: Arc::new(waker) });
+                if index == self.wakers.len() {
+                    self.wakers.push(Arc::new(SlotWaker {
+                        index: u32::try_from(index).expect("fewer than 2^32 fetches"),
+                        queued: AtomicBool::new(false),
+                        shared: Arc::clone(&self.shared),
+                    }));
+                }
+                entry.insert(Slot { key, work });
                 if let Some(key) = key {
                     self.keys.insert(key, index);
                 }
@@ -347,8 +351,9 @@ impl Future for Task {
                 task.worker.enter(StallCause::Fetch, key);
                 let lives = task.poll_slot(index);
                 now = task.runtime.now();
-                task.worker.leave(key, began, now);
-                if task.slice.is_over(now) {
+                let is_over = task.slice.is_over(now);
+                task.worker.leave_slice(is_over, key, began, now);
+                if is_over {
                     if lives {
                         task.prefer(index);
                     }

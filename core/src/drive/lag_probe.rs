@@ -8,6 +8,7 @@ use std::task::{Poll, Waker};
 use std::time::{Duration, Instant};
 
 use super::cell::Cell;
+use super::fetch_loop::SLICE;
 use super::inbox::{Inbox, Message};
 use super::latency::Quantiles;
 use super::load::Signals;
@@ -374,6 +375,15 @@ impl Worker {
             self.shared.inbox.push(Message::Slow { cause, job, began, ended });
         }
         is_slow
+    }
+
+    /// As [`leave`](Self::leave), for work that began in a slice: unless that is over, it was not slow.
+    pub(super) fn leave_slice(&self, is_over: bool, job: Option<u64>, began: Instant, ended: Instant) {
+        if is_over || self.shared.limit < 2 * SLICE {
+            self.leave(job, began, ended);
+        } else {
+            self.cell.leave();
+        }
     }
 
     fn is_slow(&self, began: Instant, ended: Instant) -> bool {

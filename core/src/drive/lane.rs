@@ -3,6 +3,7 @@
 use std::any::Any;
 use std::collections::VecDeque;
 use std::future::poll_fn;
+use std::iter;
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, PoisonError};
 use std::task::{Poll, Waker};
@@ -45,7 +46,9 @@ pub(super) struct SinkLane<T> {
 }
 
 struct State<T> {
-    queue: VecDeque<(JobId, Vec<Delivery<T>>)>,
+    queue: VecDeque<Delivery<T>>,
+    /// Whose the deliveries in the queue are: so many of each job.
+    accounts: VecDeque<Account>,
     waker: Option<Waker>,
     closing: Option<Close>,
     abandoned: bool,
@@ -65,6 +68,7 @@ impl<T: Send + 'static> SinkLane<T> {
     ) -> Self {
         let shared = Arc::new(Mutex::new(State {
             queue: VecDeque::new(),
+            accounts: VecDeque::new(),
             waker: None,
             closing: None,
             abandoned: false,
@@ -87,6 +91,14 @@ impl<T: Send + 'static> SinkLane<T> {
         Self { shared }
     }
 
+    /// Queues the only delivery of a job.
+    pub(super) fn push(&self, job: JobId, delivery: Delivery<T>) {
+        self.change(|state| {
+            state.accounts.push_back(Account::new(job, 1));
+            state.queue.push_back(delivery);
+        });
+    }
+
     fn change(&self, change: impl FnOnce(&mut State<T>)) {
         let mut state = lock(&self.shared);
         change(&mut state);
@@ -99,8 +111,11 @@ impl<T: Send + 'static> SinkLane<T> {
 
 impl<T: Send + 'static> Lane for SinkLane<T> {
     fn enqueue(&self, job: JobId, deliveries: Box<dyn Any + Send>) {
-        let deliveries = deliveries.downcast().expect("a lane is given deliveries of its own type");
-        self.change(|state| state.queue.push_back((job, *deliveries)));
+        let deliveries: Box<Vec<_>> = deliveries.downcast().expect("a lane is given deliveries of its own type");
+        self.change(|state| {
+            state.accounts.push_back(Account::new(job, deliveries.len()));
+            state.queue.extend(*deliveries);
+        });
     }
 
     fn close(&self, why: Close) {
@@ -187,6 +202,12 @@ struct Account {
     rejected: Option<Error>,
 }
 
+impl Account {
+    fn new(job: JobId, deliveries: usize) -> Self {
+        Self { job, open: deliveries, taken: 0, rejected: None }
+    }
+}
+
 impl<T: Send + 'static> Task<T> {
     async fn run(mut self) {
         let shared = Arc::clone(&self.shared);
@@ -253,9 +274,9 @@ impl<T: Send + 'static> Task<T> {
                 return Poll::Ready(Some(why));
             }
             while batch.len() < BATCH {
-                let Some((job, deliveries)) = state.queue.pop_front() else { break };
-                accounts.push_back(Account { job, open: deliveries.len(), taken: 0, rejected: None });
-                deliveries.into_iter().for_each(|delivery| batch.push(delivery));
+                let Some(account) = state.accounts.pop_front() else { break };
+                batch.fill(&mut state.queue, account.open);
+                accounts.push_back(account);
             }
             if !batch.is_empty() {
                 return Poll::Ready(None);
@@ -273,20 +294,19 @@ impl<T: Send + 'static> Task<T> {
 
     /// The sink took this many from the front of the batch.
     fn acknowledge(&mut self, mut taken: usize) {
-        let of = self.of;
-        let mut messages = Vec::new();
-        while let Some(account) = self.accounts.front_mut() {
+        let (of, accounts) = (self.of, &mut self.accounts);
+        let settled = iter::from_fn(|| {
+            let account = accounts.front_mut()?;
             let part = taken.min(account.open);
             account.open -= part;
             account.taken += part as u64;
             taken -= part;
-            if account.open > 0 {
-                break;
-            }
-            messages.extend(self.accounts.pop_front().map(|a| of.acknowledged(a.job, a.taken, a.rejected)));
-        }
-        if !messages.is_empty() {
-            self.inbox.push_all(messages);
+            let settled = if account.open == 0 { accounts.pop_front()? } else { return None };
+            Some(of.acknowledged(settled.job, settled.taken, settled.rejected))
+        });
+        let mut settled = settled.peekable();
+        if settled.peek().is_some() {
+            self.inbox.push_all(settled);
         }
     }
 

@@ -178,9 +178,11 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 fn parse<I: Send + 'static>(router: &Router<I>, job: ParseJob) -> (Result<Parsed, ParseFailure>, u64) {
     let ParseJob { request, answer, limits, attempt, at, page_only, .. } = job;
-    let Answer { response, mut booking } = *answer;
+    let Answer { mut response, mut booking } = *answer;
     let remote = response.remote;
     let body = match response.accepted {
+        // Taken, as a second handle to it would have to be allocated.
+        Accept::Body if response.decoder.is_none() => std::mem::take(&mut response.body),
         Accept::Body => match catch_unwind(AssertUnwindSafe(|| response.decoded(&limits))) {
             Ok(Ok(body)) => body,
             Ok(Err(error)) => return (Err(ParseFailure::Decode(error)), 0),

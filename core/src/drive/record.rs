@@ -83,9 +83,7 @@ impl Record {
     /// Forgets the answer of the attempt before.
     pub(super) fn clear(&mut self) {
         let s = &mut self.settled;
-        s.status = None;
-        s.version = None;
-        s.headers = None;
+        s.head = None;
         s.bytes = 0;
         s.bytes_wire = 0;
         s.remote = None;
@@ -95,11 +93,7 @@ impl Record {
 
     pub(super) fn note_response(&mut self, response: &Response) {
         let s = &mut self.settled;
-        let head = &response.head;
-        s.final_url = Some(without_userinfo(head.url.as_str()).into());
-        s.status = Some(head.status);
-        s.version = Some(head.version);
-        s.headers = Some(head.headers.clone());
+        s.head = Some(Arc::clone(&response.head));
         s.remote = response.remote;
         self.guarded |= response.remote.is_some_and(|remote| crate::guard::is_public(remote.ip()));
         s.proxy.clone_from(&response.proxy);
@@ -145,10 +139,10 @@ impl Record {
     }
 
     /// The final record. The record itself stays until the job is closed.
-    pub(super) fn settle(&mut self, verdict: JobVerdict, attempts: u32, host_error: Option<Error>) -> Box<Settled> {
+    pub(super) fn settle(&mut self, verdict: JobVerdict, attempts: u32, host_error: Option<Error>) -> Settled {
         let request = Arc::clone(&self.settled.request);
-        let empty = Box::new(Settled::new(self.settled.job, request, Outcome::Cancelled));
-        let mut settled = std::mem::replace(&mut self.settled, empty);
+        let empty = Settled::new(self.settled.job, request, Outcome::Cancelled);
+        let mut settled = std::mem::replace(&mut *self.settled, empty);
         settled.attempts = attempts;
         settled.outcome = match verdict {
             JobVerdict::Ok => Outcome::Ok,
@@ -294,11 +288,11 @@ mod tests {
         response.remote = Some(([1, 1, 1, 1], 443).into());
         record.note_response(&response);
         let s = &record.settled;
-        assert_eq!(s.final_url.as_deref(), Some("https://a.test/"));
+        assert_eq!(s.final_url().as_deref(), Some("https://a.test/"));
         assert_eq!((s.certificate_expiry, s.bytes_wire, s.remote), (Some(SystemTime::UNIX_EPOCH), 4, response.remote));
         assert!(record.guarded, "a public page leads on");
         record.clear();
         let s = &record.settled;
-        assert_eq!((s.status, s.bytes_wire, s.remote), (None, 0, None));
+        assert_eq!((s.status(), s.bytes_wire, s.remote), (None, 0, None));
     }
 }

@@ -35,7 +35,7 @@ impl Tally {
             Outcome::Ok | Outcome::Cancelled => (None, None),
         };
         self.settled.push(Ended {
-            status: settled.status.map(|status| status.as_u16()),
+            status: settled.status().map(|status| status.as_u16()),
             error,
             skipped,
             items: settled.items,

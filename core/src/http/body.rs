@@ -1,6 +1,7 @@
 //! Reading a body: into memory, or into a file beside its target that is renamed at the end.
 
 use std::fs::{File, OpenOptions};
+use std::future::Future;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -29,64 +30,67 @@ pub(super) struct Start {
 }
 
 /// Reads the body of the answer that `conn` is in the middle of; for a file the result is empty.
-pub(super) async fn read(
-    conn: &mut Conn,
+#[expect(clippy::manual_async_fn, reason = "an async fn holds its arguments twice")]
+pub(super) fn read<'a>(
+    conn: &'a mut Conn,
     start: Start,
-    mut file: Option<&mut SaveTo>,
-    limits: &Limits,
-    cx: &FetchCx,
-) -> Result<(Bytes, u64), Error> {
-    let over = |what: String| Error::new(ErrorKind::BodyTooLarge, format!("read a body of {what}"));
-    let Start { length, early: mut kept } = start;
-    if let Some(length) = length.filter(|length| *length > limits.body_wire) {
-        return Err(over(format!("{length} bytes, more than {}", limits.body_wire)));
-    }
-    let (mut total, mut booked) = (0, 0);
-    let mut timer: Option<PhaseTimer> = None;
-    let mut came = kept.len();
-    loop {
-        total += came as u64;
-        if total > limits.body_wire {
-            return Err(over(format!("more than {} bytes", limits.body_wire)));
+    mut file: Option<&'a mut SaveTo>,
+    limits: &'a Limits,
+    cx: &'a FetchCx,
+) -> impl Future<Output = Result<(Bytes, u64), Error>> + Send + 'a {
+    async move {
+        let over = |what: String| Error::new(ErrorKind::BodyTooLarge, format!("read a body of {what}"));
+        let Start { length, early: mut kept } = start;
+        if let Some(length) = length.filter(|length| *length > limits.body_wire) {
+            return Err(over(format!("{length} bytes, more than {}", limits.body_wire)));
         }
-        if let Some(file) = file.as_deref_mut() {
-            if booked == 0 && total > 0 {
-                // No more of it is in memory at a time.
-                cx.book(STEP).await;
-                booked = STEP;
+        let (mut total, mut booked) = (0, 0);
+        let mut timer: Option<PhaseTimer> = None;
+        let mut came = kept.len();
+        loop {
+            total += came as u64;
+            if total > limits.body_wire {
+                return Err(over(format!("more than {} bytes", limits.body_wire)));
             }
-            if kept.len() as u64 >= STEP {
-                // Boxed, as bodies that go to a file are rare.
-                Box::pin(file.write(std::mem::take(&mut kept).into())).await?;
+            if let Some(file) = file.as_deref_mut() {
+                if booked == 0 && total > 0 {
+                    // No more of it is in memory at a time.
+                    cx.book(STEP).await;
+                    booked = STEP;
+                }
+                if kept.len() as u64 >= STEP {
+                    // Boxed, as bodies that go to a file are rare.
+                    Box::pin(file.write(std::mem::take(&mut kept).into())).await?;
+                }
+            } else if total > booked {
+                let more = (total - booked).next_multiple_of(booked.clamp(FIRST_STEP, STEP));
+                cx.book(more).await;
+                booked += more;
             }
-        } else if total > booked {
-            let more = (total - booked).next_multiple_of(booked.clamp(FIRST_STEP, STEP));
-            cx.book(more).await;
-            booked += more;
-        }
-        // What was waited for since these bytes came is no time of the server's.
-        if let Some(timer) = timer.as_mut() {
-            timer.reset(later(cx.now(), limits.deadlines.idle));
-        }
-        if came > 0 && !conn.has_ended() && cx.slice_is_over() {
-            cx.yield_now().await;
-        }
-        let next = std::future::poll_fn(|task| {
-            if let Poll::Ready(data) = conn.poll_body(task, &mut kept) {
-                return Poll::Ready(data.transpose());
+            // What was waited for since these bytes came is no time of the server's.
+            if let Some(timer) = timer.as_mut() {
+                timer.reset(later(cx.now(), limits.deadlines.idle));
             }
-            let limit = limits.deadlines.idle;
-            ready!(cx.poll_deadline(timer.get_or_insert_with(|| cx.deadline(limit)), task));
-            let attempted = format!("receive more of the body within {limit:?}");
-            Poll::Ready(Err(Error::new(ErrorKind::TimeoutIdle, attempted)))
-        });
-        let Some(more) = next.await? else { break };
-        came = more;
+            if came > 0 && !conn.has_ended() && cx.slice_is_over() {
+                cx.yield_now().await;
+            }
+            let next = std::future::poll_fn(|task| {
+                if let Poll::Ready(data) = conn.poll_body(task, &mut kept) {
+                    return Poll::Ready(data.transpose());
+                }
+                let limit = limits.deadlines.idle;
+                ready!(cx.poll_deadline(timer.get_or_insert_with(|| cx.deadline(limit)), task));
+                let attempted = format!("receive more of the body within {limit:?}");
+                Poll::Ready(Err(Error::new(ErrorKind::TimeoutIdle, attempted)))
+            });
+            let Some(more) = next.await? else { break };
+            came = more;
+        }
+        if let Some(file) = file {
+            Box::pin(file.write(std::mem::take(&mut kept).into())).await?;
+        }
+        Ok((kept.into(), total))
     }
-    if let Some(file) = file {
-        Box::pin(file.write(std::mem::take(&mut kept).into())).await?;
-    }
-    Ok((kept.into(), total))
 }
 
 /// A file that is being written by a thread of the fetcher's own; removed unless [`finish`](Self::finish) was reached.

@@ -3,6 +3,7 @@
 //! There is no task and no channel: whoever awaits an answer polls the connection itself, so that dropping a fetch drops its
 //! connection. It owns no buffer: it reads into one of the thread, and only what is left of a head waits in one of its fetch.
 
+use std::future::Future;
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -158,65 +159,68 @@ impl Conn {
     ///
     /// # Cancel safety
     /// A connection whose `send` was dropped is not reusable; drop it too.
-    pub(super) async fn send(
-        &mut self,
-        message: &Message<'_>,
-        limits: &Limits,
-        cx: &FetchCx,
-    ) -> Result<Answered, SendError> {
-        self.answer = Answer::to(message.method(), message.stays());
-        let mut exchange = Exchange::default();
-        let mut begun = false;
-        let mut timer: Option<(Waiting, PhaseTimer)> = None;
-        std::future::poll_fn(|task| {
-            let sent = if std::mem::replace(&mut begun, true) {
-                self.poll_unsent(task, &mut exchange.sent)
-            } else {
-                self.begin(message, task, &mut exchange.sent)
-            };
-            let is_blocked = sent.is_pending();
-            if let Poll::Ready(Err(error)) = sent {
-                exchange.failed = Some(error);
-            }
-            let answered = match self.poll_head(&mut exchange, limits, cx, task) {
-                // Nothing came before the connection broke, and nothing will.
-                Poll::Pending if !exchange.answered && exchange.failed.is_some() => {
-                    Poll::Ready(Err(Violation::Cut.into()))
+    #[expect(clippy::manual_async_fn, reason = "an async fn holds its arguments twice")]
+    pub(super) fn send<'a>(
+        &'a mut self,
+        message: &'a Message<'a>,
+        limits: &'a Limits,
+        cx: &'a FetchCx,
+    ) -> impl Future<Output = Result<Answered, SendError>> + Send + 'a {
+        async move {
+            self.answer = Answer::to(message.method(), message.stays());
+            let mut exchange = Exchange::default();
+            let mut begun = false;
+            let mut timer: Option<(Waiting, PhaseTimer)> = None;
+            std::future::poll_fn(|task| {
+                let sent = if std::mem::replace(&mut begun, true) {
+                    self.poll_unsent(task, &mut exchange.sent)
+                } else {
+                    self.begin(message, task, &mut exchange.sent)
+                };
+                let is_blocked = sent.is_pending();
+                if let Poll::Ready(Err(error)) = sent {
+                    exchange.failed = Some(error);
                 }
-                answered => answered,
-            };
-            if let Poll::Ready(answered) = answered {
-                return Poll::Ready(answered.map_err(|broken| {
-                    let answered = exchange.answered;
-                    // Of a connection that broke while we wrote, that is what is told.
-                    let broken = exchange.failed.take().filter(|_| !answered).map_or(broken, Broken::Io);
-                    let error = broken.into_error(answered, "read the head of the answer");
-                    SendError { error, sent: exchange.sent > 0, answered }
-                }));
-            }
-            let deadlines = &limits.deadlines;
-            let (waiting, limit) = if exchange.answered {
-                (Waiting::Head, deadlines.head)
-            } else if is_blocked {
-                (Waiting::Write(exchange.sent), deadlines.idle)
-            } else {
-                (Waiting::FirstByte(exchange.sent), deadlines.first_byte)
-            };
-            let (was, timer) = timer.get_or_insert_with(|| (waiting, cx.deadline(limit)));
-            if *was != waiting {
-                *was = waiting;
-                timer.reset(later(cx.now(), limit));
-            }
-            ready!(cx.poll_deadline(timer, task));
-            let (kind, what) = match waiting {
-                Waiting::Write(_) => (ErrorKind::TimeoutWrite, "send more of the request"),
-                Waiting::FirstByte(_) => (ErrorKind::TimeoutFirstByte, "receive the first byte of the answer"),
-                Waiting::Head => (ErrorKind::TimeoutHead, "receive the whole head of the answer"),
-            };
-            let error = Error::new(kind, format!("{what} within {limit:?}"));
-            Poll::Ready(Err(SendError { error, sent: true, answered: exchange.answered }))
-        })
-        .await
+                let answered = match self.poll_head(&mut exchange, limits, cx, task) {
+                    // Nothing came before the connection broke, and nothing will.
+                    Poll::Pending if !exchange.answered && exchange.failed.is_some() => {
+                        Poll::Ready(Err(Violation::Cut.into()))
+                    }
+                    answered => answered,
+                };
+                if let Poll::Ready(answered) = answered {
+                    return Poll::Ready(answered.map_err(|broken| {
+                        let answered = exchange.answered;
+                        // Of a connection that broke while we wrote, that is what is told.
+                        let broken = exchange.failed.take().filter(|_| !answered).map_or(broken, Broken::Io);
+                        let error = broken.into_error(answered, "read the head of the answer");
+                        SendError { error, sent: exchange.sent > 0, answered }
+                    }));
+                }
+                let deadlines = &limits.deadlines;
+                let (waiting, limit) = if exchange.answered {
+                    (Waiting::Head, deadlines.head)
+                } else if is_blocked {
+                    (Waiting::Write(exchange.sent), deadlines.idle)
+                } else {
+                    (Waiting::FirstByte(exchange.sent), deadlines.first_byte)
+                };
+                let (was, timer) = timer.get_or_insert_with(|| (waiting, cx.deadline(limit)));
+                if *was != waiting {
+                    *was = waiting;
+                    timer.reset(later(cx.now(), limit));
+                }
+                ready!(cx.poll_deadline(timer, task));
+                let (kind, what) = match waiting {
+                    Waiting::Write(_) => (ErrorKind::TimeoutWrite, "send more of the request"),
+                    Waiting::FirstByte(_) => (ErrorKind::TimeoutFirstByte, "receive the first byte of the answer"),
+                    Waiting::Head => (ErrorKind::TimeoutHead, "receive the whole head of the answer"),
+                };
+                let error = Error::new(kind, format!("{what} within {limit:?}"));
+                Poll::Ready(Err(SendError { error, sent: true, answered: exchange.answered }))
+            })
+            .await
+        }
     }
 
     /// Writes the request out of the thread's buffer. Only what the peer does not take at once is kept.

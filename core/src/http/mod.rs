@@ -11,6 +11,7 @@ mod pool;
 mod proxy;
 pub(crate) mod scratch;
 
+use std::future::Future;
 use std::net::IpAddr;
 use std::path::Path;
 use std::pin::pin;
@@ -31,7 +32,7 @@ use self::message::{Defaults, Message};
 use self::pool::{Key, KeyRef, Pool};
 use self::proxy::Proxy;
 use crate::guard::is_public;
-use crate::rt::{Runtime, ThreadPool};
+use crate::rt::{BoxFuture, Runtime, ThreadPool};
 use crate::{
     Accept, Decode, Error, ErrorKind, FetchCx, Fetcher, Head, Hop, Ledger, Limits, Phase, Request, Response, redirect,
 };
@@ -81,8 +82,26 @@ struct Route<'a> {
     url: &'a Url,
     proxy: Option<&'a Proxy>,
     sources: &'a [IpAddr],
-    key: KeyRef<'a>,
+    port: u16,
     guarded: bool,
+}
+
+impl<'a> Route<'a> {
+    fn new(url: &'a Url, proxy: Option<&'a Proxy>, sources: &'a [IpAddr], guarded: bool) -> Result<Self, Error> {
+        let (_, port) = endpoint(url)?;
+        Ok(Self { url, proxy, sources, port, guarded })
+    }
+
+    fn key(&self) -> KeyRef<'a> {
+        KeyRef {
+            https: self.url.scheme() == "https",
+            host: self.url.host_str().unwrap_or_default(),
+            port: self.port,
+            proxy: self.proxy.map(Proxy::identity),
+            local: self.sources.first().copied(),
+            guarded: self.guarded && self.proxy.is_none(),
+        }
+    }
 }
 
 impl HttpFetcher {
@@ -111,13 +130,20 @@ impl std::fmt::Debug for HttpFetcher {
 
 #[async_trait]
 impl Fetcher for HttpFetcher {
-    async fn fetch(&self, request: &Request, cx: &FetchCx) -> Result<Response, Error> {
-        let result = if cx.follows_redirects() {
-            self.0.follow(request, cx).await
-        } else {
-            self.0.hop(request, cx.is_guarded(), cx.limits(), cx).await
-        };
-        result.map_err(|e| if e.url().is_some() { e } else { e.with_url(request.url()) })
+    /// Written without `async`, so that the future of a crawl's fetch is no larger than it must be.
+    fn fetch<'a, 'r, 'c, 'f>(&'a self, request: &'r Request, cx: &'c FetchCx) -> BoxFuture<'f, Result<Response, Error>>
+    where
+        'a: 'f,
+        'r: 'f,
+        'c: 'f,
+        Self: 'f,
+    {
+        let named = |error: Error| if error.url().is_some() { error } else { error.with_url(request.url()) };
+        if cx.follows_redirects() {
+            return Box::pin(async move { self.0.follow(request, cx).await.map_err(named) });
+        }
+        let guarded = cx.is_guarded();
+        Box::pin(async move { self.0.hop(request, guarded, cx.limits(), cx).await.map_err(named) })
     }
 
     /// Knows the proxies of the fetcher but not those of single requests ([`Overrides::proxy`](crate::Overrides::proxy)):
@@ -178,31 +204,29 @@ impl Inner {
         }
         let proxy = self.proxy_for(request)?;
         let sources = self.sources();
-        let (_, port) = endpoint(&url)?;
-        let key = KeyRef {
-            https,
-            host: url.host_str().unwrap_or_default(),
-            port,
-            proxy: proxy.as_deref().map(Proxy::identity),
-            local: sources.first().copied(),
-            guarded: guarded && proxy.is_none(),
+        // In a block: what is alive while the body comes is kept for each that waits for one.
+        let (key, mut conn, head, start) = {
+            let read_by = proxy.as_deref().filter(|_| !https);
+            let message = Message::new(request, &url, read_by, &self.defaults)?;
+            let route = Route::new(&url, proxy.as_deref(), &sources, guarded)?;
+            let (key, conn, Answered { head: wire, length, early }) = self.exchange(message, route, limits, cx).await?;
+            cx.phase(Phase::Body);
+            if let Some(proxy) = read_by.filter(|_| wire.status == StatusCode::PROXY_AUTHENTICATION_REQUIRED) {
+                let attempted = format!("use the proxy {}, which asks for other credentials (407)", proxy.shown());
+                return Err(Error::new(ErrorKind::ProxyAuth, attempted));
+            }
+            (
+                key,
+                conn,
+                Arc::new(Head {
+                    url: without_userinfo(url.into_owned()),
+                    status: wire.status,
+                    version: wire.version,
+                    headers: wire.headers,
+                }),
+                Start { length, early },
+            )
         };
-        let message = Message::new(request, &url, proxy.as_deref().filter(|_| !https), &self.defaults)?;
-        let route = Route { url: &url, proxy: proxy.as_deref(), sources: &sources, key, guarded };
-        let (key, mut conn, answered) = self.exchange(&message, route, limits, cx).await?;
-        cx.phase(Phase::Body);
-        let Answered { head: wire, length, early } = answered;
-        if let Some(proxy) = proxy.as_deref().filter(|_| !https)
-            && wire.status == StatusCode::PROXY_AUTHENTICATION_REQUIRED
-        {
-            let attempted = format!("use the proxy {}, which asks for other credentials (407)", proxy.shown());
-            return Err(Error::new(ErrorKind::ProxyAuth, attempted));
-        }
-        let mut head = Head::new(without_userinfo(url), wire.status);
-        head.version = wire.version;
-        head.headers = wire.headers;
-
-        let start = Start { length, early };
         let (accepted, body, bytes_wire) = self.receive(request, &head, &mut conn, start, limits, cx).await?;
         let mut response = Response::new(head, body);
         response.bytes_wire = bytes_wire;
@@ -221,42 +245,45 @@ impl Inner {
     }
 
     /// Sends the request on a connection that is parked, or on a new one, and waits for the head of its answer.
-    async fn exchange(
-        &self,
-        message: &Message<'_>,
-        route: Route<'_>,
-        limits: &Limits,
-        cx: &FetchCx,
-    ) -> Result<(Arc<Key>, Box<Conn>, Answered), Error> {
-        let mut parked = self.pool.take_quiet(route.key, cx.now());
-        loop {
-            let (own, mut conn) = match parked.take() {
-                Some((own, conn)) => (Some(own), conn),
-                None => {
-                    let idle = Idle { pool: &self.pool, key: route.key };
-                    let Route { url, proxy, sources, guarded, .. } = route;
-                    let making = self.connector.connect(url, proxy, sources, guarded, idle, limits, cx);
-                    // Boxed: it is large, and most fetches of a crawl find a connection.
-                    match Box::pin(making).await? {
-                        Made::New(conn) => (None, conn),
-                        Made::Parked(own, conn) => (Some(own), conn),
+    #[expect(clippy::manual_async_fn, reason = "an async fn holds its arguments twice")]
+    fn exchange<'a>(
+        &'a self,
+        message: Message<'a>,
+        route: Route<'a>,
+        limits: &'a Limits,
+        cx: &'a FetchCx,
+    ) -> impl Future<Output = Result<(Arc<Key>, Box<Conn>, Answered), Error>> + Send + 'a {
+        async move {
+            let mut parked = self.pool.take_quiet(route.key(), cx.now());
+            loop {
+                let (own, mut conn) = match parked.take() {
+                    Some((own, conn)) => (Some(own), conn),
+                    None => {
+                        let idle = Idle { pool: &self.pool, key: route.key() };
+                        let Route { url, proxy, sources, guarded, .. } = route;
+                        let making = self.connector.connect(url, proxy, sources, guarded, idle, limits, cx);
+                        // Boxed: it is large, and most fetches of a crawl find a connection.
+                        match Box::pin(making).await? {
+                            Made::New(conn) => (None, conn),
+                            Made::Parked(own, conn) => (Some(own), conn),
+                        }
                     }
-                }
-            };
-            let reused = own.is_some();
-            cx.connected(conn.peer().addr, reused);
-            cx.phase(Phase::FirstByte);
-            match conn.send(message, limits, cx).await {
-                Ok(answered) => {
-                    let local = conn.socket().source();
-                    let key = own.unwrap_or_else(|| Arc::new(KeyRef { local, ..route.key }.into()));
-                    return Ok((key, conn, answered));
-                }
-                Err(failed) => {
-                    let died = matches!(failed.error.kind(), ErrorKind::HttpEmptyReply | ErrorKind::ConnectReset);
-                    let safe = !failed.sent || is_idempotent(message.method());
-                    if !(reused && died && safe && !failed.answered) {
-                        return Err(failed.error);
+                };
+                let reused = own.is_some();
+                cx.connected(conn.peer().addr, reused);
+                cx.phase(Phase::FirstByte);
+                match conn.send(&message, limits, cx).await {
+                    Ok(answered) => {
+                        let local = conn.socket().source();
+                        let key = own.unwrap_or_else(|| Arc::new(KeyRef { local, ..route.key() }.into()));
+                        return Ok((key, conn, answered));
+                    }
+                    Err(failed) => {
+                        let died = matches!(failed.error.kind(), ErrorKind::HttpEmptyReply | ErrorKind::ConnectReset);
+                        let safe = !failed.sent || is_idempotent(message.method());
+                        if !(reused && died && safe && !failed.answered) {
+                            return Err(failed.error);
+                        }
                     }
                 }
             }

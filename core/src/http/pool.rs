@@ -205,8 +205,7 @@ impl<C> Pool<C> {
     pub(super) fn take(&self, key: KeyRef<'_>, now: Instant) -> Option<(Arc<Key>, C)> {
         let mut state = self.lock();
         let old = state.sweep(now, self.limits.idle_timeout);
-        let newest = state.by_key.get(&key as &dyn AsKey).and_then(|list| list.newest);
-        let found = newest.map(|index| state.remove(index));
+        let found = state.take(&key);
         drop(state);
         drop(old);
         found
@@ -218,16 +217,15 @@ impl<C> Pool<C> {
         }
         let mut state = self.lock();
         let mut out = state.sweep(now, self.limits.idle_timeout);
-        let of_key = state.by_key.get(&key).filter(|list| list.length >= self.limits.per_key);
-        if let Some(oldest) = of_key.and_then(|list| list.oldest) {
+        let of_key = state.push(key, conn, now);
+        if let Some(oldest) = of_key.oldest.filter(|_| of_key.length > self.limits.per_key) {
             out.push(state.remove(oldest));
         }
-        while state.all.length >= self.limits.total
+        while state.all.length > self.limits.total
             && let Some(oldest) = state.all.oldest
         {
             out.push(state.remove(oldest));
         }
-        state.push(key, conn, now);
         drop(state);
         drop(out);
     }
@@ -280,11 +278,27 @@ impl Pool {
 }
 
 impl<C> State<C> {
-    fn push(&mut self, key: Arc<Key>, conn: C, since: Instant) {
+    /// Gives the list of its key.
+    fn push(&mut self, key: Arc<Key>, conn: C, since: Instant) -> List {
         let links = [Links::default(); 2];
         let index = self.parked.insert(Parked { conn, key: Arc::clone(&key), since, links });
         self.all.push(&mut self.parked, index, By::Age);
-        self.by_key.entry(key).or_default().push(&mut self.parked, index, By::Key);
+        let of_key = self.by_key.entry(key).or_default();
+        of_key.push(&mut self.parked, index, By::Key);
+        *of_key
+    }
+
+    /// Takes out the newest of its key.
+    fn take(&mut self, key: &dyn AsKey) -> Option<(Arc<Key>, C)> {
+        let list = self.by_key.get_mut(key)?;
+        let index = list.newest?;
+        list.unlink(&mut self.parked, index, By::Key);
+        if list.length == 0 {
+            self.by_key.remove(key);
+        }
+        self.all.unlink(&mut self.parked, index, By::Age);
+        let Parked { conn, key, .. } = self.parked.remove(index);
+        Some((key, conn))
     }
 
     fn remove(&mut self, index: usize) -> (Arc<Key>, C) {

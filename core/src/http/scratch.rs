@@ -1,6 +1,6 @@
 //! Buffers of a thread, so that a connection that waits owns none: for what is read, and for the head that is written.
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 
 /// What one read of a socket takes at most: 64 KiB. Less makes more system calls of a long body; more than the usual receive
 /// buffer is never filled.
@@ -17,22 +17,22 @@ const PAGE: usize = 4 << 10;
 const SPARES: usize = 2;
 
 thread_local! {
-    static SPARE: RefCell<Vec<Box<[u8]>>> = const { RefCell::new(Vec::new()) };
+    static SPARE: [Cell<Option<Box<[u8]>>>; SPARES] = const { [const { Cell::new(None) }; SPARES] };
     static HEAD: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
 }
 
 /// Lends a buffer of this thread to `work`. A use inside another one is given another buffer.
 pub(crate) fn with_scratch<T>(work: impl FnOnce(&mut [u8]) -> T) -> T {
-    let spare = SPARE.with_borrow_mut(Vec::pop);
-    let mut scratch = spare.unwrap_or_else(|| vec![0; SCRATCH + PAGE].into_boxed_slice());
-    let start = scratch.as_ptr().align_offset(PAGE).min(PAGE);
-    let result = work(&mut scratch[start..start + SCRATCH]);
-    SPARE.with_borrow_mut(|spares| {
-        if spares.len() < SPARES {
-            spares.push(scratch);
-        }
-    });
-    result
+    SPARE.with(|spares| {
+        let spare = spares.iter().find_map(Cell::take);
+        let mut scratch = spare.unwrap_or_else(|| vec![0; SCRATCH + PAGE].into_boxed_slice());
+        let start = scratch.as_ptr().align_offset(PAGE).min(PAGE);
+        let result = work(&mut scratch[start..start + SCRATCH]);
+        // Where all places are taken, the one that was put there first goes.
+        let full = spares.iter().try_fold(scratch, |scratch, place| place.replace(Some(scratch)).ok_or(()));
+        drop(full);
+        result
+    })
 }
 
 /// Lends an empty buffer of this thread for what is to be written.
@@ -71,7 +71,7 @@ mod tests {
         // A new buffer is full of zeros.
         assert_eq!([nested(1), nested(2), nested(3)], [[0, 0], [1, 1], [2, 2]]);
         with_scratch(|_| with_scratch(|_| with_scratch(|third| assert_eq!(third[0], 0))));
-        assert_eq!(SPARE.with_borrow(Vec::len), SPARES);
+        assert!(SPARE.with(|spares| spares.iter().all(|spare| spare.take().is_some())));
     }
 
     #[test]

@@ -125,6 +125,9 @@ impl Reader {
     /// Books `more` where that need not wait, or else takes a place among those that do.
     pub(crate) fn book(self, more: u64) -> Option<Growth> {
         let body = self.body;
+        if self.ledger.lock().book.book_at_once(body, more) {
+            return None;
+        }
         let waits = self.ledger.change(|book| {
             let granted = book.book(body, more);
             (book.is_waiting(body), granted)

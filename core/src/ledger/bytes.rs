@@ -86,6 +86,17 @@ impl Bytes {
         }
     }
 
+    /// Books `more` for a body that is being read, where nobody waits and there is room for it in what is shared: what
+    /// [`book`](Self::book) would do then.
+    pub(super) fn book_at_once(&mut self, body: u64, more: u64) -> bool {
+        let fits = self.waiting.is_empty() && self.booked.saturating_add(more) <= self.budget - self.reserve;
+        let is_free = fits && self.bodies.get(&body).is_some_and(|body| !body.is_read);
+        if is_free {
+            self.grow(body, more);
+        }
+        is_free
+    }
+
     /// A body wants no more than it has.
     pub(super) fn withdraw(&mut self, body: u64) -> Vec<u64> {
         if self.waiting.remove(&body).is_none() { Vec::new() } else { self.pump() }
@@ -192,6 +203,19 @@ mod tests {
         assert_eq!(bytes.leave(b), [a]);
     }
 
+    #[test]
+    fn at_once_is_only_what_is_shared_while_nobody_waits() {
+        let mut bytes = Bytes::new(10, 5);
+        let [a, b, c] = [(); 3].map(|()| bytes.enter(true));
+        assert!(bytes.book_at_once(a, 5) && bytes.booked() == 5);
+        assert!(!bytes.book_at_once(b, 1), "the reserve is for one");
+        assert_eq!(bytes.book(b, 5), [b]);
+        assert!(bytes.book(c, 1).is_empty());
+        assert!(bytes.end(a).is_empty() && bytes.leave(a).is_empty(), "the favourite holds the reserve");
+        assert!(!bytes.book_at_once(a, 1), "it is gone");
+        assert!(bytes.booked() <= 10);
+    }
+
     const STEP: u64 = 4;
 
     /// What a body of the model is at.
@@ -224,7 +248,9 @@ mod tests {
                     At::Held
                 }
                 At::Reading(left) if what > 0 => {
-                    bytes.book(*body, STEP);
+                    if what % 2 == 0 || !bytes.book_at_once(*body, STEP) {
+                        bytes.book(*body, STEP);
+                    }
                     At::Reading(left - STEP)
                 }
                 At::Reading(_) | At::Held => {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use url::Url;
 
-use super::{canonical, parse_target};
+use super::{canonical, origins, parse_target};
 use crate::{Error, Limits};
 
 /// Requests that wait are many, so theirs are text; clones of a parsed one share it.
@@ -37,7 +37,7 @@ impl Target {
         match self {
             Self::Given(text) => parse_target(text).map(Cow::Owned),
             // What an older version wrote may be refused by this one's parser.
-            Self::Canonical(text) => Url::parse(text).or_else(|_| parse_target(text)).map(Cow::Owned),
+            Self::Canonical(text) => origins::parse(text).or_else(|_| parse_target(text)).map(Cow::Owned),
             Self::Parsed(parsed) => Ok(Cow::Borrowed(&parsed.url)),
         }
     }

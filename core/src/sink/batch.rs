@@ -152,8 +152,14 @@ impl<T> Batch<T> {
         self.taken.clone()
     }
 
-    pub(crate) fn push(&mut self, delivery: Delivery<T>) {
-        self.items.push_back(delivery);
+    /// Takes the first `count` of a queue.
+    pub(crate) fn fill(&mut self, queue: &mut VecDeque<Delivery<T>>, count: usize) {
+        if self.items.is_empty() && queue.len() == count {
+            // Then none is moved.
+            std::mem::swap(&mut self.items, queue);
+        } else {
+            self.items.extend(queue.drain(..count));
+        }
     }
 }
 

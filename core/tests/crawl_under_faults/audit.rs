@@ -379,14 +379,14 @@ impl Audit {
             broken.push(format!("{url}: {} attempts", settled.attempts));
         }
         // What the outcome says was delivered is with the sink already.
-        let page = settled.final_url.as_deref().unwrap_or_default();
-        let taken = book.taken.get(page).copied().unwrap_or_default();
+        let page = settled.final_url().unwrap_or_default();
+        let taken = book.taken.get(&*page).copied().unwrap_or_default();
         if matches!(settled.outcome, Outcome::Ok) && taken < settled.items {
             broken.push(format!("{url} is settled with {} items, of which the sink has taken {taken}", settled.items));
         }
         // A page that is fetched by hand is not parsed.
         if matches!(settled.outcome, Outcome::Ok) && !settled.request.url().ends_with("/fetched") {
-            let text = self.world.text(page).unwrap_or_default();
+            let text = self.world.text(&page).unwrap_or_default();
             let after =
                 |word: &str| text.lines().filter_map(|line| line.strip_prefix(word)).map(str::to_owned).collect();
             let (items, links): (Vec<String>, Vec<String>) = (after("item "), after("link "));
@@ -404,7 +404,7 @@ impl Audit {
         }
         if let Outcome::Error(error) = &settled.outcome
             && matches!(error.kind(), ErrorKind::TimeoutFirstByte | ErrorKind::HttpEmptyReply)
-            && settled.status.is_some()
+            && settled.status().is_some()
         {
             broken.push(format!("{url} has the status of an attempt before its last"));
         }
@@ -413,7 +413,7 @@ impl Audit {
         told.links += settled.links;
         told.bytes += settled.bytes;
         told.bytes_wire += settled.bytes_wire;
-        if let Some(status) = settled.status {
+        if let Some(status) = settled.status() {
             *told.status.entry(status.as_u16()).or_default() += 1;
         }
         let total = tidegate::Limits::discovered().deadlines.total;

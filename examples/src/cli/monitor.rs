@@ -159,7 +159,7 @@ impl States {
             seen.began(end.checked_sub(total).unwrap_or(end));
         }
         let is_good = match &settled.outcome {
-            Outcome::Ok => settled.status.is_some_and(|status| status.as_u16() < 400),
+            Outcome::Ok => settled.status().is_some_and(|status| status.as_u16() < 400),
             Outcome::Error(_) => false,
             // Not a look.
             _ => return seen.bad.get(&delivery.id).map(|bad| state(*bad)),

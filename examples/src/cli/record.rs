@@ -1,5 +1,6 @@
 //! The record of a URL: what became of it, as one line of JSON with every key always there.
 
+use std::borrow::Cow;
 use std::error::Error as StdError;
 use std::net::SocketAddr;
 
@@ -24,7 +25,7 @@ pub(super) struct Record<'a, E> {
     seq: u64,
     id: Option<&'a str>,
     url: Option<String>,
-    final_url: Option<&'a str>,
+    final_url: Option<Cow<'a, str>>,
     outcome: &'static str,
     status: Option<u16>,
     version: Option<&'static str>,
@@ -127,7 +128,7 @@ impl<'a, E: Serialize> Record<'a, E> {
         let facts = settled.attachment::<PageFacts>();
         let bad_line = BadLine::of(&settled.request);
         let is_ok = matches!(settled.outcome, Outcome::Ok);
-        let has_body = settled.status.is_some() && *settled.request.method() != Method::HEAD;
+        let has_body = settled.status().is_some() && *settled.request.method() != Method::HEAD;
         Self {
             v: 1,
             seq: settled.job,
@@ -136,16 +137,16 @@ impl<'a, E: Serialize> Record<'a, E> {
                 Some(bad) => bad.url.as_deref().map(without_passwords),
                 None => Some(settled.url().into_owned()),
             },
-            final_url: settled.final_url.as_deref(),
+            final_url: settled.final_url(),
             outcome: settled.outcome.name(),
-            status: settled.status.map(|status| status.as_u16()),
-            version: settled.version.and_then(version_name),
-            content_type: text_of(settled.headers.as_ref(), "content-type"),
+            status: settled.status().map(|status| status.as_u16()),
+            version: settled.version().and_then(version_name),
+            content_type: text_of(settled.headers(), "content-type"),
             bytes: (has_body && (is_ok || settled.bytes > 0)).then_some(settled.bytes),
-            bytes_wire: settled.status.map(|_| settled.bytes_wire),
+            bytes_wire: settled.status().map(|_| settled.bytes_wire),
             sha256: facts.and_then(|facts| facts.sha256.as_deref()),
             body: facts.and_then(|facts| facts.body.as_deref()),
-            headers: settled.headers.as_ref().filter(|_| shape.headers).map(all_of),
+            headers: settled.headers().filter(|_| shape.headers).map(all_of),
             redirects: settled
                 .redirects
                 .iter()

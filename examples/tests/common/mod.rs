@@ -146,7 +146,7 @@ pub(crate) fn answer(request: &Request, status: u16, body: impl Into<String>) ->
 }
 
 pub(crate) fn with_header(mut response: Response, name: &'static str, value: &str) -> Response {
-    response.head.headers.insert(name, value.parse().expect("a literal of a test"));
+    Arc::make_mut(&mut response.head).headers.insert(name, value.parse().expect("a literal of a test"));
     response
 }
 

@@ -6,6 +6,7 @@ mod client;
 mod figure;
 mod measured;
 mod meter;
+mod page;
 mod picture;
 mod process;
 mod report;
@@ -69,6 +70,13 @@ enum Command {
         #[arg(long, value_enum, default_value = "sockets")]
         scenario: Scenario,
     },
+    /// Puts the tables of an earlier run into a page, between the lines `<!-- SCENARIO -->` and `<!-- end -->`.
+    Page {
+        /// The file of an earlier run.
+        json: PathBuf,
+        /// The page of Markdown.
+        page: PathBuf,
+    },
     /// Is a client: does some work and says what it took, as JSON.
     #[command(hide = true)]
     Client {
@@ -87,6 +95,10 @@ fn main() -> Result<(), Failure> {
         }
         Command::Draw { json, svg, scenario } => {
             picture::draw(&serde_json::from_slice(&fs::read(json)?)?, scenario.name(), &svg)
+        }
+        Command::Page { json, page } => {
+            let filled = page::fill(&serde_json::from_slice(&fs::read(json)?)?, &fs::read_to_string(&page)?)?;
+            Ok(fs::write(page, filled)?)
         }
         Command::Run { scenarios, pairs, clients, part, site, json } => {
             run(&scenarios, pairs, &clients, Size { part }, &Runner::new(site)?, json.as_deref())

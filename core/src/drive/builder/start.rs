@@ -71,7 +71,8 @@ impl<I: Send + 'static> Builder<I> {
         let stats = Arc::new(Mutex::new(Stats::new(runtime.now(), self.window, runtime.cpu_time())));
         let (sink, limit) = (self.sink.filter(|_| self.stream.is_none()), self.sink_limit);
         let door = || (&runtime, Arc::clone(&inbox), probe.worker());
-        let items = self.stream.or_else(|| sink.map(|sink| lane(door(), sink, LaneOf::Items, limit)));
+        let items =
+            sink.map(|sink| Box::new(lane(door(), sink, LaneOf::Items, limit)) as Box<dyn Lane>).or(self.stream);
         let outcomes = self.outcomes.map(|sink| lane(door(), sink, LaneOf::Outcomes, limit));
         let (done, report) = oneshot::channel();
         let ledger = Arc::new(BodyBytes::new(config.byte_budget, profile.limits.body_wire));
@@ -139,6 +140,6 @@ fn lane<T: Send + 'static>(
     sink: Box<dyn Sink<T>>,
     of: LaneOf,
     limit: Duration,
-) -> Box<dyn Lane> {
-    Box::new(SinkLane::start(runtime, inbox, sink, of, limit, worker))
+) -> SinkLane<T> {
+    SinkLane::start(runtime, inbox, sink, of, limit, worker)
 }

@@ -19,7 +19,7 @@ use super::fetch_loop::{FetchLoop, SLICE};
 use super::frontier_task::FrontierDoor;
 use super::inbox::Inbox;
 use super::lag_probe::{LagProbe, Worker};
-use super::lane::Lane;
+use super::lane::{Lane, SinkLane};
 use super::parse_stage::ParseStage;
 use super::record::Record;
 use super::stall::Stalls;
@@ -34,8 +34,8 @@ use crate::panics::panic_message;
 use crate::rt::{BoxFuture, Runtime, Sleep};
 use crate::time::later;
 use crate::{
-    BodyBytes, Booked, Close, Error, ErrorKind, Fetcher, HostPolicy, HostRules, Limits, Page, Request, SkipReason,
-    Verdict,
+    BodyBytes, Booked, Close, Error, ErrorKind, Fetcher, HostPolicy, HostRules, Limits, Page, Request, Settled,
+    SkipReason, Verdict,
 };
 
 /// Requests that the frontier has not taken in, above which nothing is fetched or parsed.
@@ -84,7 +84,7 @@ pub(super) struct Parts {
     pub(super) worker: Worker,
     pub(super) stage: Arc<dyn ParseStage>,
     pub(super) items: Option<Box<dyn Lane>>,
-    pub(super) outcomes: Option<Box<dyn Lane>>,
+    pub(super) outcomes: Option<SinkLane<Settled>>,
     pub(super) frontier: FrontierDoor,
     pub(super) probe: Arc<LagProbe>,
     pub(super) stats: Arc<Mutex<Stats>>,
@@ -111,7 +111,7 @@ pub(super) struct Driver {
     /// Requests that the frontier had no room for and that are not settled yet.
     refused: VecDeque<Request>,
     /// The lane of outcomes that takes nothing more because its sink failed.
-    lost_outcomes: Option<Box<dyn Lane>>,
+    lost_outcomes: Option<SinkLane<Settled>>,
     limits: Arc<Limits>,
     lease: Lease,
     finish: Option<FinishReason>,
@@ -322,9 +322,8 @@ impl Driver {
             (None, None | Some(FinishReason::Done)) => Close::Done,
             _ => Close::Stopped,
         };
-        for lane in [&self.p.items, &self.p.outcomes].into_iter().flatten() {
-            lane.close(why);
-        }
+        self.p.items.iter().for_each(|lane| lane.close(why));
+        self.p.outcomes.iter().for_each(|lane| lane.close(why));
         self.p.frontier.close();
         self.closing = Some(why);
         // Time may still run out while the sinks close, and they were told another reason.
@@ -389,8 +388,9 @@ impl Driver {
 
     /// Ends what is left of the sinks, in the middle of a delivery where need be.
     fn abandon_lanes(&mut self) {
-        let lanes = [self.p.items.take(), self.p.outcomes.take(), self.lost_outcomes.take()];
-        lanes.into_iter().flatten().for_each(|lane| lane.abandon());
+        self.p.items.take().iter().for_each(|lane| lane.abandon());
+        let outcomes = [self.p.outcomes.take(), self.lost_outcomes.take()];
+        outcomes.iter().flatten().for_each(|lane| lane.abandon());
     }
 
     fn finish_up(&mut self, now: Instant) {
@@ -437,7 +437,7 @@ impl Driver {
                 self.p.worker.enter(StallCause::Driver, job);
                 self.contained(now, |driver| driver.on_message(now, message));
                 now = self.p.runtime.now();
-                self.p.worker.leave(job, began, now);
+                self.p.worker.leave_slice(now >= end, job, began, now);
                 if self.ended {
                     return true;
                 }
@@ -463,7 +463,7 @@ impl Driver {
                 self.p.worker.enter(cause, job);
                 self.contained(now, |driver| driver.act(now, action));
                 now = self.p.runtime.now();
-                self.p.worker.leave(job, began, now);
+                self.p.worker.leave_slice(now >= end, job, began, now);
                 if now >= end {
                     return false;
                 }

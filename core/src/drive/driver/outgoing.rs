@@ -11,8 +11,8 @@ use crate::observer::{FetchWatch, What};
 use crate::request::without_userinfo;
 use crate::time::later;
 use crate::{
-    Accept, Delivery, DeliveryId, Error, ErrorKind, FetchCx, Head, HostCx, Limits, Outcome, RetryTime, Settled,
-    SkipReason, Verdict,
+    Accept, Delivery, DeliveryId, Error, ErrorKind, FetchCx, Head, HostCx, Limits, Outcome, RetryTime, SkipReason,
+    Verdict,
 };
 
 impl Driver {
@@ -217,11 +217,10 @@ impl Driver {
         }
         match &self.p.outcomes {
             Some(lane) => {
-                let identity = settled.request.identity();
+                let id = DeliveryId::of(&settled.request.identity_bytes(), u64::MAX);
                 let url = without_userinfo(settled.request.url()).into_owned();
                 let at = settled.fetched_at.unwrap_or_else(|| self.p.runtime.wall_clock());
-                let delivery: Delivery<Settled> = Delivery::new(DeliveryId::of(&identity, u64::MAX), url, at, *settled);
-                lane.enqueue(job, Box::new(vec![delivery]));
+                lane.push(job, Delivery::new(id, url, at, settled));
             }
             None => {
                 if self.lost_outcomes.is_some()
