@@ -13,22 +13,22 @@ const URLS: u32 = 5_000;
 const HOSTS: u32 = 1_000;
 
 #[derive(Clone, Copy)]
-enum From {
+enum Source {
     /// A stream that the crawl takes as it is.
     Stream,
     /// Seeds of a frontier that knows each URL.
     Frontier,
 }
 
-async fn crawl(runtime: &Runtime, from: From) {
+async fn crawl(runtime: &Runtime, from: Source) {
     fn nothing(_: &Page, _: &mut Output<()>) -> Result<(), ParseError> {
         Ok(())
     }
     let requests = (0..URLS).map(|n| Request::get(format!("http://host-{}.test/{n}", n % HOSTS)));
     let builder = Crawl::builder(runtime.clone().with_offload(Inline::new()));
     let builder = match from {
-        From::Stream => builder.requests(stream::iter(requests)),
-        From::Frontier => builder.seeds(requests),
+        Source::Stream => builder.requests(stream::iter(requests)),
+        Source::Frontier => builder.seeds(requests),
     };
     let report = builder
         .profile(Profile::own())
@@ -51,7 +51,7 @@ fn bench(c: &mut Criterion) {
     let mut group = c.benchmark_group("driver");
     group.sample_size(10).warm_up_time(Duration::from_secs(1)).measurement_time(Duration::from_secs(3));
     group.throughput(Throughput::Elements(URLS.into()));
-    for (name, from) in [("stream of requests", From::Stream), ("seeds of a frontier", From::Frontier)] {
+    for (name, from) in [("stream of requests", Source::Stream), ("seeds of a frontier", Source::Frontier)] {
         group.bench_function(name, |b| {
             b.iter(|| tokio.block_on(async { crawl(&tidegate_tokio::current(), from).await }));
         });
