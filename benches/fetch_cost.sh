@@ -1,10 +1,11 @@
 #!/bin/sh
 # Instructions that a bare HttpFetcher takes for each request (1 KB, kept alive, 256 at a time) on a current-thread runtime: the
-# difference between two runs, so that what is done once does not count. `RUNTIME=smol` for the other one. Needs valgrind.
+# difference between two runs, so that what is done once does not count. `RUNTIME=smol` for the other one; `OUT` is a file for the
+# profile; `BUILT=1` takes the programs as they are. Needs valgrind.
 set -eu
 cd "$(dirname "$0")/.."
 
-cargo build --quiet --release --locked -p tidegate-benches --bin fetch-cost --bin load-server
+[ -n "${BUILT:-}" ] || cargo build --quiet --release --locked -p tidegate-benches --bin fetch-cost --bin load-server
 release=${CARGO_TARGET_DIR:-target}/release
 
 said=$(mktemp)

@@ -1,11 +1,13 @@
 #!/bin/sh
 # Instructions and allocations that a request takes in each client: 1 KB bodies, 256 connections that are kept. Each is the
-# difference between two runs, so that what is done once does not count. Needs valgrind.
+# difference between two runs, so that what is done once does not count. Needs valgrind. `OUT` and `BLOCKS` are files for the
+# profiles of callgrind and dhat; `BUILT=1` takes the programs as they are.
 # Usage: benches/request_cost.sh [client ..]
 set -eu
 cd "$(dirname "$0")/.."
 
-cargo build --quiet --release --locked -p tidegate-benches --bin compare --bin load-server
+[ -n "${BUILT:-}" ] || cargo build --quiet --release --locked -p tidegate-benches --bin compare --bin load-server
+release=${CARGO_TARGET_DIR:-target}/release
 
 work=$(mktemp -d)
 server=
@@ -17,7 +19,7 @@ trap end EXIT
 trap 'exit 1' INT TERM
 
 touch "$work/server"
-target/release/load-server > "$work/server" &
+"$release/load-server" > "$work/server" &
 server=$!
 tries=0
 until grep -q "^listening on" "$work/server"; do
@@ -31,7 +33,7 @@ port=$(sed -n 's/^listening on .*://p' "$work/server")
 # All is fifty times slower, so a crawl, which beats by the clock, does so more often a request.
 run() {
     # shellcheck disable=SC2086 # the words of a command
-    valgrind $1 --log-file="$work/said" target/release/compare client "$2" --port "$port" --requests "$3" \
+    valgrind $1 --log-file="$work/said" "$release/compare" client "$2" --port "$port" --requests "$3" \
         --concurrency "${CONCURRENCY:-256}" --settle-ms 0 > "$work/out"
     grep -q '"errors":0' "$work/out"
 }
@@ -42,7 +44,7 @@ instructions() {
 }
 
 allocations() {
-    run "--tool=dhat --dhat-out-file=/dev/null" "$1" "$2"
+    run "--tool=dhat --dhat-out-file=${BLOCKS:-/dev/null}" "$1" "$2"
     sed -n 's/.*Total: .* bytes in \([0-9,]*\) blocks.*/\1/p' "$work/said" | tr -d ,
 }
 
