@@ -219,7 +219,7 @@ impl Inner {
                 key,
                 conn,
                 Arc::new(Head {
-                    url: without_userinfo(url.into_owned()),
+                    url: without_userinfo(url),
                     status: wire.status,
                     version: wire.version,
                     headers: wire.headers,
