@@ -36,6 +36,8 @@ use async_io::Async;
 pub use tidegate;
 use tidegate::rt::{BoxFuture, Runtime, Spawn};
 
+use crate::timer::Timers;
+
 /// An executor on one thread of its own, named `tidegate-io`.
 ///
 /// The thread ends when the last clone of the [`Runtime`] is dropped, and its tasks are dropped with it. Nobody waits for
@@ -116,6 +118,7 @@ fn assemble(
         executor: Arc::downgrade(executor),
         parallelism,
         readable: Arc::new(Readable::new()?),
+        timers: Timers::new(),
         _threads: threads.map(Arc::new),
     };
     Ok(Runtime::new("smol", smol.clone(), smol.clone(), smol, resolve))
@@ -127,6 +130,7 @@ struct Smol {
     executor: Weak<Executor<'static>>,
     parallelism: NonZeroUsize,
     readable: Arc<Readable>,
+    timers: Arc<Timers>,
     _threads: Option<Arc<Threads>>,
 }
 
