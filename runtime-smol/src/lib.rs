@@ -123,12 +123,7 @@ fn assemble(
     let resolve = dns::Dns::new(Arc::downgrade(executor));
     #[cfg(not(feature = "hickory"))]
     let resolve = tidegate::rt::SystemResolver::new();
-    let smol = Smol {
-        executor: Arc::downgrade(executor),
-        parallelism,
-        driver,
-        _threads: threads.map(Arc::new),
-    };
+    let smol = Smol { executor: Arc::downgrade(executor), parallelism, driver, _threads: threads.map(Arc::new) };
     Runtime::new("smol", smol.clone(), smol.clone(), smol, resolve)
 }
 

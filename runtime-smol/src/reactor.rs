@@ -62,11 +62,10 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Reactor {
     pub(crate) fn new() -> io::Result<Arc<Self>> {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
-        let wake_up = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+        let thread = Arc::new(Sleeper::new()?);
         // Each write is an edge, so that nothing need be read.
-        epoll::add(&epoll, &wake_up, EventData::new_u64(WAKE_UP), EventFlags::IN | EventFlags::ET)?;
-        let thread = Arc::new(Sleeper { state: AtomicU8::new(AWAKE), wake_up });
-        let timers = Arc::new(Timers::new(Waker::from(Arc::clone(&thread))));
+        epoll::add(&epoll, &thread.wake_up, EventData::new_u64(WAKE_UP), EventFlags::IN | EventFlags::ET)?;
+        let timers = Arc::new(Timers::new(Arc::clone(&thread)));
         Ok(Arc::new(Self { epoll, thread, timers, sources: Mutex::default(), yielding: Mutex::default() }))
     }
 
@@ -177,14 +176,31 @@ struct Sleeper {
 }
 
 impl Sleeper {
-    /// Whatever woke it before is seen by what it does next.
-    fn awake(&self) {
-        self.state.swap(AWAKE, Ordering::AcqRel);
+    fn new() -> io::Result<Self> {
+        let wake_up = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+        Ok(Self { state: AtomicU8::new(AWAKE), wake_up })
+    }
+
+    /// Whatever woke it before is seen by what it does next. `true` where nobody did, and it slept.
+    fn awake(&self) -> bool {
+        self.state.swap(AWAKE, Ordering::AcqRel) == ASLEEP
     }
 
     /// `false` where it was woken meanwhile.
     fn falls_asleep(&self) -> bool {
         self.state.compare_exchange(AWAKE, ASLEEP, Ordering::AcqRel, Ordering::Acquire).is_ok()
+    }
+
+    /// Wakes it where it sleeps; awake it looks at the timers by itself, once it has begun to fall asleep.
+    fn rouse(&self) {
+        if self.state.compare_exchange(ASLEEP, NOTIFIED, Ordering::AcqRel, Ordering::Acquire).is_ok() {
+            self.write();
+        }
+    }
+
+    fn write(&self) {
+        // It fails only where the counter is full, and then the edge is there already.
+        let _ = rustix::io::write(&self.wake_up, &1_u64.to_ne_bytes());
     }
 }
 
@@ -195,8 +211,7 @@ impl Wake for Sleeper {
 
     fn wake_by_ref(self: &Arc<Self>) {
         if self.state.swap(NOTIFIED, Ordering::AcqRel) == ASLEEP {
-            // It fails only where the counter is full, and then the edge is there already.
-            let _ = rustix::io::write(&self.wake_up, &1_u64.to_ne_bytes());
+            self.write();
         }
     }
 }

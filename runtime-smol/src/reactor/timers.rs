@@ -10,12 +10,12 @@ use std::time::Instant;
 
 use tidegate::rt::Sleep;
 
-use super::lock;
+use super::{Sleeper, lock};
 use crate::timer::now;
 
 pub(super) struct Timers {
-    /// Wakes the thread, where it waits for longer than a new sleep allows.
-    thread: Waker,
+    /// It may wait for longer than a new sleep allows.
+    thread: Arc<Sleeper>,
     state: Mutex<State>,
 }
 
@@ -29,7 +29,7 @@ struct State {
 }
 
 impl Timers {
-    pub(super) fn new(thread: Waker) -> Self {
+    pub(super) fn new(thread: Arc<Sleeper>) -> Self {
         Self { thread, state: Mutex::default() }
     }
 
@@ -59,11 +59,11 @@ impl Timers {
         due.into_iter().for_each(Waker::wake);
     }
 
-    /// The thread looks at `deadline`, or before.
+    /// The thread looks at `deadline`, or before. Called with the lock, which it takes when it falls asleep.
     fn look_at(&self, state: &mut State, deadline: Instant) {
         if state.looks_at.is_none_or(|looks_at| deadline < looks_at) {
             state.looks_at = Some(deadline);
-            self.thread.wake_by_ref();
+            self.thread.rouse();
         }
     }
 
@@ -153,9 +153,9 @@ mod tests {
         }
     }
 
-    fn fixture() -> (Arc<Counted>, Arc<Timers>, Instant) {
-        let thread = Arc::new(Counted::default());
-        let timers = Arc::new(Timers::new(Waker::from(Arc::clone(&thread))));
+    fn fixture() -> (Arc<Sleeper>, Arc<Timers>, Instant) {
+        let thread = Arc::new(Sleeper::new().expect("a descriptor"));
+        let timers = Arc::new(Timers::new(Arc::clone(&thread)));
         (thread, timers, now())
     }
 
@@ -166,15 +166,18 @@ mod tests {
     #[test]
     fn only_an_earlier_deadline_wakes_the_thread() {
         let (thread, timers, now) = fixture();
+        assert!(thread.falls_asleep());
         let mut sleeps = [2, 3, 1].map(|hours| Box::pin(timers.sleep_until(now + hours * HOUR)));
         let seen = sleeps.each_mut().map(|sleep| {
             assert_eq!(poll(sleep, Waker::noop()), Poll::Pending);
-            (thread.wakes(), timers.looks_at())
+            let slept = thread.awake();
+            assert!(thread.falls_asleep());
+            (slept, timers.looks_at())
         });
-        assert_eq!(seen, [(1, 2), (1, 2), (2, 1)].map(|(wakes, hours)| (wakes, Some(now + hours * HOUR))));
+        assert_eq!(seen, [(false, 2), (true, 2), (false, 1)].map(|(slept, hours)| (slept, Some(now + hours * HOUR))));
         sleeps[0].as_mut().reset(now + 4 * HOUR);
         drop(sleeps);
-        assert_eq!((thread.wakes(), timers.looks_at()), (2, Some(now + HOUR)), "it may look for nobody");
+        assert_eq!((thread.awake(), timers.looks_at()), (true, Some(now + HOUR)), "it may look for nobody");
     }
 
     #[test]
