@@ -303,3 +303,106 @@ impl Drop for OwnTcp {
         drop(source);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read as _, Write as _};
+    use std::net::{Ipv4Addr, TcpListener};
+    use std::pin::Pin;
+
+    use hyper::rt::{Read, ReadBuf};
+
+    use super::*;
+    use crate::io::SmolIo;
+    use crate::net::Socket;
+
+    fn pair(reactor: &Arc<Reactor>) -> (OwnTcp, TcpStream) {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
+        let near = TcpStream::connect(listener.local_addr().expect("bound")).expect("a connection");
+        near.set_nonblocking(true).expect("a socket");
+        let (far, _) = listener.accept().expect("it connected");
+        (reactor.register(near).expect("room"), far)
+    }
+
+    /// What one read gives.
+    async fn read(io: &mut SmolIo) -> Vec<u8> {
+        let mut room = [0; 64];
+        let mut buffer = ReadBuf::new(&mut room);
+        poll_fn(|cx| Pin::new(&mut *io).poll_read(cx, buffer.unfilled())).await.expect("no error");
+        buffer.filled().to_vec()
+    }
+
+    #[test]
+    fn an_end_that_came_with_the_bytes_is_seen_after_a_short_read() {
+        let reactor = Reactor::new().expect("descriptors");
+        let (near, mut far) = pair(&reactor);
+        far.write_all(b"all").expect("room");
+        drop(far);
+        let mut io = SmolIo::new(Socket::Own(near));
+        let seen = reactor.run(async { [read(&mut io).await, read(&mut io).await, read(&mut io).await] });
+        assert_eq!(seen, [&b"all"[..], b"", b""]);
+    }
+
+    #[test]
+    fn each_edge_is_taken_once_and_the_next_wakes() {
+        let reactor = Reactor::new().expect("descriptors");
+        let (near, mut far) = pair(&reactor);
+        let mut io = SmolIo::new(Socket::Own(near));
+        let mut got = Vec::new();
+        reactor.run(async {
+            for byte in 0..100_u8 {
+                far.write_all(&[byte]).expect("room");
+                got.extend(read(&mut io).await);
+                assert!(futures::poll!(std::pin::pin!(read(&mut io))).is_pending());
+            }
+        });
+        assert_eq!(got, Vec::from_iter(0..100));
+    }
+
+    #[test]
+    fn a_full_socket_is_written_on_when_the_other_end_reads() {
+        let reactor = Reactor::new().expect("descriptors");
+        let (near, mut far) = pair(&reactor);
+        let reader = std::thread::spawn(move || {
+            let mut all = Vec::new();
+            far.read_to_end(&mut all).map(|_| all.len())
+        });
+        let mut io = SmolIo::new(Socket::Own(near));
+        let bytes = vec![7; 8 << 20];
+        reactor.run(async {
+            let mut sent = 0;
+            while sent < bytes.len() {
+                sent += poll_fn(|cx| hyper::rt::Write::poll_write(Pin::new(&mut io), cx, &bytes[sent..]))
+                    .await
+                    .expect("it is read");
+            }
+        });
+        drop(io);
+        assert_eq!(reader.join().expect("no panic").expect("no error"), bytes.len());
+    }
+
+    #[test]
+    fn an_event_of_one_that_is_gone_is_not_its_successors() {
+        let reactor = Reactor::new().expect("descriptors");
+        let (first, _far) = pair(&reactor);
+        let (index, id) = (first.index, first.source.id);
+        drop(first);
+        let (second, _far) = pair(&reactor);
+        assert_eq!(second.index, index);
+        assert_ne!(second.source.id, id);
+        drop(second);
+        assert!(lock(&reactor.sources).list.is_empty());
+    }
+
+    #[test]
+    fn a_wait_is_never_too_short() {
+        let millis = |left| {
+            let Timespec { tv_sec, tv_nsec } = rounded_up(left);
+            (tv_sec, tv_nsec)
+        };
+        assert_eq!(millis(Duration::ZERO), (0, 0));
+        assert_eq!(millis(Duration::from_nanos(1)), (0, 1_000_000));
+        assert_eq!(millis(Duration::from_micros(1_999_001)), (2, 0));
+        assert_eq!(millis(Duration::MAX), (i64::from(i32::MAX) / 1000, i64::from(i32::MAX) % 1000 * 1_000_000));
+    }
+}

@@ -215,7 +215,7 @@ impl Shared {
         }
         let bearable = self.limit.saturating_add(self.resolution + PAST);
         let too_late = expected.filter(|_| is_quiet).map(|expected| later(expected, bearable));
-        ControlFlow::Continue(too_late.map_or(BEAT, |at| at.saturating_duration_since(now)).max(BEAT))
+        ControlFlow::Continue(too_late.map_or(BEAT, |at| at.saturating_duration_since(now)))
     }
 
     /// A sign of lag that is no beat, unless it is the quota's.
@@ -510,6 +510,23 @@ mod tests {
         assert!(snapshot.max >= 294 * MS && snapshot.gate_closed_count == 1, "{snapshot:?}");
         (0..150).for_each(|_| manual.advance(MS));
         assert_eq!(gates(&inbox, &probe), [true]);
+    }
+
+    #[test]
+    fn the_watchdog_of_one_thread_looks_once_a_beat_is_too_late() {
+        let manual = Manual::new();
+        let probe = LagProbe::start(&manual.runtime(), Arc::default(), 50 * MS, Signals::new());
+        probe.set_active(true);
+        manual.settle();
+        assert_eq!(probe.shared.look(), ControlFlow::Continue(BEAT + 50 * MS + PAST));
+        manual.pass(BEAT + 50 * MS);
+        assert_eq!(probe.shared.look(), ControlFlow::Continue(PAST));
+        assert!(probe.is_open(), "the beat is as late as it may be");
+        manual.pass(PAST);
+        assert_eq!(probe.shared.look(), ControlFlow::Continue(BEAT));
+        assert!(!probe.is_open());
+        manual.advance(BEAT);
+        assert_eq!(probe.shared.look(), ControlFlow::Continue(BEAT + 50 * MS + PAST));
     }
 
     // K6
