@@ -227,8 +227,8 @@ fn the_gate_is_shut_while_a_stall_lasts() {
 struct Quota(tidegate::rt::Runtime, Arc<Mutex<Duration>>);
 
 impl Watch for Quota {
-    fn watch(&self, period: Duration, look: Look) {
-        self.0.watch().expect("a simulation has one").watch(period, look);
+    fn watch(&self, after: Duration, look: Look) {
+        self.0.watch().expect("a simulation has one").watch(after, look);
     }
 
     fn throttled(&self) -> Option<Duration> {

@@ -1,4 +1,4 @@
-//! A TCP stream of async-io as hyper's I/O traits.
+//! A TCP stream as hyper's I/O traits.
 
 #![expect(unsafe_code, reason = "hyper's read cursor is filled in no other way without a copy")]
 
@@ -7,12 +7,13 @@ use std::net::{Shutdown, TcpStream};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use async_io::Async;
 use hyper::rt::{Read, ReadBufCursor, Write};
 use socket2::SockRef;
 
+use crate::net::Socket;
+
 pub(crate) struct SmolIo {
-    stream: Async<TcpStream>,
+    socket: Socket,
     /// Whether there may be something to read. Cleared when the socket said so, or gave less than was asked for: a waiting
     /// connection is polled often, and a `recv` each time would be most of its cost.
     readable: bool,
@@ -21,9 +22,9 @@ pub(crate) struct SmolIo {
 }
 
 impl SmolIo {
-    pub(crate) fn new(stream: Async<TcpStream>) -> Self {
+    pub(crate) fn new(socket: Socket) -> Self {
         // Nothing has come yet, mostly; the reactor tells at once where it has.
-        Self { stream, readable: false, writable: true }
+        Self { socket, readable: false, writable: true }
     }
 
     fn poll_send(
@@ -34,10 +35,10 @@ impl SmolIo {
     ) -> Poll<io::Result<usize>> {
         loop {
             if !self.writable {
-                ready!(self.stream.poll_writable(cx))?;
+                ready!(self.socket.poll_writable(cx))?;
                 self.writable = true;
             }
-            match send(self.stream.get_ref()) {
+            match send(self.socket.get_ref()) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.writable = false,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 sent => {
@@ -57,12 +58,12 @@ impl Read for SmolIo {
         }
         loop {
             if !self.readable {
-                ready!(self.stream.poll_readable(cx))?;
+                ready!(self.socket.poll_readable(cx))?;
                 self.readable = true;
             }
             // SAFETY: nothing is made uninitialised: the socket only writes into what it is lent.
             let spare = unsafe { buf.as_mut() };
-            let received = SockRef::from(self.stream.get_ref()).recv(spare);
+            let received = SockRef::from(self.socket.get_ref()).recv(spare);
             if let Ok(received) = received {
                 // SAFETY: the system has filled the first `received` bytes.
                 unsafe { buf.advance(received) };
@@ -104,7 +105,7 @@ impl Write for SmolIo {
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.stream.get_ref().shutdown(Shutdown::Write) {
+        match self.socket.get_ref().shutdown(Shutdown::Write) {
             // The other end has reset it already.
             Err(error) if error.kind() == io::ErrorKind::NotConnected => Poll::Ready(Ok(())),
             done => Poll::Ready(done),

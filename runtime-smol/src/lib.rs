@@ -12,8 +12,11 @@
 //! number of threads is read from the environment, and which nobody can end; pass the executor that you drive instead.
 //!
 //! # Threads
-//! async-io has one reactor a process, and a thread named `async-io` that turns it when nobody else does. It starts with
-//! the first socket or timer and stays. The `blocking` crate and its pool are not used.
+//! The thread of [`dedicated`] turns a reactor of its own on Linux: epoll, edge-triggered, with one system call a turn.
+//! Everywhere else, several threads or somebody else's executor, I/O and timers are async-io's. That has one reactor a
+//! process, and a thread named `async-io` that turns it when nobody else does, and that takes it from one that works for a
+//! while: a crawl costs more there. It starts with the first socket, timer or lookup of a name, and
+//! stays. The `blocking` crate and its pool are not used.
 //!
 //! # Features
 //! * `hickory` (default): asynchronous DNS by hickory-resolver, with the system's name servers and hosts file. Without it
@@ -24,9 +27,12 @@
 mod dns;
 mod io;
 mod net;
+#[cfg(target_os = "linux")]
+mod reactor;
 mod timer;
 
 use std::convert::Infallible;
+use std::future::Future;
 use std::num::NonZeroUsize;
 use std::sync::{Arc, Weak};
 use std::thread;
@@ -35,6 +41,9 @@ use async_executor::Executor;
 use async_io::Async;
 pub use tidegate;
 use tidegate::rt::{BoxFuture, Runtime, Spawn};
+
+#[cfg(target_os = "linux")]
+use crate::reactor::Reactor;
 
 /// An executor on one thread of its own, named `tidegate-io`.
 ///
@@ -68,13 +77,14 @@ pub fn dedicated() -> std::io::Result<Runtime> {
 /// ```
 pub fn runtime(threads: NonZeroUsize) -> std::io::Result<Runtime> {
     let executor = Arc::new(Executor::new());
+    let driver = if threads.get() == 1 { Driver::of_one_thread()? } else { Driver::of_async_io()? };
     let (stop, stopped) = async_channel::bounded(1);
-    let runtime = assemble(&executor, threads, Some(Threads { _stop: stop }))?;
+    let runtime = assemble(&executor, threads, driver.clone(), Some(Threads { _stop: stop }));
     for _ in 0..threads.get() {
-        let (executor, stopped) = (Arc::clone(&executor), stopped.clone());
+        let (executor, driver, stopped) = (Arc::clone(&executor), driver.clone(), stopped.clone());
         // Nothing is ever sent: it ends when the sender is dropped. The last thread drops the executor, and its tasks.
         thread::Builder::new().name("tidegate-io".into()).spawn(move || {
-            let _ = async_io::block_on(executor.run(stopped.recv()));
+            let _ = driver.block_on(executor.run(stopped.recv()));
         })?;
     }
     Ok(runtime)
@@ -100,25 +110,21 @@ pub fn runtime(threads: NonZeroUsize) -> std::io::Result<Runtime> {
 /// # Ok::<(), std::io::Error>(())
 /// ```
 pub fn from_executor(executor: &Arc<Executor<'static>>, threads: NonZeroUsize) -> std::io::Result<Runtime> {
-    assemble(executor, threads, None)
+    Ok(assemble(executor, threads, Driver::of_async_io()?, None))
 }
 
 fn assemble(
     executor: &Arc<Executor<'static>>,
     parallelism: NonZeroUsize,
+    driver: Driver,
     threads: Option<Threads>,
-) -> std::io::Result<Runtime> {
+) -> Runtime {
     #[cfg(feature = "hickory")]
     let resolve = dns::Dns::new(Arc::downgrade(executor));
     #[cfg(not(feature = "hickory"))]
     let resolve = tidegate::rt::SystemResolver::new();
-    let smol = Smol {
-        executor: Arc::downgrade(executor),
-        parallelism,
-        readable: Arc::new(Readable::new()?),
-        _threads: threads.map(Arc::new),
-    };
-    Ok(Runtime::new("smol", smol.clone(), smol.clone(), smol, resolve))
+    let smol = Smol { executor: Arc::downgrade(executor), parallelism, driver, _threads: threads.map(Arc::new) };
+    Runtime::new("smol", smol.clone(), smol.clone(), smol, resolve)
 }
 
 /// Three of the five parts. The executor is held weakly, so that tasks which hold a [`Runtime`] do not keep themselves.
@@ -126,8 +132,51 @@ fn assemble(
 struct Smol {
     executor: Weak<Executor<'static>>,
     parallelism: NonZeroUsize,
-    readable: Arc<Readable>,
+    driver: Driver,
     _threads: Option<Arc<Threads>>,
+}
+
+/// Who looks at I/O and timers.
+#[derive(Clone)]
+enum Driver {
+    AsyncIo(Arc<Readable>),
+    #[cfg(target_os = "linux")]
+    Own(Arc<Reactor>),
+}
+
+impl Driver {
+    fn of_async_io() -> std::io::Result<Self> {
+        Ok(Self::AsyncIo(Arc::new(Readable::new()?)))
+    }
+
+    fn of_one_thread() -> std::io::Result<Self> {
+        #[cfg(target_os = "linux")]
+        return Ok(Self::Own(Reactor::new()?));
+        #[cfg(not(target_os = "linux"))]
+        Self::of_async_io()
+    }
+
+    fn block_on<F: Future>(&self, future: F) -> F::Output {
+        match self {
+            Self::AsyncIo(_) => async_io::block_on(future),
+            #[cfg(target_os = "linux")]
+            Self::Own(reactor) => reactor.run(future),
+        }
+    }
+
+    fn yield_now(&self) -> BoxFuture<'static, ()> {
+        match self {
+            Self::AsyncIo(readable) => {
+                let readable = Arc::clone(readable);
+                Box::pin(async move {
+                    // An error means that the reactor is gone; there is nothing left to wait for then.
+                    let _ = readable.socket.readable().await;
+                })
+            }
+            #[cfg(target_os = "linux")]
+            Self::Own(reactor) => reactor.yield_now(),
+        }
+    }
 }
 
 /// Threads that end when this is dropped.
@@ -144,11 +193,7 @@ impl Spawn for Smol {
     }
 
     fn yield_now(&self) -> BoxFuture<'static, ()> {
-        let readable = Arc::clone(&self.readable);
-        Box::pin(async move {
-            // An error means that the reactor is gone; there is nothing left to wait for then.
-            let _ = readable.socket.readable().await;
-        })
+        self.driver.yield_now()
     }
 
     fn parallelism(&self) -> NonZeroUsize {

@@ -1,4 +1,4 @@
-//! The clock, and sleeps on async-io's timers.
+//! The clock, and sleeps on the timers of the runtime's reactor.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -7,12 +7,11 @@ use std::time::{Duration, Instant, SystemTime};
 
 use tidegate::rt::{Sleep, Timer};
 
-use crate::Smol;
+use crate::{Driver, Smol};
 
 impl Timer for Smol {
     fn now(&self) -> Instant {
-        #[expect(clippy::disallowed_methods, reason = "this is the clock that everybody else is told to ask")]
-        Instant::now()
+        now()
     }
 
     fn wall_clock(&self) -> SystemTime {
@@ -21,17 +20,30 @@ impl Timer for Smol {
     }
 
     fn resolution(&self) -> Duration {
-        Duration::from_micros(100)
+        match &self.driver {
+            Driver::AsyncIo(_) => Duration::from_micros(100),
+            #[cfg(target_os = "linux")]
+            Driver::Own(_) => crate::reactor::RESOLUTION,
+        }
     }
 
     fn sleep_until(&self, deadline: Instant) -> Pin<Box<dyn Sleep>> {
-        Box::pin(SmolSleep(async_io::Timer::at(deadline)))
+        match &self.driver {
+            Driver::AsyncIo(_) => Box::pin(AsyncIoSleep(async_io::Timer::at(deadline))),
+            #[cfg(target_os = "linux")]
+            Driver::Own(reactor) => Box::pin(reactor.sleep_until(deadline)),
+        }
     }
 }
 
-struct SmolSleep(async_io::Timer);
+pub(crate) fn now() -> Instant {
+    #[expect(clippy::disallowed_methods, reason = "this is the clock that everybody else is told to ask")]
+    Instant::now()
+}
 
-impl Future for SmolSleep {
+struct AsyncIoSleep(async_io::Timer);
+
+impl Future for AsyncIoSleep {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
@@ -39,7 +51,7 @@ impl Future for SmolSleep {
     }
 }
 
-impl Sleep for SmolSleep {
+impl Sleep for AsyncIoSleep {
     fn reset(mut self: Pin<&mut Self>, deadline: Instant) {
         self.0.set_at(deadline);
     }

@@ -2,6 +2,7 @@
 //! it, and at what the tasks of the crawl do, from a thread of its own.
 
 use std::future::{Future, poll_fn};
+use std::num::NonZeroUsize;
 use std::ops::ControlFlow;
 use std::sync::{Arc, PoisonError};
 use std::task::{Poll, Waker};
@@ -20,9 +21,13 @@ use crate::machine;
 use crate::rt::{Runtime, StallClock};
 use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use crate::sync::{Mutex, MutexGuard, keep_waker};
+use crate::time::later;
 
-/// Time between two beats, and between two looks of the watchdog.
+/// Time between two beats, and between two looks of the watchdog where it has something to see.
 pub(super) const BEAT: Duration = Duration::from_millis(5);
+
+/// How long after a beat has become too late the watchdog looks.
+const PAST: Duration = Duration::from_millis(1);
 
 /// How late a beat may be, above the timer's resolution, before its lateness is no server's time.
 const TOLERANCE: Duration = Duration::from_millis(2);
@@ -165,8 +170,8 @@ impl Shared {
         }
     }
 
-    /// What the watchdog does every 5 ms.
-    fn look(&self) -> ControlFlow<()> {
+    /// What the watchdog does; gives when it looks next.
+    fn look(&self) -> ControlFlow<(), Duration> {
         let now = self.runtime.now();
         let mut messages = Vec::new();
         let mut guard = self.lock();
@@ -202,11 +207,16 @@ impl Shared {
                 sign = sign.max(worked);
             }
         }
+        // On one thread whatever holds up a task holds up the beat, and before that is too late there is nothing to see.
+        let is_quiet = !is_late && self.runtime.spawner().parallelism() == NonZeroUsize::MIN;
+        let is_quiet = is_quiet && state.workers.iter().all(|worker| worker.over.is_none());
         self.tell(guard, messages);
         if sign > self.limit {
             self.press(now, sign);
         }
-        ControlFlow::Continue(())
+        let bearable = self.limit.saturating_add(self.resolution + PAST);
+        let too_late = expected.filter(|_| is_quiet).map(|expected| later(expected, bearable));
+        ControlFlow::Continue(too_late.map_or(BEAT, |at| at.saturating_duration_since(now)))
     }
 
     /// A sign of lag that is no beat, unless it is the quota's.
@@ -510,6 +520,23 @@ mod tests {
         assert!(snapshot.max >= 294 * MS && snapshot.gate_closed_count == 1, "{snapshot:?}");
         (0..150).for_each(|_| manual.advance(MS));
         assert_eq!(gates(&inbox, &probe), [true]);
+    }
+
+    #[test]
+    fn the_watchdog_of_one_thread_looks_once_a_beat_is_too_late() {
+        let manual = Manual::new();
+        let probe = LagProbe::start(&manual.runtime(), Arc::default(), 50 * MS, Signals::new());
+        probe.set_active(true);
+        manual.settle();
+        assert_eq!(probe.shared.look(), ControlFlow::Continue(BEAT + 50 * MS + PAST));
+        manual.pass(BEAT + 50 * MS);
+        assert_eq!(probe.shared.look(), ControlFlow::Continue(PAST));
+        assert!(probe.is_open(), "the beat is as late as it may be");
+        manual.pass(PAST);
+        assert_eq!(probe.shared.look(), ControlFlow::Continue(BEAT));
+        assert!(!probe.is_open());
+        manual.advance(BEAT);
+        assert_eq!(probe.shared.look(), ControlFlow::Continue(BEAT + 50 * MS + PAST));
     }
 
     // K6

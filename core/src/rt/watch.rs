@@ -7,8 +7,8 @@ use std::time::Duration;
 use crate::machine::Throttle;
 use crate::sync::{Condvar, Mutex, MutexGuard, ThreadBuilder};
 
-/// What is called again and again, until it breaks.
-pub type Look = Box<dyn FnMut() -> ControlFlow<()> + Send>;
+/// What is called again and again, until it breaks; it says after how long the next time.
+pub type Look = Box<dyn FnMut() -> ControlFlow<(), Duration> + Send>;
 
 /// Calls functions from time to time on a thread that no task can hold up, so that a stall of the executor is seen while it
 /// lasts.
@@ -16,7 +16,7 @@ pub type Look = Box<dyn FnMut() -> ControlFlow<()> + Send>;
 /// An optional part of a [`Runtime`](super::Runtime): without it a stall is seen when it is over.
 ///
 /// # Contract
-/// * `look` is called about every `period`, first after one, until it breaks; it is dropped then.
+/// * `look` is called `after` so long, and again after what it says, until it breaks; it is dropped then.
 /// * What was not asked to look costs nothing: no thread wakes, and before the first `watch` there is none.
 /// * A look that panics is dropped like one that breaks, and takes no other down.
 ///
@@ -24,8 +24,8 @@ pub type Look = Box<dyn FnMut() -> ControlFlow<()> + Send>;
 /// Never, also when called from a thread that is not the runtime's.
 ///
 /// # Implementing
-/// A look is quick and never blocks; all of them may share a thread. The clock of the runtime need not be asked: the period
-/// is a matter of how soon a stall is seen, and not of what is measured.
+/// A look is quick and never blocks; all of them may share a thread. The clock of the runtime need not be asked: the times
+/// are a matter of how soon a stall is seen, and not of what is measured.
 ///
 /// ```
 /// use std::ops::ControlFlow;
@@ -37,7 +37,7 @@ pub type Look = Box<dyn FnMut() -> ControlFlow<()> + Send>;
 /// let look = move || {
 ///     left -= 1;
 ///     let _ = sender.send(left);
-///     if left > 0 { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+///     if left > 0 { ControlFlow::Continue(Duration::from_millis(5)) } else { ControlFlow::Break(()) }
 /// };
 /// if let Some(watch) = runtime.watch() {
 ///     watch.watch(Duration::from_millis(5), Box::new(look));
@@ -46,8 +46,8 @@ pub type Look = Box<dyn FnMut() -> ControlFlow<()> + Send>;
 /// # }
 /// ```
 pub trait Watch: Send + Sync + 'static {
-    /// Calls `look` every `period` until it breaks.
-    fn watch(&self, period: Duration, look: Look);
+    /// Calls `look` `after` so long, and on until it breaks.
+    fn watch(&self, after: Duration, look: Look);
 
     /// How long the system has kept this process from running in all, because its container had used up its share of the
     /// processors: the `throttled` counter of its cgroup. `None` where nothing says so. May read a file.
@@ -80,7 +80,7 @@ struct Shared {
 #[derive(Default)]
 struct State {
     /// Those that the thread has not taken over yet.
-    fresh: Vec<(Duration, Look)>,
+    fresh: Vec<Turn>,
     has_thread: bool,
     ended: bool,
 }
@@ -108,9 +108,9 @@ impl ThreadWatch {
 }
 
 impl Watch for ThreadWatch {
-    fn watch(&self, period: Duration, look: Look) {
+    fn watch(&self, after: Duration, look: Look) {
         let mut state = self.shared.lock();
-        state.fresh.push((period.max(SHORTEST), look));
+        state.fresh.push(Turn { left: after.max(SHORTEST), look });
         if !std::mem::replace(&mut state.has_thread, true) {
             let shared = Arc::clone(&self.shared);
             if ThreadBuilder::new().name(Self::NAME.into()).spawn(move || look_on(&shared)).is_err() {
@@ -137,7 +137,7 @@ impl Drop for ThreadWatch {
     }
 }
 
-/// A shorter period would spin.
+/// A shorter time would spin.
 const SHORTEST: Duration = Duration::from_millis(1);
 
 /// Looks until the watch is dropped. Time is what the system let this thread sleep: one that it woke late looks once.
@@ -152,7 +152,7 @@ fn look_on(shared: &Shared) {
         if let Some(step) = step.filter(|_| !state.ended && state.fresh.is_empty()) {
             let (after, waited) = shared.changed.wait_timeout(state, step).unwrap_or_else(PoisonError::into_inner);
             state = after;
-            // One that came meanwhile puts the others off by less than a period, once.
+            // One that came meanwhile puts the others off by less than they wait for, once.
             if waited.timed_out() {
                 looks.iter_mut().for_each(|turn| turn.left -= step);
             }
@@ -163,14 +163,13 @@ fn look_on(shared: &Shared) {
             drop((fresh, looks));
             return;
         }
-        looks.extend(state.fresh.drain(..).map(|(period, look)| Turn { period, left: period, look }));
+        looks.append(&mut state.fresh);
         drop(state);
         looks.retain_mut(Turn::look);
     }
 }
 
 struct Turn {
-    period: Duration,
     left: Duration,
     look: Look,
 }
@@ -181,13 +180,14 @@ impl Turn {
         if !self.left.is_zero() {
             return true;
         }
-        self.left = self.period;
         let look = std::panic::AssertUnwindSafe(&mut self.look);
         let looked = std::panic::catch_unwind(move || {
             let look = look;
             (look.0)()
         });
-        matches!(looked, Ok(ControlFlow::Continue(())))
+        let Ok(ControlFlow::Continue(after)) = looked else { return false };
+        self.left = after.max(SHORTEST);
+        true
     }
 }
 
@@ -206,7 +206,7 @@ mod tests {
             let look = move || {
                 left -= 1;
                 sender.send(std::thread::current().name().map(String::from)).expect("somebody listens");
-                if left > 0 { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+                if left > 0 { ControlFlow::Continue(SHORTEST) } else { ControlFlow::Break(()) }
             };
             watch.watch(SHORTEST, Box::new(look));
             let seen: Vec<_> = receiver.iter().collect();
@@ -232,7 +232,7 @@ mod tests {
             Box::new(move || {
                 left -= 1;
                 let _ = sender.send(());
-                if left > 0 { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+                if left > 0 { ControlFlow::Continue(SHORTEST) } else { ControlFlow::Break(()) }
             }),
         );
         assert_eq!(receiver.iter().count(), 5, "both looks were dropped in the end");
@@ -246,7 +246,7 @@ mod tests {
             Duration::from_secs(3600),
             Box::new(move || {
                 let _held = &sender;
-                ControlFlow::Continue(())
+                ControlFlow::Continue(SHORTEST)
             }),
         );
         drop(watch);

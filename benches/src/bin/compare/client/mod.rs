@@ -11,8 +11,6 @@ mod roots;
 mod tidegate;
 mod workers;
 
-use std::num::NonZeroUsize;
-use std::sync::Arc;
 use std::time::Duration;
 
 use ::tidegate::rt::Runtime;
@@ -123,11 +121,10 @@ fn on_tokio(run: impl AsyncFnOnce(&Runtime, Spawn<'_>) -> Result<(), Failure>) -
     tokio.block_on(run(&tidegate_tokio::from_handle(handle.clone()), &move |task| drop(handle.spawn(task))))
 }
 
-/// An executor on this thread.
+/// The thread that its manual says to use. This one only waits until it is done.
 fn on_smol(run: impl AsyncFnOnce(&Runtime) -> Result<(), Failure>) -> Result<(), Failure> {
-    let executor = Arc::new(async_executor::Executor::new());
-    let runtime = tidegate_smol::from_executor(&executor, NonZeroUsize::MIN)?;
-    async_io::block_on(executor.run(run(&runtime)))
+    let runtime = tidegate_smol::dedicated()?;
+    futures::executor::block_on(run(&runtime))
 }
 
 /// As long as the work would take at its rate.
