@@ -21,6 +21,8 @@ pub(super) struct Defaults {
     fields: HeaderMap,
     /// The same as they go on the wire: most requests have no fields of their own.
     block: Box<[u8]>,
+    /// They ask for the connection to be closed.
+    close: bool,
     pub(super) decompress: bool,
 }
 
@@ -54,7 +56,8 @@ impl Defaults {
         }
         let mut block = Vec::new();
         HeadWriter::fields(&mut block, &fields);
-        Ok(Self { fields, block: block.into(), decompress })
+        let close = asks_to_close(&fields);
+        Ok(Self { fields, block: block.into(), close, decompress })
     }
 }
 
@@ -99,16 +102,9 @@ impl<'a> Message<'a> {
 
     /// Whether it lets the connection be used again.
     pub(super) fn stays(&self) -> bool {
-        let is_close = |value: &HeaderValue| {
-            value
-                .as_bytes()
-                .split(|byte| *byte == b',')
-                .any(|option| option.trim_ascii().eq_ignore_ascii_case(b"close"))
-        };
-        let lines = |fields: &HeaderMap| fields.get_all(CONNECTION).iter().any(is_close);
         match self.request.headers().filter(|own| own.contains_key(CONNECTION)) {
-            Some(own) => !lines(own),
-            None => !lines(&self.defaults.fields),
+            Some(own) => !asks_to_close(own),
+            None => !self.defaults.close,
         }
     }
 
@@ -169,6 +165,11 @@ impl<'a> Message<'a> {
         }
         head.end();
     }
+}
+
+fn asks_to_close(fields: &HeaderMap) -> bool {
+    let options = fields.get_all(CONNECTION).iter().flat_map(|value| value.as_bytes().split(|byte| *byte == b','));
+    { options }.any(|option| option.trim_ascii().eq_ignore_ascii_case(b"close"))
 }
 
 /// Whether servers ask for a length of requests of this method, also where there is no body (RFC 9110, 8.6).

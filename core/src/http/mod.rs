@@ -20,6 +20,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use http::header::CONTENT_ENCODING;
 use http::{Method, StatusCode};
 use url::Url;
 
@@ -234,9 +235,7 @@ impl Inner {
         response.remote = Some(conn.peer().addr);
         response.certificate_expiry = conn.peer().certificate_expiry;
         response.proxy = proxy.map(|p| Arc::clone(p.shown()));
-        if self.defaults.decompress
-            && !response.body.is_empty()
-            && response.head.headers.contains_key("content-encoding")
+        if self.defaults.decompress && !response.body.is_empty() && response.head.headers.contains_key(CONTENT_ENCODING)
         {
             response.decoder = Some(Arc::clone(&self.decoder));
         }

@@ -56,8 +56,7 @@ impl<'a> HeadWriter<'a> {
 }
 
 fn escape(out: &mut Vec<u8>, text: &str) {
-    // To the end in any case, which takes many bytes at a time.
-    if text.bytes().fold(true, |all, byte| all & byte.is_ascii_graphic()) {
+    if text.bytes().all(|byte| byte.is_ascii_graphic()) {
         out.extend_from_slice(text.as_bytes());
         return;
     }
