@@ -396,13 +396,14 @@ impl FetchCx {
 
     fn end_phase(state: &mut State, now: Instant, stalled: u32) {
         if let Some(Current { phase, since, stalled: before, .. }) = state.phase.take() {
-            let took = now.saturating_duration_since(since);
-            let ours = Duration::from_micros(stalled.wrapping_sub(before).into()).min(took);
-            let slot = state.timings.slot(phase);
-            *slot = Some(slot.unwrap_or_default() + (took - ours));
-            if !ours.is_zero() {
+            let mut took = now.saturating_duration_since(since);
+            if stalled != before {
+                let ours = Duration::from_micros(stalled.wrapping_sub(before).into()).min(took);
+                took -= ours;
                 state.timings.local = Some(state.timings.local.unwrap_or_default() + ours);
             }
+            let slot = state.timings.slot(phase);
+            *slot = Some(slot.map_or(took, |before| before + took));
         }
     }
 

@@ -177,7 +177,6 @@ impl Inner {
             loop {
                 let current = next.as_deref().unwrap_or(request);
                 let mut response = self.hop(current, guarded, limits, cx).await?;
-                guarded |= cx.guards() && response.remote.is_some_and(|remote| is_public(remote.ip()));
                 if limits.redirects > 0
                     && let Some(target) = redirect::next_hop(current, &response.head)?
                 {
@@ -186,6 +185,7 @@ impl Inner {
                         return Err(Error::new(ErrorKind::RedirectTooMany, attempted));
                     }
                     redirects.push(Hop::new(response.head.url.as_str(), response.head.status));
+                    guarded |= cx.guards() && response.remote.is_some_and(|remote| is_public(remote.ip()));
                     next = Some(Box::new(target));
                     continue;
                 }
@@ -353,13 +353,13 @@ impl Inner {
 
     /// The source addresses, the one whose turn it is first.
     fn sources(&self) -> Vec<IpAddr> {
+        if self.local_addresses.is_empty() {
+            return self.connector.tcp.local_address.into_iter().collect();
+        }
         let mut sources = self.local_addresses.clone();
         if sources.len() > 1 {
             let turn = self.next_local.fetch_add(1, Ordering::Relaxed) % sources.len();
             sources.rotate_left(turn);
-        }
-        if sources.is_empty() {
-            sources.extend(self.connector.tcp.local_address);
         }
         sources
     }
