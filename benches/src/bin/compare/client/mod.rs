@@ -80,6 +80,11 @@ impl Client {
         matches!(self, Self::Idle | Self::IdleSmol)
     }
 
+    /// Whether it is a whole crawl of tidegate, which is what its planner is for.
+    pub(crate) fn is_crawl(self) -> bool {
+        matches!(self, Self::TidegateCrawl | Self::TidegateCrawlSmol)
+    }
+
     /// Does the work in this process.
     pub(crate) fn run(self, work: &Work) -> Result<(), Failure> {
         match self {
