@@ -55,11 +55,16 @@ impl Meter {
         counted.bytes += bytes;
     }
 
-    /// A request was not answered.
+    /// A request was not answered; the first one is told at once.
     pub(crate) fn failed(&self, why: impl ToString) {
         let mut counted = self.counted();
         counted.errors += 1;
-        counted.error.get_or_insert_with(|| why.to_string());
+        counted.error.get_or_insert_with(|| {
+            let why = why.to_string();
+            // At once: whoever waits for all requests at the gate waits no longer. Where nobody listens it is in the report.
+            let _ = writeln!(io::stdout().lock(), "failed: {why}");
+            why
+        });
     }
 
     /// The last request has ended. To be called on the thread that began.

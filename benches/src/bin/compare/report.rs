@@ -111,6 +111,7 @@ impl Told {
             row(&mut out, &cells);
         }
         out.extend(self.planned(case));
+        out.extend(self.unequal_pages(case));
         out
     }
 
@@ -128,6 +129,23 @@ impl Told {
         let crawls = crawls.collect::<Vec<_>>().join("; ");
         (!crawls.is_empty())
             .then(|| format!("\nplanned {:.1} MB; taken, and the plan beside it: {crawls}\n", planned / 1024.0))
+    }
+
+    /// What crawls of a site found, where that is not the same for all.
+    fn unequal_pages(&self, case: &Case) -> Option<String> {
+        let counted =
+            case.clients.iter().filter(|client| case.work.follow && !self.is_void(**client)).filter_map(|client| {
+                let name = client.name();
+                let runs = self.clients.get(&name)?;
+                Some((name, median(runs.iter().map(|run| run.requests as f64))))
+            });
+        let counted: Vec<_> = counted.collect();
+        let (_, first) = counted.first()?;
+        if counted.iter().all(|(_, pages)| pages == first) {
+            return None;
+        }
+        let all: Vec<_> = counted.iter().map(|(name, pages)| format!("{name} {pages}")).collect();
+        Some(format!("\nnot the same pages: {}\n", all.join(", ")))
     }
 
     fn values(&self, client: String, case: &Case, figure: usize) -> Vec<f64> {
@@ -191,6 +209,22 @@ mod tests {
         assert_eq!(table.lines().last(), Some(expected));
         told.planned_kb = None;
         assert!(!told.table(&case).contains("planned"));
+    }
+
+    #[test]
+    fn crawls_that_found_other_pages_are_told() {
+        let mut case = Scenario::Pages.cases(Size { part: 1.0 }).remove(0);
+        case.clients = vec![Client::ReqwestScraper, Client::TidegatePages, Client::Spider];
+        let mut told = Told::new(&case);
+        told.add(Client::ReqwestScraper, Ok(run(0.1)));
+        told.add(Client::TidegatePages, Ok(run(0.1)));
+        assert!(!told.table(&case).contains("not the same"));
+        told.add(Client::Spider, Ok(Measured { requests: 99, ..run(0.1) }));
+        let table = told.table(&case);
+        assert_eq!(
+            table.lines().last(),
+            Some("not the same pages: reqwest-scraper 100, tidegate-pages 100, spider 99"),
+        );
     }
 
     #[test]

@@ -83,7 +83,7 @@ impl Size {
 
 const TIDEGATE: [Client; 4] =
     [Client::TidegateFetcher, Client::TidegateCrawl, Client::TidegateFetcherSmol, Client::TidegateCrawlSmol];
-const OTHERS: [Client; 7] = [
+const OTHERS: [Client; 8] = [
     Client::Hyper,
     Client::HyperUtil,
     Client::Reqwest,
@@ -91,6 +91,7 @@ const OTHERS: [Client; 7] = [
     Client::Curl,
     Client::Aiohttp,
     Client::Undici,
+    Client::Go,
 ];
 
 impl Scenario {
@@ -191,7 +192,7 @@ fn work(requests: u64, concurrency: u32) -> Work {
 }
 
 fn everybody(tls: bool) -> Vec<Client> {
-    let without_tls = [Client::HyperUtil, Client::Curl, Client::Aiohttp, Client::Undici];
+    let without_tls = [Client::HyperUtil, Client::Curl, Client::Aiohttp, Client::Undici, Client::Go];
     let all = [Client::Raw].into_iter().chain(TIDEGATE).chain(OTHERS);
     all.filter(|client| !tls || !without_tls.contains(client)).collect()
 }
@@ -354,8 +355,10 @@ fn pages(case: Case) -> Case {
             Client::ReqwestScraper,
             Client::TidegatePages,
             Client::TidegatePagesSmol,
+            Client::Spider,
             Client::Wget2,
             Client::Scrapy,
+            Client::Crawlee,
         ],
         figures: vec![
             Figure::CpuUs,
@@ -388,7 +391,15 @@ fn drip(case: &Case, dripping: u32, slow_proxies: bool, size: Size) -> Case {
             ..work((size.time(20.0).as_secs_f64() * RATE) as u64, 1_000)
         },
         clients,
-        figures: vec![Figure::P50, Figure::P99, Figure::P999, Figure::CpuUs, Figure::PeakMb, Figure::ServerShare],
+        figures: vec![
+            Figure::P50,
+            Figure::P99,
+            Figure::P999,
+            Figure::CpuUs,
+            Figure::PeakMb,
+            Figure::Seen("connections"),
+            Figure::ServerShare,
+        ],
         ..case.clone()
     }
 }

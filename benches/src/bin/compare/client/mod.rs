@@ -55,8 +55,12 @@ pub(crate) enum Client {
     ReqwestScan,
     /// reqwest and scraper.
     ReqwestScraper,
+    /// The crate spider, with mimalloc, where it is installed.
+    Spider,
     /// Python's Scrapy, where it is installed.
     Scrapy,
+    /// Node's Crawlee with its `CheerioCrawler`, where it is installed.
+    Crawlee,
     /// Wget2, where it is installed.
     Wget2,
     /// Tokio with nothing to do but tick: what lag is measured against.
@@ -67,6 +71,8 @@ pub(crate) enum Client {
     Aiohttp,
     /// Node's undici, where it is installed.
     Undici,
+    /// Go's `net/http`, where it is installed.
+    Go,
 }
 
 impl Client {
@@ -113,7 +119,9 @@ impl Client {
             Self::ReqwestScraper => on_tokio(async |_, spawn| pages::run_reqwest(work, spawn, pages::select).await),
             Self::Idle => on_tokio(async |runtime, _| idle(work, runtime).await),
             Self::IdleSmol => on_smol(async |runtime| idle(work, runtime).await),
-            Self::Aiohttp | Self::Undici | Self::Scrapy | Self::Wget2 => Err("it is a program of its own".into()),
+            Self::Aiohttp | Self::Undici | Self::Go | Self::Spider | Self::Scrapy | Self::Crawlee | Self::Wget2 => {
+                Err("it is a program of its own".into())
+            }
         }
     }
 }
