@@ -21,8 +21,10 @@ use crate::scenario::SITE;
 
 /// How often memory is looked at.
 const LOOK: Duration = Duration::from_millis(20);
-/// How long a client may say nothing before it is ended.
+/// How long a client may take to begin, and to come to the gate with all it has.
 const PATIENCE: Duration = Duration::from_secs(240);
+/// How long it may take for its work: the slowest of crawlers takes minutes on a busy machine.
+const LONGEST: Duration = Duration::from_secs(900);
 /// What sockets and their timers do right after they were opened is no waiting.
 const SETTLED: Duration = Duration::from_millis(1500);
 
@@ -131,7 +133,7 @@ impl Runner {
             match running.lines.recv_timeout(LOOK) {
                 Ok(line) if line.starts_with('{') => break serde_json::from_str::<Measured>(&line)?,
                 Ok(_) => {}
-                Err(RecvTimeoutError::Timeout) if now().saturating_duration_since(begun) < PATIENCE => {
+                Err(RecvTimeoutError::Timeout) if now().saturating_duration_since(begun) < LONGEST => {
                     if gate.is_none() {
                         seen.look(&process);
                     }
