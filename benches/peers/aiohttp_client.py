@@ -1,6 +1,5 @@
 """aiohttp on uvloop, as a client of `compare`: does the work of its arguments and says what it took, as JSON."""
 
-import argparse
 import asyncio
 import json
 import resource
@@ -9,28 +8,7 @@ import time
 import aiohttp
 import uvloop
 
-
-def arguments():
-    parser = argparse.ArgumentParser()
-    for name, kind in (("port", int), ("addresses", int), ("path", str), ("requests", int), ("concurrency", int),
-                       ("rate", float), ("certificate", str), ("dripping", int), ("settle-ms", int)):
-        parser.add_argument(f"--{name}", type=kind)
-    parser.add_argument("--fresh", action="store_true")
-    parser.add_argument("--ticker", action="store_true")
-    args = parser.parse_args()
-    if args.rate or args.certificate or args.dripping or args.ticker:
-        parser.error("it takes part in plain work only")
-    return args
-
-
-def memory(name):
-    with open("/proc/self/status") as status:
-        return next(int(line.split()[1]) for line in status if line.startswith(name))
-
-
-def cpu_seconds():
-    usage = resource.getrusage(resource.RUSAGE_SELF)
-    return usage.ru_utime + usage.ru_stime
+from measure import arguments, cpu_seconds, memory
 
 
 async def main():

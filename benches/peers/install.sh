@@ -1,5 +1,5 @@
 #!/bin/sh
-# Installs the clients in other languages that `compare` runs beside the rest, below target/peers and nowhere else. One whose
+# Installs the clients that `compare` runs beside the rest and that are no part of it, below target/peers and nowhere else. One whose
 # language is not there is left out.
 set -eu
 cd "$(dirname "$0")/../.."
@@ -15,7 +15,16 @@ else
 fi
 
 if command -v npm >/dev/null; then
-    npm install --silent --no-fund --no-audit --no-save --prefix "$into" undici@7.30.2
+    npm install --silent --no-fund --no-audit --no-save --prefix "$into" undici@7.30.2 @crawlee/cheerio@3.18.1
 else
-    echo "no npm: without undici"
+    echo "no npm: without undici and Crawlee"
 fi
+
+if command -v go >/dev/null; then
+    go build -o "$into/go-client" benches/peers/go_client.go
+else
+    echo "no go: without Go"
+fi
+
+# A package of its own: it would change the features of what others are measured with.
+cargo build --quiet --release --locked --manifest-path benches/peers/spider/Cargo.toml --target-dir "$into/spider"

@@ -1,21 +1,15 @@
 """Scrapy as a client of `compare`: follows the links of a site, with its own link extractor, and says what it took, as JSON."""
 
-import argparse
 import json
-import resource
 import time
 
 from scrapy.crawler import CrawlerProcess
 from scrapy.linkextractors import LinkExtractor
 from scrapy.spiders import CrawlSpider, Rule
 
-parser = argparse.ArgumentParser()
-parser.add_argument("--port")
-parser.add_argument("--path")
-parser.add_argument("--concurrency", type=int)
-parser.add_argument("--follow", action="store_true", required=True)
-args, _ = parser.parse_known_args()
+from measure import arguments, cpu_seconds, memory
 
+args = arguments()
 scope = f"http://127.0.0.1:{args.port}{args.path.rsplit('/', 1)[0]}/"
 counted = {"requests": 0, "errors": 0, "bytes": 0}
 
@@ -31,11 +25,6 @@ class Site(CrawlSpider):
         counted["bytes"] += len(response.body)
 
 
-def memory(name):
-    with open("/proc/self/status") as status:
-        return next(int(line.split()[1]) for line in status if line.startswith(name))
-
-
 settings = {
     "CONCURRENT_REQUESTS": args.concurrency,
     "CONCURRENT_REQUESTS_PER_DOMAIN": args.concurrency,
@@ -49,12 +38,11 @@ process = CrawlerProcess(settings)
 crawler = process.create_crawler(Site)
 counted["rss_before_kb"] = memory("VmRSS")
 print("begin", flush=True)
-since, usage = time.perf_counter(), resource.getrusage(resource.RUSAGE_SELF)
+since, cpu = time.perf_counter(), cpu_seconds()
 process.crawl(crawler)
 process.start()
 counted["seconds"] = time.perf_counter() - since
-after = resource.getrusage(resource.RUSAGE_SELF)
-counted["cpu_seconds"] = after.ru_utime + after.ru_stime - usage.ru_utime - usage.ru_stime
+counted["cpu_seconds"] = cpu_seconds() - cpu
 counted["rss_idle_kb"] = memory("VmRSS")
 counted["rss_peak_kb"] = memory("VmHWM")
 print(json.dumps(counted), flush=True)

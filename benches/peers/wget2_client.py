@@ -1,6 +1,5 @@
 """Wget2 as a client of `compare`: follows the links of a site into a folder that is removed, and says what it took, as JSON."""
 
-import argparse
 import json
 import os
 import resource
@@ -8,13 +7,9 @@ import subprocess
 import tempfile
 import time
 
-parser = argparse.ArgumentParser()
-parser.add_argument("--port")
-parser.add_argument("--path")
-parser.add_argument("--concurrency", type=int)
-parser.add_argument("--follow", action="store_true", required=True)
-args, _ = parser.parse_known_args()
+from measure import arguments, cpu_seconds
 
+args = arguments()
 print("begin", flush=True)
 # In memory, where there is such a folder: what is measured is no disk.
 with tempfile.TemporaryDirectory(dir="/dev/shm" if os.path.isdir("/dev/shm") else None) as folder:
@@ -25,7 +20,6 @@ with tempfile.TemporaryDirectory(dir="/dev/shm" if os.path.isdir("/dev/shm") els
         cwd=folder, check=False)
     seconds = time.perf_counter() - since
     pages = [os.path.join(at, name) for at, _, names in os.walk(folder) for name in names]
-    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
     measured = {
         # Pages that are not there are answered by 404, which it reports as a failure.
         "requests": len(pages),
@@ -33,7 +27,7 @@ with tempfile.TemporaryDirectory(dir="/dev/shm" if os.path.isdir("/dev/shm") els
         "error": f"it ended with {ended.returncode}",
         "bytes": sum(os.path.getsize(page) for page in pages),
         "seconds": seconds,
-        "cpu_seconds": usage.ru_utime + usage.ru_stime,
-        "rss_peak_kb": usage.ru_maxrss,
+        "cpu_seconds": cpu_seconds(resource.RUSAGE_CHILDREN),
+        "rss_peak_kb": resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss,
     }
 print(json.dumps(measured), flush=True)

@@ -7,11 +7,20 @@ pub(crate) const LONGEST: usize = 64 * 1024;
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Scan<'a> {
     /// A whole request of `length` bytes; `last` where the connection should end with its answer.
-    Request { length: usize, head_only: bool, last: bool, target: &'a str },
+    Request { length: usize, method: Method, last: bool, target: &'a str },
     /// More bytes are needed.
     Partial,
     /// Not HTTP, or too long.
     Bad,
+}
+
+/// What makes a difference to an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Method {
+    Head,
+    Connect,
+    /// GET, or another that is answered as it is.
+    Other,
 }
 
 /// Looks for one request at the start of `bytes`.
@@ -32,7 +41,14 @@ pub(crate) fn scan(bytes: &[u8]) -> Scan<'_> {
         _ => header(lines, "content-length").map_or(Some(0), |length| length.parse().ok()),
     };
     match body.and_then(|body| (end + 4).checked_add(body)).filter(|&length| length <= LONGEST) {
-        Some(length) if length <= bytes.len() => Scan::Request { length, head_only: method == "HEAD", last, target },
+        Some(length) if length <= bytes.len() => {
+            let method = match method {
+                "HEAD" => Method::Head,
+                "CONNECT" => Method::Connect,
+                _ => Method::Other,
+            };
+            Scan::Request { length, method, last, target }
+        }
         Some(_) => Scan::Partial,
         None => Scan::Bad,
     }
@@ -56,7 +72,7 @@ mod tests {
         for part in 0..length {
             assert_eq!(scan(&bytes[..part]), Scan::Partial, "{part}");
         }
-        let request = Scan::Request { length, head_only: false, last: false, target: "/bytes/7" };
+        let request = Scan::Request { length, method: Method::Other, last: false, target: "/bytes/7" };
         assert_eq!(scan(&bytes[..length]), request);
         assert_eq!(scan(bytes), request);
     }
@@ -65,7 +81,7 @@ mod tests {
     fn a_body_belongs_to_its_request() {
         let bytes = b"POST / HTTP/1.1\r\ncontent-length: 3\r\n\r\nabc";
         assert_eq!(scan(&bytes[..bytes.len() - 1]), Scan::Partial);
-        assert_eq!(scan(bytes), Scan::Request { length: bytes.len(), head_only: false, last: false, target: "/" });
+        assert_eq!(scan(bytes), Scan::Request { length: bytes.len(), method: Method::Other, last: false, target: "/" });
     }
 
     #[test]

@@ -10,8 +10,8 @@ use signal_hook::iterator::Signals;
 use tidegate::raise_descriptor_limit;
 use tidegate_benches::{LoadOptions, LoadServer, LoadStats, keep_to_cores};
 
-/// Serves loopback HTTP/1.1 until it is told to end: /bytes/<n>, /delay/<ms>, /drip/<n>, /gate, /release, /stats, and a usual
-/// answer for all else. SIGUSR1 opens the gate. At SIGTERM it says what it has done, and what of it its CPU time was.
+/// Serves loopback HTTP/1.1 until it is told to end: /bytes/<n>, /delay/<ms>, /drip/<n>, /gate, /release, /stats, a head that
+/// drips for CONNECT, and a usual answer for all else. SIGUSR1 opens the gate. At SIGTERM it says what it has done, and what of it its CPU time was.
 #[derive(Parser)]
 struct Args {
     /// Port to listen on; 0 takes a free one.
@@ -50,7 +50,7 @@ struct Args {
     /// Requests to /gate that are answered together.
     #[arg(long, default_value_t = 0)]
     gate: usize,
-    /// Time between two bytes of /drip/<n>, in milliseconds.
+    /// Time between two bytes of /drip/<n> and of the answer to CONNECT, in milliseconds.
     #[arg(long, default_value_t = 1000)]
     drip_ms: u64,
     /// Threads that serve.

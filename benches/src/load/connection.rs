@@ -5,7 +5,7 @@ use std::io;
 use super::outgoing::Outgoing;
 use super::site::{Page, Site};
 use super::transport::{Flow, Transport};
-use crate::request::{LONGEST, Scan, scan};
+use crate::request::{LONGEST, Method, Scan, scan};
 
 /// A connection, never given to another one: its place in the table, and its number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -27,6 +27,8 @@ pub(crate) enum Doing {
     AtGate { head_only: bool },
     /// Bytes of a body that are still to come one by one.
     Dripping { left: u64 },
+    /// The head of an answer to CONNECT is to go on from here, byte by byte.
+    Connecting { at: usize },
 }
 
 pub(crate) struct Connection {
@@ -62,6 +64,7 @@ pub(crate) enum Wanted {
     Delayed { ms: u32 },
     Bytes(u64),
     Drip(u64),
+    Tunnel,
     Gate,
     Release,
     Stats,
@@ -147,8 +150,9 @@ impl Connection {
 /// The request at the start of `bytes`, and its length.
 fn understand(bytes: &[u8], site: &Site) -> io::Result<Option<(usize, Asked)>> {
     match scan(bytes) {
-        Scan::Request { length, head_only, last, target } => {
-            Ok(Some((length, Asked { wanted: wanted(target, site), head_only, last })))
+        Scan::Request { length, method, last, target } => {
+            let wanted = if method == Method::Connect { Wanted::Tunnel } else { wanted(target, site) };
+            Ok(Some((length, Asked { wanted, head_only: method == Method::Head, last })))
         }
         Scan::Partial => Ok(None),
         Scan::Bad => Err(io::ErrorKind::InvalidData.into()),

@@ -208,6 +208,11 @@ impl EventLoop {
                 self.timers.add(now() + self.shared.options.drip, id);
                 Outgoing::new(head(length).into(), first)
             }
+            (Wanted::Tunnel, None) => {
+                doing = Doing::Connecting { at: 1 };
+                self.timers.add(now() + self.shared.options.drip, id);
+                Outgoing::new(self.shared.tunnel.slice(..1), 0)
+            }
             (Wanted::Gate, None) => {
                 doing = Doing::AtGate { head_only };
                 self.at_gate.push((self.shared.gate.enter(), id));
@@ -263,6 +268,17 @@ impl EventLoop {
                 if left > 1 {
                     let drip = self.shared.options.drip;
                     self.timers.add(now + drip, id);
+                }
+                self.ready(id.place as usize);
+            }
+            Doing::Connecting { at } => {
+                let (next, last) = (at + 1, self.shared.tunnel.len());
+                let byte = self.shared.tunnel.slice(at..next);
+                let connection = &mut self.connections[id.place as usize];
+                connection.outgoing = Outgoing::new(byte, 0);
+                connection.doing = if next == last { Doing::Serving } else { Doing::Connecting { at: next } };
+                if next < last {
+                    self.timers.add(now + self.shared.options.drip, id);
                 }
                 self.ready(id.place as usize);
             }

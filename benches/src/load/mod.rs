@@ -40,6 +40,8 @@ use crate::refusals::Refusals;
 const BACKLOG: i32 = 16_384;
 /// A long body is written in pieces of this.
 const PIECE: usize = 64 * 1024;
+/// Bytes of an answer to CONNECT: a quarter of an hour, where one comes in a second.
+const TUNNEL: usize = 1024;
 const LINE: &[u8] = b"<p>The tide comes in, the gate opens, the tide goes out. <a href=\"/bytes/64\">More</a></p>\n";
 
 /// A server to measure clients with, up until it is dropped.
@@ -49,6 +51,7 @@ const LINE: &[u8] = b"<p>The tide comes in, the gate opens, the tide goes out. <
 /// | `/bytes/<n>` | `n` bytes, after the default delay |
 /// | `/delay/<ms>` | the default body after so many milliseconds |
 /// | `/drip/<n>` | `n` bytes, one by one, the first at once |
+/// | `CONNECT` anywhere | a head of 1,024 bytes, one by one, the first at once; then it is the host itself, without TLS |
 /// | `/gate` | the default body, together with all others that wait there |
 /// | `/release` | how many requests this has let through the gate; not counted as a request |
 /// | `/stats` | the numbers of [`LoadStats`] in their order; not counted as a request |
@@ -77,6 +80,8 @@ struct Shared {
     usual: Bytes,
     usual_head: usize,
     piece: Bytes,
+    /// The answer to CONNECT.
+    tunnel: Bytes,
     site: Site,
     tls: Option<Identity>,
     gate: Gate,
@@ -106,6 +111,7 @@ impl LoadServer {
             usual: usual.into(),
             usual_head,
             piece: filler(PIECE),
+            tunnel: tunnel(),
             site: Site::read(options.site.as_deref())?,
             tls,
             gate: Gate::new(options.gate),
@@ -230,6 +236,12 @@ fn listen(addr: SocketAddr, shared_port: bool) -> io::Result<TcpListener> {
 
 fn filler(length: usize) -> Bytes {
     LINE.iter().copied().cycle().take(length).collect()
+}
+
+/// A head of [`TUNNEL`] bytes that opens a tunnel.
+fn tunnel() -> Bytes {
+    let (start, end) = ("HTTP/1.1 200 OK\r\nVia: 1.1 ", "\r\n\r\n");
+    format!("{start}{}{end}", "a".repeat(TUNNEL - start.len() - end.len())).into()
 }
 
 fn head(length: u64) -> Vec<u8> {

@@ -194,6 +194,28 @@ fn the_last_answer_of_a_connection_is_followed_by_its_end() {
 }
 
 #[test]
+fn a_proxy_opens_its_tunnel_byte_by_byte() {
+    let server = start(|o| o.drip = Duration::from_micros(1));
+    let mut client = Client::connect(&server);
+    client.send("CONNECT a.test:443 HTTP/1.1\r\nHost: a.test:443\r\n\r\n");
+    let mut opened = [0; TUNNEL];
+    client.0.read_exact(&mut opened).expect("the whole head");
+    assert!(opened.starts_with(b"HTTP/1.1 200 OK\r\n") && opened.ends_with(b"a\r\n\r\n"));
+    client.ask("/bytes/7");
+    assert_eq!(client.body().len(), 7);
+}
+
+#[test]
+fn a_proxy_does_not_open_its_tunnel_before_its_time() {
+    let server = start(|o| o.drip = Duration::from_secs(3600));
+    let mut client = Client::connect(&server);
+    client.send("CONNECT a.test:443 HTTP/1.1\r\n\r\nGET /bytes/7 HTTP/1.1\r\n\r\n");
+    let mut first = [0; 1];
+    client.0.read_exact(&mut first).expect("the first byte");
+    assert_eq!((first, server.stats().requests), (*b"H", 1));
+}
+
+#[test]
 fn a_body_drips() {
     let server = start(|o| o.drip = Duration::from_millis(1));
     let mut client = Client::connect(&server);

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use tidegate::Demand;
+
 use crate::client::Client;
 use crate::figure::Figure;
 use crate::work::Work;
@@ -31,4 +33,6 @@ pub(crate) struct Case {
     pub(crate) clients: Vec<Client>,
     pub(crate) watch: Watch,
     pub(crate) figures: Vec<Figure>,
+    /// What a crawl would be planned for, by process.
+    pub(crate) demand: Option<Demand>,
 }

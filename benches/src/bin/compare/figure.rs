@@ -27,6 +27,10 @@ pub(crate) enum Figure {
     LagMax,
     /// Requests a second.
     Rate,
+    /// Seconds from when the last request was due, at the rate, to the last answer.
+    Behind,
+    /// CPU time of the fetch thread, of the time it took.
+    ThreadShare,
     /// Answers.
     Pages,
     /// Bytes of bodies.
@@ -55,6 +59,8 @@ impl Figure {
             Self::LagP999 => "lag p99.9 ms",
             Self::LagMax => "lag max ms",
             Self::Rate => "requests/s",
+            Self::Behind => "s after the last was due",
+            Self::ThreadShare => "fetch thread CPU %",
             Self::Pages => "pages",
             Self::Megabytes => "MB",
             Self::ServerShare => "server CPU %",
@@ -89,6 +95,10 @@ impl Figure {
             Self::LagP999 => lag(|lag| lag.p999_ms),
             Self::LagMax => lag(|lag| lag.max_ms),
             Self::Rate => worked.then(|| run.requests as f64 / run.seconds),
+            Self::Behind => {
+                case.work.rate.map(|rate| run.seconds - case.work.requests as f64 / rate).filter(|_| worked)
+            }
+            Self::ThreadShare => run.seen.get("thread_cpu_seconds").map(|cpu| cpu / run.seconds * 100.0),
             Self::Pages => Some(run.requests as f64),
             Self::Megabytes => worked.then(|| run.bytes as f64 / 1e6),
             Self::ServerShare => run.seen.get("server_cpu_seconds").map(|cpu| cpu / run.seconds * 100.0),

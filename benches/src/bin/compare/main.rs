@@ -22,6 +22,7 @@ use std::path::{Path, PathBuf};
 
 use clap::{Parser, Subcommand};
 use tidegate::raise_descriptor_limit;
+use tidegate_benches::keep_to_cores;
 
 use self::client::Client;
 use self::report::{Report, Told};
@@ -91,6 +92,10 @@ fn main() -> Result<(), Failure> {
         Command::Client { client, work } => {
             // More than may be open: the table never grows.
             raise_descriptor_limit(1 << 20, 1 << 15)?;
+            // As its parent has them, one is what it has.
+            if work.cores > 1 {
+                keep_to_cores(0..work.cores)?;
+            }
             client.run(&work)
         }
         Command::Draw { json, svg, scenario } => {

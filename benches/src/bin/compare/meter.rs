@@ -5,7 +5,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
-use tidegate_benches::{Lateness, now, process_cpu_time};
+use tidegate_benches::{Lateness, now, process_cpu_time, thread_cpu_time};
 
 use crate::measured::{Lag, Measured};
 use crate::process::Process;
@@ -17,6 +17,7 @@ pub(crate) const BEGIN: &str = "begin";
 pub(crate) struct Meter {
     begun: Instant,
     cpu: Duration,
+    thread_cpu: Duration,
     rss_before_kb: u64,
     counted: Mutex<Counted>,
 }
@@ -38,7 +39,8 @@ impl Meter {
         writeln!(out, "{BEGIN}")?;
         out.flush()?;
         let counted = Mutex::new(Counted { latencies, bytes: 0, errors: 0, error: None });
-        Ok(Self { begun: now(), cpu: process_cpu_time(), rss_before_kb, counted })
+        let (cpu, thread_cpu) = (process_cpu_time(), thread_cpu_time());
+        Ok(Self { begun: now(), cpu, thread_cpu, rss_before_kb, counted })
     }
 
     /// A request that was begun at `since` is answered with a body of so many bytes.
@@ -53,16 +55,22 @@ impl Meter {
         counted.bytes += bytes;
     }
 
-    /// A request was not answered.
+    /// A request was not answered; the first one is told at once.
     pub(crate) fn failed(&self, why: impl ToString) {
         let mut counted = self.counted();
         counted.errors += 1;
-        counted.error.get_or_insert_with(|| why.to_string());
+        counted.error.get_or_insert_with(|| {
+            let why = why.to_string();
+            // At once: whoever waits for all requests at the gate waits no longer. Where nobody listens it is in the report.
+            let _ = writeln!(io::stdout().lock(), "failed: {why}");
+            why
+        });
     }
 
-    /// The last request has ended.
+    /// The last request has ended. To be called on the thread that began.
     pub(crate) fn end(&self) -> Measured {
         let (seconds, cpu) = (now().saturating_duration_since(self.begun), process_cpu_time().saturating_sub(self.cpu));
+        let thread = thread_cpu_time().saturating_sub(self.thread_cpu);
         let counted = self.counted();
         let at = |quantile| counted.latencies.value_at_quantile(quantile) as f64 / 1e3;
         Measured {
@@ -76,6 +84,7 @@ impl Meter {
             p50_ms: at(0.5),
             p99_ms: at(0.99),
             p999_ms: at(0.999),
+            seen: [("thread_cpu_seconds".to_owned(), thread.as_secs_f64())].into(),
             ..Measured::default()
         }
     }

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use serde::{Deserialize, Serialize};
+use tidegate::Machine;
+use tidegate_benches::median;
 
 use crate::case::Case;
 use crate::client::Client;
@@ -26,6 +28,8 @@ pub(crate) struct Told {
     pub(crate) concurrency: u32,
     pub(crate) processes: u32,
     pub(crate) requests: u64,
+    /// Memory that [`Demand::plan`](tidegate::Demand::plan) has for the connections of a crawl, in KB.
+    pub(crate) planned_kb: Option<f64>,
     pub(crate) clients: BTreeMap<String, Vec<Measured>>,
     /// Clients whose runs count for nothing, and why.
     pub(crate) void: BTreeMap<String, String>,
@@ -39,6 +43,10 @@ impl Told {
             concurrency: case.work.concurrency,
             processes: case.processes,
             requests: case.work.requests,
+            planned_kb: case.demand.as_ref().map(|demand| {
+                let one = demand.plan(&Machine::default()).bytes as f64 / 1024.0;
+                one * f64::from(case.processes)
+            }),
             ..Self::default()
         }
     }
@@ -102,7 +110,42 @@ impl Told {
             }
             row(&mut out, &cells);
         }
+        out.extend(self.planned(case));
+        out.extend(self.unequal_pages(case));
         out
+    }
+
+    /// What the connections of a crawl were planned to take, beside what they took.
+    fn planned(&self, case: &Case) -> Option<String> {
+        let planned = self.planned_kb?;
+        let crawls = case.clients.iter().filter(|client| client.is_crawl()).filter_map(|client| {
+            let name = client.name();
+            let taken: Vec<_> = self.clients.get(&name)?.iter().filter_map(Measured::waiting_kb).collect();
+            (!taken.is_empty() && !self.is_void(*client)).then(|| {
+                let taken = median(taken);
+                format!("{name} {:.1} MB, {:+.1} %", taken / 1024.0, (planned / taken - 1.0) * 100.0)
+            })
+        });
+        let crawls = crawls.collect::<Vec<_>>().join("; ");
+        (!crawls.is_empty())
+            .then(|| format!("\nplanned {:.1} MB; taken, and the plan beside it: {crawls}\n", planned / 1024.0))
+    }
+
+    /// What crawls of a site found, where that is not the same for all.
+    fn unequal_pages(&self, case: &Case) -> Option<String> {
+        let counted =
+            case.clients.iter().filter(|client| case.work.follow && !self.is_void(**client)).filter_map(|client| {
+                let name = client.name();
+                let runs = self.clients.get(&name)?;
+                Some((name, median(runs.iter().map(|run| run.requests as f64))))
+            });
+        let counted: Vec<_> = counted.collect();
+        let (_, first) = counted.first()?;
+        if counted.iter().all(|(_, pages)| pages == first) {
+            return None;
+        }
+        let all: Vec<_> = counted.iter().map(|(name, pages)| format!("{name} {pages}")).collect();
+        Some(format!("\nnot the same pages: {}\n", all.join(", ")))
     }
 
     fn values(&self, client: String, case: &Case, figure: usize) -> Vec<f64> {
@@ -149,6 +192,47 @@ mod tests {
                 "| reqwest: void, 1 of 100 requests were not answered: reset |",
             ]
         );
+    }
+
+    #[test]
+    fn a_plan_stands_beside_what_was_taken() {
+        let mut case = Scenario::Sockets.cases(Size { part: 0.0 }).remove(0);
+        case.clients = vec![Client::Raw, Client::TidegateCrawl, Client::TidegateCrawlSmol];
+        let mut told = Told { requests: 100, planned_kb: Some(1100.0), ..Told::new(&case) };
+        let waiting = |kb| Measured { seen: [("waiting_kb".to_owned(), kb)].into(), ..run(0.1) };
+        told.add(Client::Raw, Ok(waiting(100.0)));
+        told.add(Client::TidegateCrawl, Ok(waiting(1000.0)));
+        told.add(Client::TidegateCrawlSmol, Ok(waiting(2000.0)));
+        let table = told.table(&case);
+        let expected = "planned 1.1 MB; taken, and the plan beside it: tidegate-crawl 1.0 MB, +10.0 %; \
+                        tidegate-crawl-smol 2.0 MB, -45.0 %";
+        assert_eq!(table.lines().last(), Some(expected));
+        told.planned_kb = None;
+        assert!(!told.table(&case).contains("planned"));
+    }
+
+    #[test]
+    fn crawls_that_found_other_pages_are_told() {
+        let mut case = Scenario::Pages.cases(Size { part: 1.0 }).remove(0);
+        case.clients = vec![Client::ReqwestScraper, Client::TidegatePages, Client::Spider];
+        let mut told = Told::new(&case);
+        told.add(Client::ReqwestScraper, Ok(run(0.1)));
+        told.add(Client::TidegatePages, Ok(run(0.1)));
+        assert!(!told.table(&case).contains("not the same"));
+        told.add(Client::Spider, Ok(Measured { requests: 99, ..run(0.1) }));
+        let table = told.table(&case);
+        assert_eq!(
+            table.lines().last(),
+            Some("not the same pages: reqwest-scraper 100, tidegate-pages 100, spider 99"),
+        );
+    }
+
+    #[test]
+    fn processes_are_planned_each() {
+        let planned = |scenario: Scenario| Told::new(&scenario.cases(Size { part: 1.0 })[0]).planned_kb;
+        let each = tidegate::BYTES_PER_CONNECTION as f64 / 1024.0;
+        assert_eq!(planned(Scenario::Fifty), Some(50_001.0 * each));
+        assert_eq!(planned(Scenario::Keepalive), None);
     }
 
     #[test]

@@ -21,10 +21,16 @@ use crate::scenario::SITE;
 
 /// How often memory is looked at.
 const LOOK: Duration = Duration::from_millis(20);
-/// How long a client may say nothing before it is ended.
+/// How long a client may take to begin, and to come to the gate with all it has.
 const PATIENCE: Duration = Duration::from_secs(240);
+/// How long it may take for its work: the slowest of crawlers takes minutes on a busy machine.
+const LONGEST: Duration = Duration::from_secs(900);
 /// What sockets and their timers do right after they were opened is no waiting.
 const SETTLED: Duration = Duration::from_millis(1500);
+
+/// Programs that `install.sh` builds.
+const GO: &str = "go-client";
+const SPIDER: &str = "spider/release/tidegate-spider-client";
 
 /// Where clients and servers run.
 pub(crate) struct Runner {
@@ -127,7 +133,7 @@ impl Runner {
             match running.lines.recv_timeout(LOOK) {
                 Ok(line) if line.starts_with('{') => break serde_json::from_str::<Measured>(&line)?,
                 Ok(_) => {}
-                Err(RecvTimeoutError::Timeout) if now().saturating_duration_since(begun) < PATIENCE => {
+                Err(RecvTimeoutError::Timeout) if now().saturating_duration_since(begun) < LONGEST => {
                     if gate.is_none() {
                         seen.look(&process);
                     }
@@ -156,12 +162,16 @@ impl Runner {
 
     /// The program of a client, without its work.
     fn command(&self, client: Client) -> Result<Command, Failure> {
-        let installed = self.peers.join("../../target/peers");
+        let installed = self.installed();
+        let python = installed.join("venv/bin/python");
         let (program, script) = match client {
-            Client::Aiohttp => (installed.join("venv/bin/python"), self.peers.join("aiohttp_client.py")),
-            Client::Undici => (PathBuf::from("node"), self.peers.join("undici_client.mjs")),
-            Client::Scrapy => (installed.join("venv/bin/python"), self.peers.join("scrapy_client.py")),
-            Client::Wget2 => (PathBuf::from("python3"), self.peers.join("wget2_client.py")),
+            Client::Aiohttp => (python, Some("aiohttp_client.py")),
+            Client::Scrapy => (python, Some("scrapy_client.py")),
+            Client::Wget2 => ("python3".into(), Some("wget2_client.py")),
+            Client::Undici => ("node".into(), Some("undici_client.mjs")),
+            Client::Crawlee => ("node".into(), Some("crawlee_client.mjs")),
+            Client::Go => (installed.join(GO), None),
+            Client::Spider => (installed.join(SPIDER), None),
             ours => {
                 let mut command = Command::new(std::env::current_exe()?);
                 command.args(["client", &ours.name()]);
@@ -169,20 +179,30 @@ impl Runner {
             }
         };
         let mut command = Command::new(program);
-        command.arg(script).env("NODE_PATH", installed.join("node_modules"));
+        command.args(script.map(|script| self.peers.join(script)));
+        // Beside its scripts Python would leave what it compiled.
+        command.env("NODE_PATH", installed.join("node_modules")).env("PYTHONDONTWRITEBYTECODE", "1");
         Ok(command)
     }
 
     /// Whether a client can take part here.
     pub(crate) fn is_there(&self, client: Client) -> bool {
-        let installed = self.peers.join("../../target/peers");
+        let installed = self.installed();
         match client {
             Client::Aiohttp => installed.join("venv/bin/python").exists(),
-            Client::Undici => installed.join("node_modules/undici").exists(),
             Client::Scrapy => installed.join("venv/bin/scrapy").exists(),
+            Client::Undici => installed.join("node_modules/undici").exists(),
+            Client::Crawlee => installed.join("node_modules/@crawlee/cheerio").exists(),
+            Client::Go => installed.join(GO).exists(),
+            Client::Spider => installed.join(SPIDER).exists(),
             Client::Wget2 => Command::new("wget2").arg("--version").output().is_ok(),
             _ => true,
         }
+    }
+
+    /// Where `install.sh` puts things.
+    fn installed(&self) -> PathBuf {
+        self.peers.join("../../target/peers")
     }
 }
 

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use clap::ValueEnum;
+use tidegate::Demand;
 
 use crate::case::{Case, Watch};
 use crate::client::Client;
@@ -11,6 +12,11 @@ use crate::work::Work;
 
 /// Destinations of the largest runs: a source has 28,232 ports for each.
 const ADDRESSES: u8 = 8;
+
+/// How long the node's servers take to answer.
+const NODE_MS: u64 = 3_026;
+/// Pages a second: what one core can take the links out of is between the first and the last.
+const PAGE_RATES: [u32; 4] = [200, 400, 600, 800];
 
 /// Put in place of the folder of the documentation, which only the one who runs it knows.
 pub(crate) const SITE: &str = "(site)";
@@ -40,16 +46,22 @@ pub(crate) enum Scenario {
     Growth,
     /// 1,000 to 19,000 sockets on one thread, all waiting.
     Sockets,
+    /// 15,000 TLS sockets on one thread, all waiting, with a ticker beside them.
+    SocketsTls,
     /// 19,000 sockets with a ticker beside them.
     SocketsLag,
     /// 50,000 sockets on three processes of one thread.
     Fifty,
     /// 12,405 in flight at 4,100 requests a second.
     Node,
+    /// The node with pages of 142 KB whose links are found on a second core, at several rates.
+    NodePages,
     /// A whole site, the documentation of Rust's `std` that rustup installs, by following its links.
     Pages,
     /// 1,000 requests a second, beside 5,000 connections that drip and without them.
     Drip,
+    /// The same with 5,000 proxies whose answer to CONNECT drips.
+    DripProxies,
 }
 
 /// How much of it is done.
@@ -71,7 +83,7 @@ impl Size {
 
 const TIDEGATE: [Client; 4] =
     [Client::TidegateFetcher, Client::TidegateCrawl, Client::TidegateFetcherSmol, Client::TidegateCrawlSmol];
-const OTHERS: [Client; 7] = [
+const OTHERS: [Client; 8] = [
     Client::Hyper,
     Client::HyperUtil,
     Client::Reqwest,
@@ -79,6 +91,7 @@ const OTHERS: [Client; 7] = [
     Client::Curl,
     Client::Aiohttp,
     Client::Undici,
+    Client::Go,
 ];
 
 impl Scenario {
@@ -95,18 +108,28 @@ impl Scenario {
             Self::Tickets => "tickets",
             Self::Growth => "growth",
             Self::Sockets => "sockets",
+            Self::SocketsTls => "sockets-tls",
             Self::SocketsLag => "sockets-lag",
             Self::Fifty => "fifty",
             Self::Node => "node",
+            Self::NodePages => "node-pages",
             Self::Pages => "pages",
             Self::Drip => "drip",
+            Self::DripProxies => "drip-proxies",
         }
     }
 
     /// Its tables.
     pub(crate) fn cases(self, size: Size) -> Vec<Case> {
-        let tls =
-            matches!(self, Self::KeepaliveTls | Self::WaitingTls | Self::LargeTls | Self::Handshakes | Self::Tickets);
+        let tls = matches!(
+            self,
+            Self::KeepaliveTls
+                | Self::WaitingTls
+                | Self::LargeTls
+                | Self::Handshakes
+                | Self::Tickets
+                | Self::SocketsTls
+        );
         let case = Case {
             scenario: self.name(),
             title: String::new(),
@@ -116,6 +139,7 @@ impl Scenario {
             clients: everybody(tls),
             watch: Watch::Memory,
             figures: vec![Figure::CpuUs, Figure::Rate, Figure::P50, Figure::P99, Figure::PeakMb, Figure::ServerShare],
+            demand: None,
         };
         match self {
             Self::Keepalive | Self::KeepaliveTls => {
@@ -128,26 +152,21 @@ impl Scenario {
             Self::Sockets => {
                 [1_000, 2_000, 5_000, 10_000, 15_000, 19_000].map(|many| sockets(&case, many, size)).into()
             }
-            Self::SocketsLag => {
-                let mut case = sockets(&case, 19_000, size);
-                case.scenario = self.name();
-                case.title += ", with a ticker";
-                case.work.ticker = true;
-                case.clients = TIDEGATE.into();
-                case.figures.extend([Figure::LagP50, Figure::LagP99, Figure::LagMax]);
-                vec![case]
-            }
+            Self::SocketsTls => vec![ticking(sockets(&case, 15_000, size))],
+            Self::SocketsLag => vec![Case { clients: TIDEGATE.into(), ..ticking(sockets(&case, 19_000, size)) }],
             Self::Fifty => {
                 let mut case = sockets(&case, 16_667, size);
-                case.scenario = self.name();
                 case.title = "3 processes, 50,001 sockets, all waiting".into();
                 case.processes = 3;
                 case.clients = [vec![Client::Raw], TIDEGATE.into()].concat();
                 vec![case]
             }
             Self::Node => vec![node(case, size)],
+            Self::NodePages => PAGE_RATES.map(|rate| node_pages(&case, rate, size)).into(),
             Self::Pages => vec![pages(case)],
-            Self::Drip => [0, 5_000].map(|dripping| drip(&case, dripping, size)).into(),
+            Self::Drip | Self::DripProxies => {
+                [0, 5_000].map(|dripping| drip(&case, dripping, self == Self::DripProxies, size)).into()
+            }
         }
     }
 }
@@ -164,13 +183,16 @@ fn work(requests: u64, concurrency: u32) -> Work {
         certificate: None,
         ticker: false,
         dripping: 0,
+        slow_proxies: false,
+        parse: false,
+        cores: 1,
         follow: false,
         settle_ms: 500,
     }
 }
 
 fn everybody(tls: bool) -> Vec<Client> {
-    let without_tls = [Client::HyperUtil, Client::Curl, Client::Aiohttp, Client::Undici];
+    let without_tls = [Client::HyperUtil, Client::Curl, Client::Aiohttp, Client::Undici, Client::Go];
     let all = [Client::Raw].into_iter().chain(TIDEGATE).chain(OTHERS);
     all.filter(|client| !tls || !without_tls.contains(client)).collect()
 }
@@ -228,8 +250,9 @@ fn growth(case: &Case, many: u32) -> Case {
 }
 
 fn sockets(case: &Case, many: u32, size: Size) -> Case {
+    let tls = if case.server.is_empty() { "" } else { " TLS" };
     Case {
-        title: format!("{many} sockets, all waiting"),
+        title: format!("{many}{tls} sockets, all waiting"),
         work: Work { addresses: ADDRESSES, path: "/gate/".into(), ..work(many.into(), many) },
         clients: [vec![Client::Raw], TIDEGATE.into(), vec![Client::Hyper, Client::Reqwest]].concat(),
         watch: Watch::Gate(size.time(10.0)),
@@ -240,16 +263,25 @@ fn sockets(case: &Case, many: u32, size: Size) -> Case {
             Figure::CpuUs,
             Figure::Seen("kernel_kb"),
         ],
+        demand: Some(Demand::new(many.into(), Duration::from_secs(1))),
         ..case.clone()
     }
 }
 
+fn ticking(mut case: Case) -> Case {
+    case.title += ", with a ticker";
+    case.work.ticker = true;
+    case.figures.extend([Figure::LagP50, Figure::LagP99, Figure::LagMax]);
+    case
+}
+
 fn node(case: Case, size: Size) -> Case {
     const RATE: f64 = 4_100.0;
+    let wait = Duration::from_millis(NODE_MS);
     let requests = (size.time(60.0).as_secs_f64() * RATE) as u64;
     Case {
         title: "4,100 requests/s, each answered after 3.026 s: 12,405 in flight".into(),
-        server: vec!["--delay-ms".into(), "3026".into()],
+        server: vec!["--delay-ms".into(), NODE_MS.to_string()],
         work: Work { addresses: ADDRESSES, rate: Some(RATE), ticker: true, ..work(requests, 18_000) },
         clients: [TIDEGATE.into(), vec![Client::Reqwest, Client::Idle, Client::IdleSmol]].concat(),
         figures: vec![
@@ -267,7 +299,49 @@ fn node(case: Case, size: Size) -> Case {
             Figure::Seen("gate_closed"),
             Figure::ServerShare,
         ],
+        demand: Some(Demand::new(RATE, wait)),
         ..case
+    }
+}
+
+fn node_pages(case: &Case, rate: u32, size: Size) -> Case {
+    let all = f64::from(rate);
+    let wait = Duration::from_millis(NODE_MS);
+    let requests = (size.time(60.0).as_secs_f64() * all) as u64;
+    // Half as many again as there are by Little's law.
+    let most = (all * wait.as_secs_f64() * 1.5) as u32;
+    Case {
+        title: format!(
+            "{rate} pages/s of 142 KB, each answered after 3.026 s, links found on the client's second core"
+        ),
+        server: vec!["--delay-ms".into(), NODE_MS.to_string(), "--bytes".into(), "142000".into()],
+        work: Work {
+            addresses: ADDRESSES,
+            rate: Some(all),
+            ticker: true,
+            parse: true,
+            cores: 2,
+            ..work(requests, most)
+        },
+        clients: vec![Client::TidegateCrawl, Client::TidegateCrawlSmol, Client::Idle, Client::IdleSmol],
+        figures: vec![
+            Figure::Rate,
+            Figure::Behind,
+            Figure::CpuShare,
+            Figure::ThreadShare,
+            Figure::LagP50,
+            Figure::LagP99,
+            Figure::LagP999,
+            Figure::LagMax,
+            Figure::PeakMb,
+            Figure::P99,
+            Figure::Seen("in_flight"),
+            Figure::Seen("littles_law"),
+            Figure::Seen("gate_closed"),
+            Figure::Seen("links"),
+            Figure::ServerShare,
+        ],
+        ..case.clone()
     }
 }
 
@@ -281,8 +355,10 @@ fn pages(case: Case) -> Case {
             Client::ReqwestScraper,
             Client::TidegatePages,
             Client::TidegatePagesSmol,
+            Client::Spider,
             Client::Wget2,
             Client::Scrapy,
+            Client::Crawlee,
         ],
         figures: vec![
             Figure::CpuUs,
@@ -296,21 +372,34 @@ fn pages(case: Case) -> Case {
     }
 }
 
-fn drip(case: &Case, dripping: u32, size: Size) -> Case {
+fn drip(case: &Case, dripping: u32, slow_proxies: bool, size: Size) -> Case {
     const RATE: f64 = 1_000.0;
+    let mut clients = [TIDEGATE.into(), vec![Client::Hyper, Client::Reqwest]].concat();
+    // Bare hyper knows no proxies.
+    clients.retain(|client| !slow_proxies || *client != Client::Hyper);
     Case {
         title: match dripping {
             0 => "1,000 requests/s".into(),
+            many if slow_proxies => format!("1,000 requests/s beside {many} proxies that drip their answer to CONNECT"),
             many => format!("1,000 requests/s beside {many} connections that drip a byte a second"),
         },
         work: Work {
             addresses: ADDRESSES,
             rate: Some(RATE),
             dripping,
+            slow_proxies,
             ..work((size.time(20.0).as_secs_f64() * RATE) as u64, 1_000)
         },
-        clients: [TIDEGATE.into(), vec![Client::Hyper, Client::Reqwest]].concat(),
-        figures: vec![Figure::P50, Figure::P99, Figure::P999, Figure::CpuUs, Figure::PeakMb, Figure::ServerShare],
+        clients,
+        figures: vec![
+            Figure::P50,
+            Figure::P99,
+            Figure::P999,
+            Figure::CpuUs,
+            Figure::PeakMb,
+            Figure::Seen("connections"),
+            Figure::ServerShare,
+        ],
         ..case.clone()
     }
 }

@@ -4,6 +4,8 @@ use std::ffi::OsString;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
+/// So many bytes drip that none of them ends before the run.
+const DRIPPING: &str = "/drip/100000";
 /// URLs that are made before the clock runs; requests go round them.
 const URLS: u64 = 1 << 12;
 
@@ -35,12 +37,21 @@ pub(crate) struct Work {
     /// File with the certificate of a server that speaks TLS.
     #[arg(long)]
     pub(crate) certificate: Option<PathBuf>,
-    /// Tick beside the work, and say how late. Not for peers without a Tokio or smol.
+    /// Tick beside the work, and say how late; clients without a Tokio or smol have nothing that ticks.
     #[arg(long)]
     pub(crate) ticker: bool,
     /// Requests to /drip/<n> that are in flight beside the others from the beginning to the end, on connections of their own.
     #[arg(long, default_value_t = 0)]
     pub(crate) dripping: u32,
+    /// Each of those goes through a proxy whose answer to CONNECT drips.
+    #[arg(long)]
+    pub(crate) slow_proxies: bool,
+    /// Find the links of each page, on a thread of the client's own pool. For crawls of tidegate only.
+    #[arg(long)]
+    pub(crate) parse: bool,
+    /// Cores that the client has, from the first.
+    #[arg(long, default_value_t = 1)]
+    pub(crate) cores: usize,
     /// Follow the links of the page at the path, as far as they are in its folder; the requests are as many as there are.
     #[arg(long)]
     pub(crate) follow: bool,
@@ -63,6 +74,9 @@ impl Work {
             certificate,
             ticker,
             dripping,
+            slow_proxies,
+            parse,
+            cores,
             follow,
             settle_ms,
         } = self;
@@ -81,12 +95,16 @@ impl Work {
         add("certificate", certificate.clone().map(PathBuf::into_os_string));
         add("dripping", Some(dripping.to_string().into()));
         add("settle-ms", Some(settle_ms.to_string().into()));
-        arguments.extend(
-            [(*fresh, "--fresh"), (*ticker, "--ticker"), (*follow, "--follow")]
-                .iter()
-                .filter(|(on, _)| *on)
-                .map(|(_, name)| name.into()),
-        );
+        // Programs in other languages need not know it.
+        add("cores", (*cores > 1).then(|| cores.to_string().into()));
+        let switches = [
+            (*fresh, "--fresh"),
+            (*ticker, "--ticker"),
+            (*slow_proxies, "--slow-proxies"),
+            (*parse, "--parse"),
+            (*follow, "--follow"),
+        ];
+        arguments.extend(switches.iter().filter(|(on, _)| *on).map(|(_, name)| name.into()));
         arguments
     }
 
@@ -100,6 +118,19 @@ impl Work {
         let scheme = if self.certificate.is_some() { "https" } else { "http" };
         let number = if path.ends_with('/') { n.to_string() } else { String::new() };
         format!("{scheme}://{}{path}{number}", self.address(n))
+    }
+
+    /// The URL of dripping request `n`.
+    pub(crate) fn dripping_url(&self, n: u64) -> String {
+        let url = self.url(n, DRIPPING);
+        if self.slow_proxies { url.replacen("http:", "https:", 1) } else { url }
+    }
+
+    /// The proxy that a URL goes through, where it does: the server itself.
+    pub(crate) fn proxy(&self, url: &str) -> Option<String> {
+        let behind = url.strip_prefix("https://").filter(|_| self.slow_proxies)?;
+        let authority = behind.split_once('/').map_or(behind, |(authority, _)| authority);
+        Some(format!("http://{authority}"))
     }
 
     /// The URL that a crawl begins with, and what all its URLs begin with.
@@ -137,7 +168,7 @@ mod tests {
     #[test]
     fn what_is_told_is_what_is_understood() {
         let told = "a --port 80 --addresses 3 --path /gate/ --requests 9 --concurrency 4 --rate 2.5 --certificate x.pem \
-                    --dripping 7 --settle-ms 1 --fresh --ticker --follow";
+                    --dripping 7 --settle-ms 1 --cores 2 --fresh --ticker --slow-proxies --parse --follow";
         let work = Args::parse_from(told.split_whitespace()).work;
         let again = Args::parse_from([OsString::from("a")].into_iter().chain(work.arguments())).work;
         assert_eq!(format!("{work:?}"), format!("{again:?}"));
@@ -150,5 +181,17 @@ mod tests {
         let work = Args::parse_from(told.split_whitespace()).work;
         assert_eq!(work.urls()[..3], ["http://127.0.0.1:80/0", "http://127.0.0.2:80/1", "http://127.0.0.1:80/2"]);
         assert_eq!(work.url(4, "/drip/9"), "http://127.0.0.1:80/drip/9");
+    }
+
+    #[test]
+    fn only_what_drips_goes_through_a_proxy() {
+        let told = "a --port 80 --addresses 2 --requests 3 --concurrency 1";
+        let mut work = Args::parse_from(told.split_whitespace()).work;
+        assert_eq!(work.dripping_url(1), "http://127.0.0.2:80/drip/100000");
+        assert_eq!(work.proxy(&work.dripping_url(1)), None);
+        work.slow_proxies = true;
+        assert_eq!(work.dripping_url(1), "https://127.0.0.2:80/drip/100000");
+        assert_eq!(work.proxy(&work.dripping_url(1)).as_deref(), Some("http://127.0.0.2:80"));
+        assert_eq!(work.proxy(&work.url(1, "/")), None);
     }
 }

@@ -1,7 +1,8 @@
-//! A whole crawl of tidegate: requests from a stream, engine, fetch loop, lag and telemetry, a parser that does nothing, and a
-//! sink that counts. Parsing is inline, which is what a parser that takes no time is worth.
+//! A whole crawl of tidegate: requests from a stream, engine, fetch loop, lag and telemetry, a parser, and a sink that counts. A
+//! parser that does nothing is inline, which is what one that takes no time is worth; one that finds links has the usual pool.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use futures::stream::{self, Stream, StreamExt as _};
@@ -10,17 +11,22 @@ use tidegate::sink::Delivery;
 use tidegate::{Crawl, Outcome, Output, Page, ParseError, Profile, Request, Settled, Shutdown, SinkError};
 use tidegate_benches::Ticker;
 
-use super::tidegate::{fetcher, limits, most};
-use super::workers::{DRIPPING, OPENING, PACE, due, finish};
+use super::tidegate::{fetcher, limits, most, request};
+use super::workers::{OPENING, PACE, due, finish};
 use crate::Failure;
 use crate::meter::{self, Meter};
 use crate::work::Work;
 
 pub(super) async fn run(work: &Work, runtime: &Runtime) -> Result<(), Failure> {
-    fn nothing(_: &Page, _: &mut Output<()>) -> Result<(), ParseError> {
+    let runtime = if work.parse { runtime.clone() } else { runtime.clone().with_offload(Inline::new()) };
+    let links = work.parse.then(|| Arc::new(AtomicU64::new(0)));
+    let found = links.clone();
+    let parser = move |page: &Page, _: &mut Output<()>| -> Result<(), ParseError> {
+        if let Some(found) = &found {
+            found.fetch_add(tidegate_parse::links(page)?.iter().count() as u64, Ordering::Relaxed);
+        }
         Ok(())
-    }
-    let runtime = runtime.clone().with_offload(Inline::new());
+    };
     let fetcher = fetcher(work, &runtime)?;
     let requests = requests(work, &runtime);
     let ticker = work.ticker.then(|| Ticker::start(&runtime));
@@ -36,7 +42,7 @@ pub(super) async fn run(work: &Work, runtime: &Runtime) -> Result<(), Failure> {
         .limits(limits())
         .requests(requests)
         .fetcher(fetcher.clone())
-        .parse_with(nothing)
+        .parse_with(parser)
         .outcomes(counting(Arc::clone(&meter), work.requests, all_done))
         .start()?;
     let handle = crawl.handle();
@@ -49,6 +55,7 @@ pub(super) async fn run(work: &Work, runtime: &Runtime) -> Result<(), Failure> {
     let report = crawl.await?;
     let mut measured = meter.end();
     let totals = report.totals;
+    measured.seen.extend(links.map(|links| ("links".into(), links.load(Ordering::Relaxed) as f64)));
     measured.seen.insert("gate_closed".into(), totals.lag.gate_closed_count as f64);
     measured.seen.insert("in_flight".into(), totals.littles_law.l);
     measured.seen.extend(totals.littles_law.ratio.map(|ratio| ("littles_law".into(), ratio)));
@@ -85,7 +92,7 @@ fn counting(
 /// The dripping ones first, then the others, at the rate where there is one.
 fn requests(work: &Work, runtime: &Runtime) -> impl Stream<Item = Request> + Send + 'static {
     let (urls, requests, rate, dripping) = (work.urls(), work.requests, work.rate, work.dripping);
-    let drips: Vec<_> = (0..u64::from(dripping)).map(|n| Request::get(work.url(n, DRIPPING))).collect();
+    let drips: Vec<_> = (0..u64::from(dripping)).map(|n| request(work, &work.dripping_url(n))).collect();
     let (opening, pacing) = (runtime.clone(), runtime.clone());
     let begun = stream::once(async move {
         if dripping > 0 {

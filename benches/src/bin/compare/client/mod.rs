@@ -53,8 +53,12 @@ pub(crate) enum Client {
     ReqwestScan,
     /// reqwest and scraper.
     ReqwestScraper,
+    /// The crate spider, with mimalloc, where it is installed.
+    Spider,
     /// Python's Scrapy, where it is installed.
     Scrapy,
+    /// Node's Crawlee with its `CheerioCrawler`, where it is installed.
+    Crawlee,
     /// Wget2, where it is installed.
     Wget2,
     /// Tokio with nothing to do but tick: what lag is measured against.
@@ -65,6 +69,8 @@ pub(crate) enum Client {
     Aiohttp,
     /// Node's undici, where it is installed.
     Undici,
+    /// Go's `net/http`, where it is installed.
+    Go,
 }
 
 impl Client {
@@ -76,6 +82,11 @@ impl Client {
     /// Whether it asks for nothing.
     pub(crate) fn is_idle(self) -> bool {
         matches!(self, Self::Idle | Self::IdleSmol)
+    }
+
+    /// Whether it is a whole crawl of tidegate, which is what its planner is for.
+    pub(crate) fn is_crawl(self) -> bool {
+        matches!(self, Self::TidegateCrawl | Self::TidegateCrawlSmol)
     }
 
     /// Does the work in this process.
@@ -106,7 +117,9 @@ impl Client {
             Self::ReqwestScraper => on_tokio(async |_, spawn| pages::run_reqwest(work, spawn, pages::select).await),
             Self::Idle => on_tokio(async |runtime, _| idle(work, runtime).await),
             Self::IdleSmol => on_smol(async |runtime| idle(work, runtime).await),
-            Self::Aiohttp | Self::Undici | Self::Scrapy | Self::Wget2 => Err("it is a program of its own".into()),
+            Self::Aiohttp | Self::Undici | Self::Go | Self::Spider | Self::Scrapy | Self::Crawlee | Self::Wget2 => {
+                Err("it is a program of its own".into())
+            }
         }
     }
 }

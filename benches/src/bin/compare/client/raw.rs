@@ -57,8 +57,8 @@ struct Connection {
 
 /// Does the work on this thread, and reports.
 pub(super) fn run(work: &Work) -> Result<(), Failure> {
-    if work.dripping > 0 || work.ticker {
-        return Err("the floor has no timers to drip or tick with".into());
+    if work.dripping > 0 {
+        return Err("the floor has no timers to drip with".into());
     }
     let urls = work.urls();
     let requests = urls.iter().enumerate().map(|(n, url)| {

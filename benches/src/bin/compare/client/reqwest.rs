@@ -1,6 +1,6 @@
 //! reqwest, with one client for all as its manual says.
 
-use reqwest::Client;
+use reqwest::{Client, Proxy};
 
 use super::roots;
 use super::workers::{self, Worker};
@@ -14,6 +14,10 @@ pub(super) fn worker(work: &Work) -> Result<impl Fn() -> Shared, Failure> {
     let mut builder = Client::builder().no_proxy().tls_backend_preconfigured(roots::config(work)?);
     if work.fresh {
         builder = builder.pool_max_idle_per_host(0);
+    }
+    if work.slow_proxies {
+        let work = work.clone();
+        builder = builder.proxy(Proxy::custom(move |url| work.proxy(url.as_str())));
     }
     let client = Shared(builder.build()?);
     Ok(move || client.clone())

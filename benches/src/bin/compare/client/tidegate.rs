@@ -1,11 +1,12 @@
 //! The fetcher of tidegate without a crawl around it.
 
 use std::num::NonZeroU32;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tidegate::http::HttpFetcher;
 use tidegate::rt::Runtime;
-use tidegate::{FetchCx, Fetcher as _, Ledger, LedgerLimits, Limits, Request, tls};
+use tidegate::{FetchCx, Fetcher as _, Ledger, LedgerLimits, Limits, Overrides, Request, tls};
 
 use super::workers::{self, Worker};
 use crate::Failure;
@@ -15,14 +16,19 @@ use crate::work::Work;
 const SPARE: u32 = 200;
 
 struct Bare {
+    work: Arc<Work>,
     fetcher: HttpFetcher,
     cx: FetchCx,
 }
 
 pub(super) async fn run(work: &Work, runtime: &Runtime) -> Result<(), Failure> {
     let fetcher = fetcher(work, runtime)?;
-    let limits = limits();
-    let new = || Bare { fetcher: fetcher.clone(), cx: FetchCx::detached(runtime).with_limits(limits.clone()) };
+    let (shared, limits) = (Arc::new(work.clone()), limits());
+    let new = || Bare {
+        work: Arc::clone(&shared),
+        fetcher: fetcher.clone(),
+        cx: FetchCx::detached(runtime).with_limits(limits.clone()),
+    };
     workers::run(work, runtime, |task| runtime.spawn(task), new).await
 }
 
@@ -45,12 +51,22 @@ pub(super) fn fetcher(work: &Work, runtime: &Runtime) -> Result<HttpFetcher, Fai
     Ok(fetcher)
 }
 
-/// Those for listed URLs, with patience for servers that answer when all have come.
+/// Those for listed URLs, with patience for servers that answer when all have come, and for slow proxies.
 pub(super) fn limits() -> Limits {
     let mut limits = Limits::listed();
     limits.deadlines.first_byte = Duration::from_secs(240);
+    limits.deadlines.proxy = limits.deadlines.first_byte;
     limits.deadlines.total = Duration::from_secs(300);
     limits
+}
+
+/// A request, through a proxy where it goes through one.
+pub(super) fn request(work: &Work, url: &str) -> Request {
+    let request = Request::get(url);
+    let Some(proxy) = work.proxy(url) else { return request };
+    let mut overrides = Overrides::default();
+    overrides.proxy = Some(proxy.into());
+    request.with_overrides(overrides)
 }
 
 /// What may be in flight, the dripping ones too.
@@ -60,7 +76,7 @@ pub(super) fn most(work: &Work) -> NonZeroU32 {
 
 impl Worker for Bare {
     async fn fetch(&mut self, url: &str) -> Result<usize, Failure> {
-        let response = self.fetcher.fetch(&Request::get(url), &self.cx).await?;
+        let response = self.fetcher.fetch(&request(&self.work, url), &self.cx).await?;
         Ok(response.body.len())
     }
 }

@@ -18,8 +18,6 @@ use crate::work::Work;
 
 /// How long dripping connections are given to open before anything else begins.
 pub(crate) const OPENING: Duration = Duration::from_secs(3);
-/// So many bytes drip that none of them ends before the run.
-pub(crate) const DRIPPING: &str = "/drip/100000";
 /// How often a rate starts what is due.
 pub(crate) const PACE: Duration = Duration::from_millis(1);
 
@@ -48,7 +46,7 @@ pub(crate) async fn run<W: Worker>(
     new: impl Fn() -> W,
 ) -> Result<(), Failure> {
     for n in 0..u64::from(work.dripping) {
-        let (mut worker, url) = (new(), work.url(n, DRIPPING));
+        let (mut worker, url) = (new(), work.dripping_url(n));
         // It ends with the process.
         spawn(Box::pin(async move { drop(worker.fetch(&url).await) }));
     }
