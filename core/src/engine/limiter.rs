@@ -1,11 +1,14 @@
 //! How many fetches may be in flight over all hosts: what this machine can bear.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::Bound;
 
 /// Answers for each of which the limit grows by one, above what was too much before.
 const SLOWLY: u32 = 32;
+
+/// How often the limit grows after a restart, whatever is answered.
+pub(super) const RAMP: Duration = Duration::from_millis(100);
 
 /// A limit that doubles every round trip up to where it was too much, grows by a part of itself every round trip above
 /// that, and falls back once for each time that this machine had no room.
@@ -18,8 +21,19 @@ pub(super) struct Limiter {
     threshold: u32,
     answers: u32,
     cut: Option<Instant>,
-    /// What held the crawl back, and the limit that it had before.
-    held: Option<(Bound, u32)>,
+    held: Option<Held>,
+}
+
+/// A limit that a restart has lowered.
+#[derive(Clone, Copy, Debug)]
+struct Held {
+    /// What held the crawl back.
+    by: Option<Bound>,
+    /// The limit that it had before.
+    before: u32,
+    /// By how much it grows, and when: what is in flight may wait for long, and answers would not raise it.
+    step: u32,
+    grows_at: Instant,
 }
 
 impl Limiter {
@@ -35,7 +49,7 @@ impl Limiter {
 
     /// What the limit is so low for, where that is the reason.
     pub(super) fn held_by(self) -> Option<Bound> {
-        self.held.map(|(bound, _)| bound)
+        self.held.and_then(|held| held.by)
     }
 
     pub(super) fn success(&mut self) {
@@ -44,7 +58,20 @@ impl Limiter {
             self.answers = 0;
             self.limit = (self.limit + 1).min(self.max);
         }
-        self.held = self.held.filter(|(_, before)| self.limit < *before);
+        self.held = self.held.filter(|held| self.limit < held.before);
+    }
+
+    /// When the limit grows by itself.
+    pub(super) fn grows_at(self) -> Option<Instant> {
+        self.held.map(|held| held.grows_at)
+    }
+
+    pub(super) fn grow(&mut self, now: Instant) {
+        if let Some(held) = self.held.as_mut().filter(|held| held.grows_at <= now) {
+            self.limit = self.limit.saturating_add(held.step).min(held.before);
+            (held.step, held.grows_at) = (held.step.saturating_mul(2), now + RAMP);
+            self.held = self.held.filter(|held| self.limit < held.before);
+        }
     }
 
     /// This process or machine had no room for a fetch that began at `started` and one more than `in_flight`.
@@ -56,13 +83,15 @@ impl Limiter {
         let lower = self.limit.min(in_flight) / 4 * 3;
         self.limit = self.limit.min(lower.max(self.floor));
         self.threshold = self.limit;
+        self.held = None;
     }
 
     /// Begins again from what is in flight and the floor, so that what was held back does not come as a burst: and comes, where
     /// what is in flight does not end.
-    pub(super) fn restart(&mut self, in_flight: u32, by: Option<Bound>) {
-        let before = self.held.map_or(self.limit, |(_, before)| before);
+    pub(super) fn restart(&mut self, now: Instant, in_flight: u32, by: Option<Bound>) {
+        let before = self.held.map_or(self.limit, |held| held.before);
         self.limit = self.limit.min(in_flight.saturating_add(self.floor));
-        self.held = by.map(|by| (by, before)).filter(|_| self.limit < before);
+        let held = Held { by, before, step: self.floor, grows_at: now + RAMP };
+        self.held = Some(held).filter(|_| self.limit < before);
     }
 }

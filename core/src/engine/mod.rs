@@ -410,7 +410,7 @@ impl Engine {
                 self.shut.set(signal, !open);
                 self.disturbed = Some(now);
                 if by.is_some() && self.shut.is_empty() {
-                    self.limiter.restart(self.counters.in_flight, by);
+                    self.limiter.restart(now, self.counters.in_flight, by);
                 }
             }
             Event::Short { of, short } => self.short.set(of, short),
@@ -447,7 +447,15 @@ impl Engine {
                 }
             }
         }
+        if self.may_ramp() {
+            self.limiter.grow(now);
+        }
         self.end_if_due(now);
+    }
+
+    /// Whether nothing holds the crawl back that begins it anew.
+    fn may_ramp(&self) -> bool {
+        self.shut.is_empty() && !self.paused
     }
 
     /// What to do next; `None` when there is nothing until the next event or [`poll_timeout`](Self::poll_timeout).
@@ -503,7 +511,8 @@ impl Engine {
             Some(Ending::Drains { until }) => Some(until),
             _ => None,
         };
-        [timer, rate, end].into_iter().flatten().min()
+        let ramp = self.limiter.grows_at().filter(|_| self.may_ramp());
+        [timer, rate, end, ramp].into_iter().flatten().min()
     }
 
     /// Takes a job that is settled already: one that is out of scope, or whose URL is none.

@@ -32,9 +32,9 @@ impl Engine {
     }
 
     /// Ends a pause; the crawl ramps up again from what is in flight.
-    pub fn resume(&mut self) {
+    pub fn resume(&mut self, now: Instant) {
         if std::mem::take(&mut self.paused) {
-            self.limiter.restart(self.counters.in_flight, None);
+            self.limiter.restart(now, self.counters.in_flight, None);
         }
     }
 

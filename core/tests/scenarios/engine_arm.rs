@@ -351,7 +351,7 @@ impl<'a> World<'a> {
     fn command(&mut self, command: Command) {
         match command {
             Command::Pause => self.engine.pause(),
-            Command::Resume => self.engine.resume(),
+            Command::Resume => self.engine.resume(self.now),
             Command::Cancel(name) => {
                 let named = |(_, known): &(&JobId, &Known)| self.scenario.jobs[known.index].name == name;
                 let id = *self.jobs.iter().find(named).expect("it was submitted").0;

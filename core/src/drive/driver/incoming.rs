@@ -96,7 +96,7 @@ impl Driver {
                 self.submit(now, None, request, Some(reply));
             }
             Command::Pause => self.p.engine.pause(),
-            Command::Resume => self.p.engine.resume(),
+            Command::Resume => self.p.engine.resume(now),
             Command::Shutdown(how) => self.end(now, FinishReason::Shutdown, how),
             Command::Cancel { which, reply } => {
                 let ids: Vec<_> = self

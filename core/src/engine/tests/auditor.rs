@@ -104,8 +104,8 @@ impl Audited {
     }
 
     pub(super) fn resume(&mut self) {
-        self.engine.resume();
-        self.model.resume();
+        self.engine.resume(self.now);
+        self.model.resume(self.now);
     }
 
     pub(super) fn shutdown(&mut self, how: Shutdown) {

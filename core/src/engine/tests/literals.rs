@@ -1,6 +1,7 @@
 //! The engine as lists of literals: what is submitted, what is asked, what time it is.
 
 use super::*;
+use crate::engine::limiter::RAMP;
 
 #[test]
 fn a_job_goes_through_all_stages_to_one_verdict() {
@@ -269,6 +270,47 @@ fn a_closed_gate_keeps_the_floor_and_opens_as_a_ramp() {
     assert_eq!(b.fetches().len(), 2);
 }
 
+// A9
+#[test]
+fn a_ramp_goes_on_where_nothing_answers() {
+    let mut b = Bench::new(Config { max_in_flight: 100, gate_floor: 2, ..plain() });
+    b.event(Event::Gate { signal: Bound::Lag, open: false });
+    (0..100).for_each(|i| _ = b.submit(&format!("h{i}")));
+    assert_eq!(b.fetches().len(), 2);
+    b.event(Event::Gate { signal: Bound::Lag, open: true });
+    let mut steps = vec![b.fetches().len()];
+    while let Some(at) = b.engine.poll_timeout() {
+        assert_eq!(at, b.now + RAMP);
+        b.advance(RAMP);
+        steps.push(b.fetches().len());
+    }
+    assert_eq!(steps, [2, 2, 4, 8, 16, 32, 34]);
+    b.event(Event::Gate { signal: Bound::Lag, open: false });
+    b.event(Event::Gate { signal: Bound::Lag, open: true });
+    assert_eq!(b.engine.poll_timeout(), None, "nothing is held back");
+}
+
+// A9
+#[test]
+fn no_ramp_goes_on_behind_a_gate_or_a_pause() {
+    let mut b = Bench::new(Config { max_in_flight: 100, gate_floor: 2, ..plain() });
+    (0..100).for_each(|i| _ = b.submit(&format!("h{i}")));
+    b.engine.pause();
+    assert_eq!(b.fetches(), []);
+    b.engine.resume(b.now);
+    assert_eq!(b.fetches().len(), 2);
+    b.event(Event::Gate { signal: Bound::Lag, open: false });
+    b.engine.pause();
+    assert_eq!(b.engine.poll_timeout(), None);
+    b.event(Event::Gate { signal: Bound::Lag, open: true });
+    assert_eq!(b.engine.poll_timeout(), None);
+    b.advance(RAMP);
+    b.engine.resume(b.now);
+    assert_eq!((b.fetches().len(), b.engine.poll_timeout()), (0, Some(b.now + RAMP)));
+    b.advance(RAMP);
+    assert_eq!(b.fetches().len(), 2);
+}
+
 #[test]
 fn a_ramp_doubles_each_round_trip() {
     let mut b = Bench::new(Config { ramp_from: Some(16), max_in_flight: 100, parse_permits: 1000, ..plain() });
@@ -357,7 +399,7 @@ fn a_pause_starts_nothing_and_resume_ramps() {
     b.engine.pause();
     let job = b.submit("a");
     assert_eq!(b.fetches(), []);
-    b.engine.resume();
+    b.engine.resume(b.now);
     assert_eq!(b.fetches(), [job]);
 }
 
@@ -595,7 +637,7 @@ fn a_host_that_must_wait_passes_the_permit_of_its_address_on() {
     b.engine.pause();
     b.finish(first);
     b.event(Event::Throttled { job: second, wait: 1000 * MS });
-    b.engine.resume();
+    b.engine.resume(b.now);
     assert_eq!(b.fetches(), [third]);
     b.finish(third);
     assert_eq!(b.fetches(), []);
@@ -685,7 +727,7 @@ fn a_permit_that_is_kept_survives_a_host_that_needs_none() {
     b.finish(first);
     b.finish(second);
     b.engine.cancel(b.now, cancelled);
-    b.engine.resume();
+    b.engine.resume(b.now);
     assert_eq!(b.fetches(), [other, waits]);
 }
 

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use super::*;
 use crate::SkipReason;
 use crate::engine::host::HostState;
+use crate::engine::limiter::RAMP;
 
 #[derive(Clone, Debug)]
 pub(super) struct ModelJob {
@@ -60,8 +61,8 @@ pub(super) struct Model {
     pub(super) limit: u32,
     /// Where growth slows down, answers since the limit grew, and when it fell.
     threshold: u32,
-    /// What it is so low for, and what it was before.
-    pub(super) held: Option<(Bound, u32)>,
+    /// What it is so low for, what it was before, by how much it grows by itself, and when.
+    pub(super) held: Option<(Option<Bound>, u32, u32, Instant)>,
     answers: u32,
     cut: Option<Instant>,
     pub(super) first_starts: u64,
@@ -382,7 +383,7 @@ impl Model {
             Event::Gate { signal, open: true } => {
                 let by = self.shut.first().copied();
                 if self.shut.remove(&signal) && self.shut.is_empty() {
-                    self.restart(by);
+                    self.restart(now, by);
                 }
             }
             Event::Short { of, short: true } => _ = self.short.insert(of),
@@ -397,14 +398,15 @@ impl Model {
             self.answers = 0;
             self.limit = (self.limit + 1).min(self.config.most_in_flight());
         }
-        self.held = self.held.filter(|(_, before)| self.limit < *before);
+        self.held = self.held.filter(|(_, before, ..)| self.limit < *before);
     }
 
     /// `by`: the signal that held the crawl back.
-    fn restart(&mut self, by: Option<Bound>) {
-        let before = self.held.map_or(self.limit, |(_, before)| before);
-        self.limit = self.limit.min(self.in_stage(Stage::Fetching).saturating_add(self.config.gate_floor));
-        self.held = by.map(|by| (by, before)).filter(|_| self.limit < before);
+    fn restart(&mut self, now: Instant, by: Option<Bound>) {
+        let before = self.held.map_or(self.limit, |(_, before, ..)| before);
+        let floor = self.config.gate_floor.clamp(1, self.config.most_in_flight());
+        self.limit = self.limit.min(self.in_stage(Stage::Fetching).saturating_add(floor));
+        self.held = Some((by, before, floor, now + RAMP)).filter(|_| self.limit < before);
     }
 
     fn host_waits(&mut self, id: HostId, until: Instant) {
@@ -484,7 +486,7 @@ impl Model {
                     let lower = self.limit.min(in_flight) / 4 * 3;
                     let floor = self.config.gate_floor.clamp(1, self.config.most_in_flight());
                     self.limit = self.limit.min(lower.max(floor));
-                    (self.cut, self.threshold) = (Some(now), self.limit);
+                    (self.cut, self.threshold, self.held) = (Some(now), self.limit, None);
                 }
                 let since = *self.job(id).pressed_since.get_or_insert(now);
                 if now < since + self.config.room_patience {
@@ -557,6 +559,12 @@ impl Model {
     }
 
     fn end_if_due(&mut self, now: Instant) {
+        if let Some((by, before, step, at)) = self.held.filter(|_| self.shut.is_empty() && !self.paused)
+            && at <= now
+        {
+            self.limit = (self.limit + step).min(before);
+            self.held = Some((by, before, step * 2, now + RAMP)).filter(|_| self.limit < before);
+        }
         if self.ending.flatten().is_some_and(|until| until <= now) {
             self.ending = Some(None);
             for id in self.ordered(|_| true) {
@@ -581,9 +589,9 @@ impl Model {
         self.settle(id, JobVerdict::Cancelled);
     }
 
-    pub(super) fn resume(&mut self) {
+    pub(super) fn resume(&mut self, now: Instant) {
         if std::mem::take(&mut self.paused) {
-            self.restart(None);
+            self.restart(now, None);
         }
     }
 }

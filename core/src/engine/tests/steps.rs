@@ -147,7 +147,7 @@ proptest! {
                 Step::Behind(behind) => b.event(Event::FrontierBehind(behind)),
                 Step::Bytes(bytes) => b.event(Event::Bytes(bytes.into())),
                 Step::Pause(true) => b.engine.pause(),
-                Step::Pause(false) => b.engine.resume(),
+                Step::Pause(false) => b.engine.resume(b.now),
                 Step::Cancel(pick) if !jobs.is_empty() => b.engine.cancel(b.now, jobs[usize::from(pick) % jobs.len()]),
                 Step::Cancel(_) => {}
                 Step::Shutdown(millis) => {
@@ -157,7 +157,7 @@ proptest! {
             b.engine.handle_timeout(b.now);
             drain(&mut b, &mut open, &waits);
         }
-        b.engine.resume();
+        b.engine.resume(b.now);
         b.event(Event::Gate { signal: Bound::Lag, open: true });
         b.event(Event::FrontierBehind(false));
         b.event(Event::Bytes(0));

@@ -160,7 +160,7 @@ impl Model {
             (!awaited && (full(parses) || full(delivers)), Bound::Sink),
             (!awaited && self.behind, Bound::Frontier),
             (awaited && full(parses_awaited), Bound::Parser),
-            (in_flight >= self.limit, self.held.map_or(limit, |(by, _)| by)),
+            (in_flight >= self.limit, self.held.and_then(|(by, ..)| by).unwrap_or(limit)),
             (in_flight + self.in_line() >= 2 * self.config.most_in_flight(), Bound::Ports),
         ];
         bounds.into_iter().find(|(holds, _)| *holds).map(|(_, bound)| bound)
