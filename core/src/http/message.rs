@@ -112,17 +112,16 @@ impl<'a> Message<'a> {
     pub(super) fn write_head(&self, out: &mut Vec<u8>) {
         let Self { request, url, proxy, defaults } = self;
         let target = &url[Position::BeforePath..Position::AfterQuery];
-        let host = url.host_str().unwrap_or_default();
         // The port only where it is not that of the scheme; userinfo never.
-        let port = &url[Position::AfterHost..Position::AfterPort];
+        let host = &url[Position::BeforeHost..Position::AfterPort];
         let mut head = match proxy {
             None => HeadWriter::begin(out, request.method(), &[target]),
-            Some(_) => HeadWriter::begin(out, request.method(), &[url.scheme(), "://", host, port, target]),
+            Some(_) => HeadWriter::begin(out, request.method(), &[url.scheme(), "://", host, target]),
         };
         let own = request.headers();
         match own.and_then(|own| own.get_all(HOST).iter().next_back()) {
             Some(host) => head.field(&HOST, host),
-            None => head.parts(&HOST, &[host, port]),
+            None => head.part(&HOST, host),
         }
         let body = request.body().len();
         if body > 0 || expects_body(request.method()) || own.is_some_and(|own| own.contains_key(CONTENT_LENGTH)) {

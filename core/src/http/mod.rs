@@ -84,18 +84,19 @@ struct Route<'a> {
     proxy: Option<&'a Proxy>,
     sources: &'a [IpAddr],
     port: u16,
+    https: bool,
     guarded: bool,
 }
 
 impl<'a> Route<'a> {
     fn new(url: &'a Url, proxy: Option<&'a Proxy>, sources: &'a [IpAddr], guarded: bool) -> Result<Self, Error> {
         let (_, port) = endpoint(url)?;
-        Ok(Self { url, proxy, sources, port, guarded })
+        Ok(Self { url, proxy, sources, port, https: url.scheme() == "https", guarded })
     }
 
     fn key(&self) -> KeyRef<'a> {
         KeyRef {
-            https: self.url.scheme() == "https",
+            https: self.https,
             host: self.url.host_str().unwrap_or_default(),
             port: self.port,
             proxy: self.proxy.map(Proxy::identity),

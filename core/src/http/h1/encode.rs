@@ -17,12 +17,10 @@ impl<'a> HeadWriter<'a> {
         Self(out)
     }
 
-    /// Writes a field whose value is what `parts` are together.
-    pub(in crate::http) fn parts(&mut self, name: &HeaderName, parts: &[&str]) {
+    /// Writes a field whose value is this part of a URL.
+    pub(in crate::http) fn part(&mut self, name: &HeaderName, part: &str) {
         self.name(name);
-        for part in parts {
-            escape(self.0, part);
-        }
+        escape(self.0, part);
         self.0.extend_from_slice(b"\r\n");
     }
 
@@ -78,7 +76,7 @@ mod tests {
     fn nothing_ends_a_line_but_its_end() {
         let mut out = Vec::new();
         let mut head = HeadWriter::begin(&mut out, &Method::GET, &["/a b", "\r\nX: y", "ü|{}"]);
-        head.parts(&http::header::HOST, &["a.test", ":", "8\n1"]);
+        head.part(&http::header::HOST, "a.test:8\n1");
         head.field(&http::header::ACCEPT, &HeaderValue::from_static("a b"));
         head.block(b"dnt: 1\r\n");
         head.end();
