@@ -1,9 +1,10 @@
 //! From a URL to a connection: names to addresses, addresses to TCP by Happy Eyeballs, the proxy's tunnel, TLS.
 
 use std::collections::HashMap;
+use std::future::Future;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
@@ -70,48 +71,68 @@ pub(super) struct Connector {
 
 impl Connector {
     /// Makes a connection that a request for `url` can be sent on, from one of `sources`, the first before others.
+    ///
+    /// What not every connection needs is boxed: thousands may be made at a time, and each holds its future.
     #[allow(clippy::too_many_arguments, reason = "all that a connection depends on")]
-    pub(super) async fn connect(
+    #[expect(clippy::manual_async_fn, reason = "an async fn holds its arguments twice")]
+    pub(super) fn connect<'a>(
+        &'a self,
+        url: &'a Url,
+        proxy: Option<&'a Proxy>,
+        sources: &'a [IpAddr],
+        guarded: bool,
+        idle: Idle<'a>,
+        limits: &'a Limits,
+        cx: &'a FetchCx,
+    ) -> impl Future<Output = Result<Made, Error>> + Send + 'a {
+        async move {
+            let (host, port) = match proxy {
+                None => endpoint(url)?,
+                Some(proxy) => (proxy.host(), proxy.port()),
+            };
+            let dialing = self.dial(host, port, sources, guarded && proxy.is_none(), idle, limits, cx);
+            // In a block, so that what was dialed is not kept a second time while more is done with it.
+            let securing = {
+                let dialed = dialing.await.map_err(|e| match proxy {
+                    Some(proxy) => proxy::unreachable(proxy, e),
+                    None => e,
+                });
+                match dialed? {
+                    Dialed::Parked(key, conn) => return Ok(Made::Parked(key, conn)),
+                    Dialed::New(socket, tcp) if url.scheme() != "https" => {
+                        let peer = Peer { addr: tcp.peer, certificate_expiry: None };
+                        return Ok(Made::New(Box::new(Conn::new(tcp.io, peer, socket))));
+                    }
+                    Dialed::New(socket, tcp) => Box::pin(self.secure(socket, tcp, url, proxy, limits, cx)),
+                }
+            };
+            securing.await.map(Made::New)
+        }
+    }
+
+    /// Makes a connection over TLS of one to its server or its proxy. The booking goes after the socket, whatever happens.
+    async fn secure(
         &self,
+        socket: Socket,
+        tcp: TcpConn,
         url: &Url,
         proxy: Option<&Proxy>,
-        sources: &[IpAddr],
-        guarded: bool,
-        idle: Idle<'_>,
         limits: &Limits,
         cx: &FetchCx,
-    ) -> Result<Made, Error> {
-        let https = url.scheme() == "https";
-        let dialed = match proxy {
-            None => {
-                let (host, port) = endpoint(url)?;
-                self.dial(host, port, sources, guarded, idle, limits, cx).await?
-            }
-            Some(proxy) => self
-                .dial(proxy.host(), proxy.port(), sources, false, idle, limits, cx)
-                .await
-                .map_err(|e| proxy::unreachable(proxy, e))?,
-        };
-        // The booking goes after the socket, whatever happens.
-        let (socket, tcp) = match dialed {
-            Dialed::New(socket, tcp) => (socket, tcp),
-            Dialed::Parked(key, conn) => return Ok(Made::Parked(key, conn)),
-        };
+    ) -> Result<Box<Conn>, Error> {
         let mut io = tcp.io;
-        if let Some(proxy) = proxy.filter(|_| https) {
+        if let Some(proxy) = proxy {
             let attempted = format!("open a tunnel through {}", proxy.shown());
             let opening = proxy::open_tunnel(io, proxy, url);
             io = cx.timeout(limits.deadlines.proxy, ErrorKind::TimeoutProxy, &attempted, opening).await??;
         }
         let mut peer = Peer { addr: tcp.peer, certificate_expiry: None };
-        if https {
-            io = self.secure(io, url, &mut peer, limits, cx).await?;
-        }
-        Ok(Made::New(Box::new(Conn::new(io, peer, socket))))
+        io = self.shake_hands(io, url, &mut peer, limits, cx).await?;
+        Ok(Box::new(Conn::new(io, peer, socket)))
     }
 
     #[cfg(feature = "tls")]
-    async fn secure(
+    async fn shake_hands(
         &self,
         io: Box<dyn Io>,
         url: &Url,
@@ -131,7 +152,7 @@ impl Connector {
 
     #[cfg(not(feature = "tls"))]
     #[allow(clippy::unused_async, reason = "as with the feature `tls`")]
-    async fn secure(
+    async fn shake_hands(
         &self,
         _io: Box<dyn Io>,
         url: &Url,
@@ -143,69 +164,76 @@ impl Connector {
     }
 
     #[allow(clippy::too_many_arguments, reason = "all that a connection depends on")]
-    async fn dial(
-        &self,
-        host: Host<&str>,
+    #[expect(clippy::manual_async_fn, reason = "an async fn holds its arguments twice")]
+    fn dial<'a>(
+        &'a self,
+        host: Host<&'a str>,
         port: u16,
-        sources: &[IpAddr],
+        sources: &'a [IpAddr],
         guarded: bool,
-        idle: Idle<'_>,
-        limits: &Limits,
-        cx: &FetchCx,
-    ) -> Result<Dialed, Error> {
-        let is_fixed = self.fixed_address(&host, port).is_some();
-        let mut addrs = self.addresses(host, port, limits, cx).await?;
-        if guarded && !is_fixed {
-            let found = list(&addrs);
-            // What is left is what is connected to, so that no later answer of a name server changes the judgement.
-            addrs.retain(|addr| is_public(addr.ip()));
-            if addrs.is_empty() {
-                let attempted = format!("connect to {found}, which is private, where a public page led");
-                return Err(Error::new(ErrorKind::GuardBlocked, attempted));
-            }
-        }
-        let Some(first) = addrs.first().copied() else {
-            return Err(Error::new(ErrorKind::ConnectFailed, "connect without an address"));
-        };
-        let mut may_evict = true;
-        let mut other_sources = sources.len().saturating_sub(1);
-        loop {
-            let socket = match self.book(first, sources, idle, cx).await {
-                Ok(socket) => socket,
-                Err((key, conn)) => return Ok(Dialed::Parked(key, conn)),
+        idle: Idle<'a>,
+        limits: &'a Limits,
+        cx: &'a FetchCx,
+    ) -> impl Future<Output = Result<Dialed, Error>> + Send + 'a {
+        async move {
+            let is_fixed = self.fixed_address(&host, port).is_some();
+            let mut addrs = match self.known_address(&host, port) {
+                Some(addr) => vec![addr],
+                None => Box::pin(self.addresses(host, port, limits, cx)).await?,
             };
-            cx.phase(Phase::Connect);
-            let attempted = format!("connect to {}", list(&addrs));
-            let limit = limits.deadlines.connect;
-            let racing = self.race(addrs.clone(), socket, sources, cx);
-            match cx.timeout(limit, ErrorKind::TimeoutConnect, &attempted, racing).await? {
-                // The system has less than the ledger thought: what is parked makes room, once.
-                Err(e)
-                    if e.kind() == ErrorKind::LocalDescriptors
-                        && std::mem::take(&mut may_evict)
-                        && self.ledger.evict(EVICT) > 0 => {}
-                // Another source address may have ports left: the ledger knows of this one now.
-                Err(e) if e.kind() == ErrorKind::LocalPorts && other_sources > 0 => {
-                    other_sources -= 1;
+            if guarded && !is_fixed {
+                let found = list(&addrs);
+                // What is left is what is connected to, so that no later answer of a name server changes the judgement.
+                addrs.retain(|addr| is_public(addr.ip()));
+                if addrs.is_empty() {
+                    let attempted = format!("connect to {found}, which is private, where a public page led");
+                    return Err(Error::new(ErrorKind::GuardBlocked, attempted));
                 }
-                Err(e) => return Err(e),
-                Ok((socket, tcp)) => return Ok(Dialed::New(socket, tcp)),
+            }
+            let Some(first) = addrs.first().copied() else {
+                return Err(Error::new(ErrorKind::ConnectFailed, "connect without an address"));
+            };
+            let mut may_evict = true;
+            let mut other_sources = sources.len().saturating_sub(1);
+            loop {
+                let socket = match self.ledger.try_book(first, sources, cx.now()) {
+                    Some(socket) => socket,
+                    None => match Box::pin(self.wait_for_room(first, sources, idle, cx)).await {
+                        Ok(socket) => socket,
+                        Err((key, conn)) => return Ok(Dialed::Parked(key, conn)),
+                    },
+                };
+                cx.phase(Phase::Connect);
+                let attempted = format!("connect to {}", list(&addrs));
+                let limit = limits.deadlines.connect;
+                // Pinned here, so that it is not moved into the deadline.
+                let racing = pin!(self.race(addrs.clone(), socket, sources, cx));
+                match cx.timeout(limit, ErrorKind::TimeoutConnect, &attempted, racing).await? {
+                    // The system has less than the ledger thought: what is parked makes room, once.
+                    Err(e)
+                        if e.kind() == ErrorKind::LocalDescriptors
+                            && std::mem::take(&mut may_evict)
+                            && self.ledger.evict(EVICT) > 0 => {}
+                    // Another source address may have ports left: the ledger knows of this one now.
+                    Err(e) if e.kind() == ErrorKind::LocalPorts && other_sources > 0 => {
+                        other_sources -= 1;
+                    }
+                    Err(e) => return Err(e),
+                    Ok((socket, tcp)) => return Ok(Dialed::New(socket, tcp)),
+                }
             }
         }
     }
 
-    /// Books a socket to `to`. Who finds no room closes a parked connection that is in the way, and then waits without its
-    /// permit, under no deadline but the total one. `Err`: a connection was parked meanwhile that does as well.
-    async fn book(
+    /// Books a socket to `to`, for which there was no room: closes a parked connection that is in the way, and then waits without
+    /// its permit, under no deadline but the total one. `Err`: a connection was parked meanwhile that does as well.
+    async fn wait_for_room(
         &self,
         to: SocketAddr,
         sources: &[IpAddr],
         idle: Idle<'_>,
         cx: &FetchCx,
     ) -> Result<Socket, (Arc<Key>, Box<Conn>)> {
-        if let Some(socket) = self.ledger.try_book(to, sources, cx.now()) {
-            return Ok(socket);
-        }
         let mut place = self.ledger.wait(to, sources);
         let mut waited = false;
         let found = loop {
@@ -248,14 +276,10 @@ impl Connector {
         limits: &Limits,
         cx: &FetchCx,
     ) -> Result<Vec<SocketAddr>, Error> {
-        if let Some(fixed) = self.fixed_address(&host, port) {
-            return Ok(vec![fixed]);
+        if let Some(known) = self.known_address(&host, port) {
+            return Ok(vec![known]);
         }
-        let domain = match host {
-            Host::Ipv4(ip) => return Ok(vec![SocketAddr::new(ip.into(), port)]),
-            Host::Ipv6(ip) => return Ok(vec![SocketAddr::new(ip.into(), port)]),
-            Host::Domain(domain) => domain,
-        };
+        let Host::Domain(domain) = host else { return Ok(Vec::new()) };
         let name = Name::new(domain)
             .ok_or_else(|| Error::new(ErrorKind::UrlInvalid, format!("look up {domain:?}, which is no host name")))?;
         let _turn = self.ledger.lookup(|| cx.waits_for(ErrorKind::LocalResource)).await;
@@ -281,6 +305,15 @@ impl Connector {
             return Err(Error::new(ErrorKind::DnsNotFound, attempted));
         }
         Ok(interleave(&found.addrs).into_iter().map(|ip| SocketAddr::new(ip, port)).collect())
+    }
+
+    /// That of an endpoint which need not be looked up.
+    fn known_address(&self, host: &Host<&str>, port: u16) -> Option<SocketAddr> {
+        self.fixed_address(host, port).or(match host {
+            Host::Ipv4(ip) => Some(SocketAddr::new((*ip).into(), port)),
+            Host::Ipv6(ip) => Some(SocketAddr::new((*ip).into(), port)),
+            Host::Domain(_) => None,
+        })
     }
 
     pub(super) fn fixed_address(&self, host: &Host<&str>, port: u16) -> Option<SocketAddr> {
@@ -320,87 +353,90 @@ fn list(addrs: &[SocketAddr]) -> String {
 impl Connector {
     /// Connects to whichever answers first. The next address is tried when one fails, or beside it after a while, where
     /// there is room for a second socket.
-    async fn race(
-        &self,
+    #[expect(clippy::manual_async_fn, reason = "an async fn holds its arguments twice")]
+    fn race<'a>(
+        &'a self,
         addrs: Vec<SocketAddr>,
         first: Socket,
-        sources: &[IpAddr],
-        cx: &FetchCx,
-    ) -> Result<(Socket, TcpConn), Error> {
+        sources: &'a [IpAddr],
+        cx: &'a FetchCx,
+    ) -> impl Future<Output = Result<(Socket, TcpConn), Error>> + Send + 'a {
         let mut untried = addrs.into_iter();
-        let mut attempts: Vec<Attempt> = Vec::with_capacity(1);
-        let mut delay: Option<PhaseTimer> = None;
-        let mut failed = None;
-        let mut next = true;
         let mut spare = Some(first);
-        std::future::poll_fn(|task| {
-            loop {
-                let mut i = 0;
-                while i < attempts.len() {
-                    match attempts[i].connecting.as_mut().poll(task) {
-                        Poll::Pending => i += 1,
-                        Poll::Ready(Ok(conn)) => return Poll::Ready(Ok((attempts.swap_remove(i).socket, conn))),
-                        Poll::Ready(Err(e)) => {
-                            let Attempt { addr, options, socket, .. } = attempts.swap_remove(i);
-                            // Another address would need the same descriptor.
-                            let short = is_shortage(&e);
-                            let error = connect_error(e, addr, &options);
-                            if short {
-                                self.ledger.descriptors_ran_out(cx.now());
-                                return Poll::Ready(Err(error));
+        async move {
+            let mut attempts: Vec<Attempt> = Vec::with_capacity(1);
+            let mut delay: Option<PhaseTimer> = None;
+            let mut failed = None;
+            let mut next = true;
+            std::future::poll_fn(|task| {
+                loop {
+                    let mut i = 0;
+                    while i < attempts.len() {
+                        match attempts[i].connecting.as_mut().poll(task) {
+                            Poll::Pending => i += 1,
+                            Poll::Ready(Ok(conn)) => return Poll::Ready(Ok((attempts.swap_remove(i).socket, conn))),
+                            Poll::Ready(Err(e)) => {
+                                let Attempt { addr, options, socket, .. } = attempts.swap_remove(i);
+                                // Another address would need the same descriptor.
+                                let short = is_shortage(&e);
+                                let error = connect_error(e, addr, &options);
+                                if short {
+                                    self.ledger.descriptors_ran_out(cx.now());
+                                    return Poll::Ready(Err(error));
+                                }
+                                if error.kind() == ErrorKind::LocalPorts {
+                                    self.ledger.ports_ran_out(addr, socket.source(), cx.now());
+                                }
+                                // That our ports are taken is said before what is wrong with other addresses.
+                                if failed.as_ref().is_none_or(|e: &Error| e.kind() != ErrorKind::LocalPorts) {
+                                    failed = Some(error);
+                                }
+                                spare = Some(socket);
+                                next = true;
                             }
-                            if error.kind() == ErrorKind::LocalPorts {
-                                self.ledger.ports_ran_out(addr, socket.source(), cx.now());
-                            }
-                            // That our ports are taken is said before what is wrong with other addresses.
-                            if failed.as_ref().is_none_or(|e: &Error| e.kind() != ErrorKind::LocalPorts) {
-                                failed = Some(error);
-                            }
-                            spare = Some(socket);
-                            next = true;
                         }
                     }
-                }
-                if let Some(delay) = delay.as_mut() {
-                    next |= Pin::new(delay).poll(task).is_ready();
-                }
-                if !std::mem::take(&mut next) {
-                    return Poll::Pending;
-                }
-                delay = None;
-                match untried.next() {
-                    Some(addr) => {
-                        let socket = match spare.take() {
-                            Some(mut socket) => {
-                                (socket.to() == addr || socket.move_to(addr, sources)).then_some(socket)
+                    if let Some(delay) = delay.as_mut() {
+                        next |= Pin::new(delay).poll(task).is_ready();
+                    }
+                    if !std::mem::take(&mut next) {
+                        return Poll::Pending;
+                    }
+                    delay = None;
+                    match untried.next() {
+                        Some(addr) => {
+                            let socket = match spare.take() {
+                                Some(mut socket) => {
+                                    (socket.to() == addr || socket.move_to(addr, sources)).then_some(socket)
+                                }
+                                None => self.ledger.try_book(addr, sources, cx.now()),
+                            };
+                            let Some(socket) = socket else {
+                                if failed.is_none() && attempts.is_empty() {
+                                    let attempted = format!("connect to {addr}, to which all ports are in use");
+                                    failed = Some(Error::new(ErrorKind::LocalPorts, attempted));
+                                }
+                                next = true;
+                                continue;
+                            };
+                            let mut options = self.tcp.clone();
+                            options.local_address = socket.source();
+                            let connecting = self.runtime.tcp().connect(addr, &options);
+                            attempts.push(Attempt { addr, options, connecting, socket });
+                            if untried.len() > 0 {
+                                delay = Some(cx.deadline(ATTEMPT_DELAY));
                             }
-                            None => self.ledger.try_book(addr, sources, cx.now()),
-                        };
-                        let Some(socket) = socket else {
-                            if failed.is_none() && attempts.is_empty() {
-                                let attempted = format!("connect to {addr}, to which all ports are in use");
-                                failed = Some(Error::new(ErrorKind::LocalPorts, attempted));
-                            }
-                            next = true;
-                            continue;
-                        };
-                        let mut options = self.tcp.clone();
-                        options.local_address = socket.source();
-                        let connecting = self.runtime.tcp().connect(addr, &options);
-                        attempts.push(Attempt { addr, options, connecting, socket });
-                        if untried.len() > 0 {
-                            delay = Some(cx.deadline(ATTEMPT_DELAY));
                         }
+                        None if attempts.is_empty() => {
+                            let none = || Error::new(ErrorKind::ConnectFailed, "connect without an address");
+                            return Poll::Ready(Err(failed.take().unwrap_or_else(none)));
+                        }
+                        None => return Poll::Pending,
                     }
-                    None if attempts.is_empty() => {
-                        let none = || Error::new(ErrorKind::ConnectFailed, "connect without an address");
-                        return Poll::Ready(Err(failed.take().unwrap_or_else(none)));
-                    }
-                    None => return Poll::Pending,
                 }
-            }
-        })
-        .await
+            })
+            .await
+        }
     }
 }
 
