@@ -353,3 +353,39 @@ impl fmt::Debug for ParseError {
         write!(f, "{:?}: {:?}", self.action, self.source)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn followed(max_links: usize, links: impl IntoIterator<Item = Request>) -> Output<()> {
+        let mut out = Output::new(&Page::build("http://a.test/x/").body(""), max_links);
+        links.into_iter().for_each(|link| out.follow(link));
+        out
+    }
+
+    #[test]
+    fn a_link_that_comes_again_is_what_it_was() {
+        let texts =
+            ["y", "/x/y", "http://a.test/x/y", "http://a.test/x/y", "http://a.test/x/%79", "HTTP://A.test/x/y#z"];
+        let out = followed(9, texts.map(Request::get));
+        assert!(out.found().iter().all(|link| link.url() == "http://a.test/x/y"));
+        assert_eq!((out.found().len(), out.refused_links()), (texts.len(), 0));
+        let again = Request::head("http://a.test/x/y").with_label("l");
+        let out = followed(9, [Request::get("http://a.test/x/y"), again]);
+        assert_eq!((out.found()[1].method(), out.found()[1].label()), (&http::Method::HEAD, Some("l")));
+    }
+
+    #[test]
+    fn more_links_than_are_remembered_are_all_found() {
+        let urls: Vec<_> = (0..RECENT * 4).map(|n| format!("http://a.test/{n}")).collect();
+        let out = followed(usize::MAX, urls.iter().chain(&urls).map(Request::from));
+        assert!(out.found().iter().map(Request::url).eq(urls.iter().chain(&urls)));
+    }
+
+    #[test]
+    fn links_beyond_the_limit_and_what_is_no_url_are_refused() {
+        let out = followed(2, ["http://[", "mailto:a@b", "y", "z", "y"].map(Request::get));
+        assert_eq!((out.found().len(), out.refused_links()), (2, 3));
+    }
+}

@@ -1,5 +1,6 @@
 //! From an attribute to an absolute URL.
 
+use memchr::memchr;
 use tidegate::Limits;
 use url::Url;
 
@@ -20,11 +21,9 @@ pub(crate) fn absolute(base: &Url, raw: &str) -> Option<Url> {
 
 /// What there is of `raw` to resolve: the same address, as links have no fragment.
 pub(crate) fn without_fragment(raw: &str) -> &str {
-    match raw.split_once('#') {
-        // White space at the end of a reference is not a part of it, before a fragment it is.
-        Some((before, _)) if raw.len() <= Limits::URL && !before.ends_with(|c| c <= ' ') => before,
-        _ => raw,
-    }
+    let before = memchr(b'#', raw.as_bytes()).map_or(raw, |at| &raw[..at]);
+    // White space at the end of a reference is not a part of it, before a fragment it is.
+    if raw.len() <= Limits::URL && !before.ends_with(|c| c <= ' ') { before } else { raw }
 }
 
 /// The base of a page's links: the first `<base href>`, itself relative to the page, where it can be one.

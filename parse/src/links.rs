@@ -213,10 +213,9 @@ impl<'a> Gathered<'a> {
             () if tag.is("link") => LinkKind::Rel,
             () => return self.base(tag),
         };
-        bounded(tag)?;
-        if let Some(href) = tag.attribute("href") {
-            let rel = tag.attribute("rel").map(|rel| decode_attribute(rel).into());
-            self.push(decode_attribute(href), kind, rel);
+        let [href, rel] = attributes(tag, ["href", "rel"])?;
+        if let Some(href) = href {
+            self.push(decode_attribute(href), kind, rel.map(|rel| decode_attribute(rel).into()));
         }
         Ok(())
     }
@@ -227,11 +226,11 @@ impl<'a> Gathered<'a> {
         if !is_image && !tag.is("source") {
             return self.base(tag);
         }
-        bounded(tag)?;
-        if let Some(src) = tag.attribute("src").filter(|_| is_image) {
+        let [src, set] = attributes(tag, ["src", "srcset"])?;
+        if let Some(src) = src.filter(|_| is_image) {
             self.push(decode_attribute(src), LinkKind::Image, None);
         }
-        match tag.attribute("srcset").map(decode_attribute) {
+        match set.map(decode_attribute) {
             Some(Cow::Borrowed(set)) => srcset(set).for_each(|url| self.push(url.into(), LinkKind::Srcset, None)),
             Some(Cow::Owned(set)) => {
                 srcset(&set).for_each(|url| self.push(url.to_owned().into(), LinkKind::Srcset, None));
@@ -243,8 +242,8 @@ impl<'a> Gathered<'a> {
 
     fn base(&mut self, tag: &Tag<'a>) -> Result<(), HtmlError> {
         if self.base.is_none() && tag.is("base") {
-            bounded(tag)?;
-            self.base = tag.attribute("href").map(decode_attribute);
+            let [href] = attributes(tag, ["href"])?;
+            self.base = href.map(decode_attribute);
         }
         Ok(())
     }
@@ -267,12 +266,20 @@ impl<'a> Gathered<'a> {
     }
 }
 
-/// Refuses what [`html`](crate::html()) does.
-fn bounded(tag: &Tag<'_>) -> Result<(), HtmlError> {
-    match tag.attributes().nth(MAX_ATTRIBUTES) {
-        Some(_) => Err(HtmlError::TooManyAttributes),
-        None => Ok(()),
+/// The first attributes of these names. A tag is refused for what [`html`](crate::html()) refuses it.
+fn attributes<'a, const N: usize>(tag: &Tag<'a>, names: [&str; N]) -> Result<[Option<&'a str>; N], HtmlError> {
+    let mut values = [None; N];
+    for (n, (name, value)) in tag.attributes().enumerate() {
+        if n == MAX_ATTRIBUTES {
+            return Err(HtmlError::TooManyAttributes);
+        }
+        for (wanted, first) in names.iter().zip(&mut values) {
+            if first.is_none() && name.eq_ignore_ascii_case(wanted) {
+                *first = Some(value);
+            }
+        }
     }
+    Ok(values)
 }
 
 fn collect<'a>(
