@@ -3,11 +3,16 @@
 use std::any::Any;
 use std::error::Error as StdError;
 use std::fmt;
+use std::hash::BuildHasher as _;
 use std::time::Duration;
 
 use url::Url;
 
+use crate::hash::KeyedState;
 use crate::{Head, Page, Request};
+
+/// Links of a page that are known when they come again; the last of those that share a place.
+const RECENT: usize = 256;
 
 /// Turns a page into items and links. Not async on purpose: it is CPU work and runs where the crawl puts it, by
 /// default on threads of its own.
@@ -120,6 +125,8 @@ pub struct Output<I> {
     counts: Vec<(&'static str, u64)>,
     attachment: Option<Box<dyn Any + Send>>,
     base: Url,
+    /// Places in `found` by the hash of the URL, as pages repeat their links; empty until there is one.
+    recent: Vec<usize>,
     max_links: usize,
     refused_links: u64,
 }
@@ -133,6 +140,7 @@ impl<I> Output<I> {
             counts: Vec::new(),
             attachment: None,
             base: page.url().clone(),
+            recent: Vec::new(),
             max_links,
             refused_links: 0,
         }
@@ -147,11 +155,26 @@ impl<I> Output<I> {
     /// exceeds [`Limits::links`](crate::Limits::links) is counted as refused and otherwise ignored.
     pub fn follow(&mut self, request: impl Into<Request>) {
         let request = request.into();
-        let target = self.base.join(request.url()).ok().and_then(|url| crate::canonical(url).ok());
-        match target {
-            Some(url) if self.found.len() < self.max_links => self.found.push(request.with_canonical(&url)),
-            _ => self.refused_links += 1,
+        let found = if self.found.len() < self.max_links { self.canonical(request) } else { None };
+        match found {
+            Some(request) => self.found.push(request),
+            None => self.refused_links += 1,
         }
+    }
+
+    fn canonical(&mut self, request: Request) -> Option<Request> {
+        let place = KeyedState::new(0).hash_one(request.url()) as usize % RECENT;
+        // What was found is in canonical form, which means itself.
+        let known = self.recent.get(place).and_then(|at| self.found.get(*at)).map(Request::url);
+        if let Some(url) = known.filter(|url| *url == request.url()) {
+            return Some(request.with_canonical(url));
+        }
+        let url = crate::request::resolve(&self.base, request.url())?;
+        if url.as_str() == request.url() {
+            self.recent.resize(RECENT, usize::MAX);
+            self.recent[place] = self.found.len();
+        }
+        Some(request.with_canonical(url.as_str()))
     }
 
     /// Adds to a counter of the crawl's report.
@@ -328,5 +351,41 @@ impl fmt::Display for ParseError {
 impl fmt::Debug for ParseError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:?}: {:?}", self.action, self.source)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn followed(max_links: usize, links: impl IntoIterator<Item = Request>) -> Output<()> {
+        let mut out = Output::new(&Page::build("http://a.test/x/").body(""), max_links);
+        links.into_iter().for_each(|link| out.follow(link));
+        out
+    }
+
+    #[test]
+    fn a_link_that_comes_again_is_what_it_was() {
+        let texts =
+            ["y", "/x/y", "http://a.test/x/y", "http://a.test/x/y", "http://a.test/x/%79", "HTTP://A.test/x/y#z"];
+        let out = followed(9, texts.map(Request::get));
+        assert!(out.found().iter().all(|link| link.url() == "http://a.test/x/y"));
+        assert_eq!((out.found().len(), out.refused_links()), (texts.len(), 0));
+        let again = Request::head("http://a.test/x/y").with_label("l");
+        let out = followed(9, [Request::get("http://a.test/x/y"), again]);
+        assert_eq!((out.found()[1].method(), out.found()[1].label()), (&http::Method::HEAD, Some("l")));
+    }
+
+    #[test]
+    fn more_links_than_are_remembered_are_all_found() {
+        let urls: Vec<_> = (0..RECENT * 4).map(|n| format!("http://a.test/{n}")).collect();
+        let out = followed(usize::MAX, urls.iter().chain(&urls).map(Request::from));
+        assert!(out.found().iter().map(Request::url).eq(urls.iter().chain(&urls)));
+    }
+
+    #[test]
+    fn links_beyond_the_limit_and_what_is_no_url_are_refused() {
+        let out = followed(2, ["http://[", "mailto:a@b", "y", "z", "y"].map(Request::get));
+        assert_eq!((out.found().len(), out.refused_links()), (2, 3));
     }
 }

@@ -165,10 +165,10 @@ impl Request {
         self
     }
 
-    /// Replaces the URL by one that [`canonical`] gave.
+    /// Replaces the URL by the text of one that [`canonical`] gave.
     #[must_use]
-    pub(crate) fn with_canonical(mut self, url: &Url) -> Self {
-        self.target = Target::Canonical(url.as_str().into());
+    pub(crate) fn with_canonical(mut self, url: &str) -> Self {
+        self.target.become_canonical(url);
         self
     }
 
@@ -500,6 +500,11 @@ pub fn parse_target(text: &str) -> Result<Url, Error> {
             .with_source(e)
     })?;
     canonical(url)
+}
+
+/// What a reference on a page with this base means, in canonical form; `None` where it cannot be fetched.
+pub(crate) fn resolve(base: &Url, reference: &str) -> Option<Url> {
+    origins::join(base, reference).ok().and_then(|url| canonical(url).ok())
 }
 
 /// As [`parse_target`], for a URL that is parsed already.

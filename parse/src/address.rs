@@ -1,5 +1,6 @@
 //! From an attribute to an absolute URL.
 
+use memchr::memchr;
 use tidegate::Limits;
 use url::Url;
 
@@ -18,6 +19,13 @@ pub(crate) fn absolute(base: &Url, raw: &str) -> Option<Url> {
     Some(url)
 }
 
+/// What there is of `raw` to resolve: the same address, as links have no fragment.
+pub(crate) fn without_fragment(raw: &str) -> &str {
+    let before = memchr(b'#', raw.as_bytes()).map_or(raw, |at| &raw[..at]);
+    // White space at the end of a reference is not a part of it, before a fragment it is.
+    if raw.len() <= Limits::URL && !before.ends_with(|c| c <= ' ') { before } else { raw }
+}
+
 /// The base of a page's links: the first `<base href>`, itself relative to the page, where it can be one.
 pub(crate) fn base_of(page: &Url, href: Option<&str>) -> Url {
     href.and_then(|href| absolute(page, href)).unwrap_or_else(|| page.clone())
@@ -25,6 +33,8 @@ pub(crate) fn base_of(page: &Url, href: Option<&str>) -> Url {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -50,5 +60,16 @@ mod tests {
         assert_eq!(base_of(&page, Some("data:,x")), page);
         assert_eq!(base_of(&page, Some("http://[")), page);
         assert_eq!(base_of(&page, None), page);
+    }
+
+    proptest! {
+        #[test]
+        fn a_fragment_does_not_matter(
+            raw in "(a|/|\\?|#|:|http:|//|javascript:|mailto:|file:|\\[|%| |\t|\n|\0|é|\\.\\.){0,8}",
+            base in prop::sample::select(vec!["http://a.test/x/y?q#f", "https://a.test", "data:x", "file:///x"]),
+        ) {
+            let base = Url::parse(base).expect("literal");
+            prop_assert_eq!(absolute(&base, without_fragment(&raw)), absolute(&base, &raw));
+        }
     }
 }

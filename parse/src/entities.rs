@@ -3,13 +3,14 @@
 use std::borrow::Cow;
 
 use html5ever::data::{C1_REPLACEMENTS, NAMED_ENTITIES};
+use memchr::memchr;
 
 /// The longest name of a character reference, its semicolon included.
 const LONGEST_NAME: usize = 33;
 
 /// An attribute's value with its character references replaced.
 pub(crate) fn decode_attribute(raw: &str) -> Cow<'_, str> {
-    let Some(first) = raw.find('&') else { return Cow::Borrowed(raw) };
+    let Some(first) = memchr(b'&', raw.as_bytes()) else { return Cow::Borrowed(raw) };
     let mut out = String::with_capacity(raw.len());
     out.push_str(&raw[..first]);
     let mut rest = &raw[first..];

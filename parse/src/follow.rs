@@ -67,8 +67,9 @@ impl<I> Parser<I> for LinkParser {
 
     fn parse(&self, page: &Page, out: &mut Output<I>) -> Result<(), ParseError> {
         let links = links(page)?;
+        let dropped = links.dropped();
         let (mut followed, mut nofollow) = (0, 0);
-        for link in links.all() {
+        for link in links.into_all() {
             let wanted = link.kind != crate::LinkKind::Rel
                 || (self.rel_next && ["next", "prev"].into_iter().any(|word| link.has_rel(word)));
             if !wanted {
@@ -82,7 +83,7 @@ impl<I> Parser<I> for LinkParser {
             followed += 1;
         }
         out.count("links.followed", followed);
-        out.count("links.dropped", links.dropped());
+        out.count("links.dropped", dropped);
         out.count("links.nofollow", nofollow);
         Ok(())
     }

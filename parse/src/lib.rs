@@ -31,6 +31,7 @@ mod json;
 mod links;
 mod prescan;
 mod scan;
+mod tags;
 
 pub use self::charset::{Charset, CharsetSource, DETECT_BYTES, charset, charset_of_bytes, decode, text};
 pub use self::follow::{LinkParser, follow_links};

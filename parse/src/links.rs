@@ -1,30 +1,26 @@
 //! The links of a page, found in one pass without building a document.
 
-use std::cell::{Cell, RefCell};
+use std::borrow::Cow;
+use std::collections::HashMap;
 
-use lol_html::errors::RewritingError;
-use lol_html::html_content::Element as Tag;
-use lol_html::{HtmlRewriter, MemorySettings, Settings, element};
 use tidegate::{Page, Request};
 use url::Url;
 
-use crate::address::{absolute, base_of};
+use crate::address::{absolute, base_of, without_fragment};
 use crate::entities::decode_attribute;
-use crate::{Document, HtmlError, css, text};
+use crate::tags::{Tag, Tags};
+use crate::{HtmlError, MAX_ATTRIBUTES, text};
 
 /// Links taken from one page; those beyond are only counted. As [`tidegate::Limits::links`].
 pub const MAX_LINKS: usize = 100_000;
 
-/// Memory that the scanner may use to remember open elements: 4 MiB, some 30,000 of them. A page that is nested more deeply than that is
-/// read by [`html`](crate::html()) instead, which has bounds of its own.
-pub(crate) const MAX_MEMORY: usize = 4 * 1024 * 1024;
-
 /// The links of a page: `<a>`, `<area>` and `<link rel>`, absolute, in the order of the page.
 ///
-/// Two to four times as fast as a document. Content for browsers without scripts (`<noscript>`) is not looked at.
+/// Many times as fast as a document. Content for browsers without scripts (`<noscript>`) is not looked at.
 ///
 /// # Errors
-/// Only for a page that is built to hurt, as [`html`](crate::html()).
+/// Only for a page that is built to hurt: [`HtmlError::TooManyAttributes`] where a tag with a link has more than
+/// [`MAX_ATTRIBUTES`].
 ///
 /// ```
 /// use tidegate::Page;
@@ -50,7 +46,7 @@ pub fn links(page: &Page) -> Result<Links, HtmlError> {
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub fn links_of(text: &str, url: &Url) -> Result<Links, HtmlError> {
-    collect(text, url, &["a[href]", "area[href]", "link[href]", "base[href]"])
+    collect(text, url, Gathered::link)
 }
 
 /// What a page shows beside its text: images, also those of `srcset`, as links of kind [`LinkKind::Image`] and
@@ -66,7 +62,7 @@ pub fn links_of(text: &str, url: &Url) -> Result<Links, HtmlError> {
 /// # Ok::<(), tidegate_parse::HtmlError>(())
 /// ```
 pub fn images(page: &Page) -> Result<Links, HtmlError> {
-    collect(&text(page), page.url(), &["img", "source[srcset]", "base[href]"])
+    collect(&text(page), page.url(), Gathered::image)
 }
 
 /// The links of one page.
@@ -97,6 +93,10 @@ impl Links {
     /// All links.
     pub fn all(&self) -> &[Link] {
         &self.found
+    }
+
+    pub(crate) fn into_all(self) -> Vec<Link> {
+        self.found
     }
 
     /// What they were relative to.
@@ -181,68 +181,84 @@ pub enum LinkKind {
     Srcset,
 }
 
-/// A link before it is resolved: address, kind, rel.
-type Raw = (Box<str>, LinkKind, Option<Box<str>>);
+/// A link before it is resolved.
+struct Raw<'a> {
+    url: Cow<'a, str>,
+    kind: LinkKind,
+    rel: Option<Box<str>>,
+}
 
 /// What the pass over a page gathers. Resolving waits for its end, because `<base>` may stand anywhere.
 #[derive(Default)]
-struct Gathered {
-    raw: RefCell<Vec<Raw>>,
-    base: RefCell<Option<String>>,
-    dropped: Cell<u64>,
+struct Gathered<'a> {
+    raw: Vec<Raw<'a>>,
+    base: Option<Cow<'a, str>>,
+    dropped: u64,
 }
 
-impl Gathered {
-    fn push(&self, url: &str, kind: LinkKind, rel: Option<Box<str>>) {
-        let mut raw = self.raw.borrow_mut();
-        if raw.len() < MAX_LINKS {
-            raw.push((url.into(), kind, rel));
+impl<'a> Gathered<'a> {
+    fn push(&mut self, url: Cow<'a, str>, kind: LinkKind, rel: Option<Box<str>>) {
+        if self.raw.len() < MAX_LINKS {
+            self.raw.push(Raw { url, kind, rel });
         } else {
-            self.dropped.set(self.dropped.get() + 1);
+            self.dropped += 1;
         }
     }
 
-    fn element(&self, name: &str, attribute: impl Fn(&str) -> Option<String>) {
-        let rel = || attribute("rel").map(String::into_boxed_str);
-        let href = || attribute("href");
-        match name {
-            "a" | "area" | "link" => {
-                let kind = match name {
-                    "a" => LinkKind::Anchor,
-                    "area" => LinkKind::Area,
-                    _ => LinkKind::Rel,
-                };
-                if let Some(href) = href() {
-                    self.push(&href, kind, rel());
-                }
-            }
-            "base" => {
-                let mut base = self.base.borrow_mut();
-                if base.is_none() {
-                    *base = href();
-                }
-            }
-            _ => {
-                if name == "img"
-                    && let Some(src) = attribute("src")
-                {
-                    self.push(&src, LinkKind::Image, None);
-                }
-                if let Some(set) = attribute("srcset") {
-                    srcset(&set).for_each(|url| self.push(url, LinkKind::Srcset, None));
-                }
-            }
+    /// Takes what a visitor could follow.
+    fn link(&mut self, tag: &Tag<'a>) -> Result<(), HtmlError> {
+        let kind = match () {
+            () if tag.is("a") => LinkKind::Anchor,
+            () if tag.is("area") => LinkKind::Area,
+            () if tag.is("link") => LinkKind::Rel,
+            () => return self.base(tag),
+        };
+        let [href, rel] = attributes(tag, ["href", "rel"])?;
+        if let Some(href) = href {
+            self.push(decode_attribute(href), kind, rel.map(|rel| decode_attribute(rel).into()));
         }
+        Ok(())
+    }
+
+    /// Takes what is shown.
+    fn image(&mut self, tag: &Tag<'a>) -> Result<(), HtmlError> {
+        let is_image = tag.is("img");
+        if !is_image && !tag.is("source") {
+            return self.base(tag);
+        }
+        let [src, set] = attributes(tag, ["src", "srcset"])?;
+        if let Some(src) = src.filter(|_| is_image) {
+            self.push(decode_attribute(src), LinkKind::Image, None);
+        }
+        match set.map(decode_attribute) {
+            Some(Cow::Borrowed(set)) => srcset(set).for_each(|url| self.push(url.into(), LinkKind::Srcset, None)),
+            Some(Cow::Owned(set)) => {
+                srcset(&set).for_each(|url| self.push(url.to_owned().into(), LinkKind::Srcset, None));
+            }
+            None => {}
+        }
+        Ok(())
+    }
+
+    fn base(&mut self, tag: &Tag<'a>) -> Result<(), HtmlError> {
+        if self.base.is_none() && tag.is("base") {
+            let [href] = attributes(tag, ["href"])?;
+            self.base = href.map(decode_attribute);
+        }
+        Ok(())
     }
 
     fn resolve(self, page: &Url) -> Links {
-        let base = base_of(page, self.base.into_inner().as_deref());
-        let raw = self.raw.into_inner();
-        let mut dropped = self.dropped.get();
-        let mut found = Vec::with_capacity(raw.len());
-        for (url, kind, rel) in raw {
-            match absolute(&base, &url) {
-                Some(url) => found.push(Link { url: url.into(), kind, rel }),
+        let base = base_of(page, self.base.as_deref());
+        let mut dropped = self.dropped;
+        let mut found = Vec::with_capacity(self.raw.len());
+        // Pages repeat their links, above all in that only the fragment differs.
+        let mut known: HashMap<&str, Option<String>> = HashMap::new();
+        for Raw { url: raw, kind, rel } in &self.raw {
+            let url =
+                known.entry(without_fragment(raw)).or_insert_with_key(|raw| absolute(&base, raw).map(String::from));
+            match url {
+                Some(url) => found.push(Link { url: url.clone(), kind: *kind, rel: rel.clone() }),
                 None => dropped += 1,
             }
         }
@@ -250,41 +266,32 @@ impl Gathered {
     }
 }
 
-fn collect(text: &str, url: &Url, wanted: &[&str]) -> Result<Links, HtmlError> {
-    let gathered = Gathered::default();
-    match scan(text, wanted, &gathered) {
-        Ok(()) => Ok(gathered.resolve(url)),
-        Err(_) => {
-            let gathered = Gathered::default();
-            for element in Document::parse(text, url)?.select(css!("a, area, link, base, img, source")) {
-                if wanted.iter().any(|wanted| wanted.split('[').next() == Some(element.name())) {
-                    gathered.element(element.name(), |name| element.attr(name).map(str::to_owned));
-                }
+/// The first attributes of these names. A tag is refused for what [`html`](crate::html()) refuses it.
+fn attributes<'a, const N: usize>(tag: &Tag<'a>, names: [&str; N]) -> Result<[Option<&'a str>; N], HtmlError> {
+    let mut values = [None; N];
+    for (n, (name, value)) in tag.attributes().enumerate() {
+        if n == MAX_ATTRIBUTES {
+            return Err(HtmlError::TooManyAttributes);
+        }
+        for (wanted, first) in names.iter().zip(&mut values) {
+            if first.is_none() && name.eq_ignore_ascii_case(wanted) {
+                *first = Some(value);
             }
-            Ok(gathered.resolve(url))
         }
     }
+    Ok(values)
 }
 
-fn scan(text: &str, wanted: &[&str], gathered: &Gathered) -> Result<(), RewritingError> {
-    let settings = Settings::new()
-        .with_strict(false)
-        .with_memory_settings(MemorySettings::new().with_max_allowed_memory_usage(MAX_MEMORY));
-    let settings = wanted.iter().fold(settings, |settings, selector| {
-        settings.append_element_content_handler(element!(selector, |tag: &mut Tag<'_, '_>| {
-            gathered.element(&tag.tag_name(), |name| {
-                let raw = tag.get_attribute(name)?;
-                Some(match decode_attribute(&raw) {
-                    std::borrow::Cow::Borrowed(_) => raw,
-                    std::borrow::Cow::Owned(decoded) => decoded,
-                })
-            });
-            Ok(())
-        }))
-    });
-    let mut scanner = HtmlRewriter::new(settings, |_: &[u8]| {});
-    scanner.write(text.as_bytes())?;
-    scanner.end()
+fn collect<'a>(
+    text: &'a str,
+    url: &Url,
+    take: fn(&mut Gathered<'a>, &Tag<'a>) -> Result<(), HtmlError>,
+) -> Result<Links, HtmlError> {
+    let mut gathered = Gathered::default();
+    for tag in Tags::new(text) {
+        take(&mut gathered, &tag)?;
+    }
+    Ok(gathered.resolve(url))
 }
 
 /// The URLs of a `srcset`, without their descriptors, by the rules of the HTML standard.
@@ -384,7 +391,7 @@ mod tests {
         assert_eq!((links.all().len(), links.dropped()), (MAX_LINKS, 5));
     }
 
-    // I4: nested too deeply for the scanner, the page is read as a document.
+    // I4
     #[test]
     fn pages_without_end_tags_are_read() {
         let links =

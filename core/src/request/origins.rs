@@ -19,13 +19,19 @@ thread_local! {
 
 /// As [`Url::parse`].
 pub(super) fn parse(text: &str) -> Result<Url, ParseError> {
-    let Some((origin, path)) = split(text) else { return Url::parse(text) };
+    of_known(text).map_or_else(|| Url::parse(text), Ok)
+}
+
+/// As [`Url::join`].
+pub(super) fn join(base: &Url, reference: &str) -> Result<Url, ParseError> {
+    of_known(reference).map_or_else(|| base.join(reference), Ok)
+}
+
+fn of_known(text: &str) -> Option<Url> {
+    let (origin, path) = split(text)?;
     // A thread that ends has none.
-    ORIGINS
-        .try_with(|origins| origins.borrow_mut().known(origin).cloned())
-        .ok()
-        .flatten()
-        .map_or_else(|| Url::parse(text), |url| Ok(with_path(url, path)))
+    let url = ORIGINS.try_with(|origins| origins.borrow_mut().known(origin).cloned()).ok().flatten()?;
+    Some(with_path(url, path))
 }
 
 /// Joining it would copy the origin once more.
@@ -118,6 +124,10 @@ mod tests {
                 prop_assert_eq!(parse(&text), Url::parse(&text), "{:?}", text);
                 let text = format!("{start}{host}{path}");
                 prop_assert_eq!(parse(&text), Url::parse(&text), "{:?}", text);
+                for base in ["http://base.test/x/y?z", "https://base.test/"] {
+                    let base = Url::parse(base).expect("literal");
+                    prop_assert_eq!(join(&base, &text), base.join(&text), "{:?}", text);
+                }
             }
         }
     }

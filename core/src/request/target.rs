@@ -66,6 +66,14 @@ impl Target {
         Ok(parsed)
     }
 
+    /// Becomes `text`, which is in canonical form: without a copy where it is that.
+    pub(super) fn become_canonical(&mut self, text: &str) {
+        *self = Self::Canonical(match self {
+            Self::Given(own) | Self::Canonical(own) if **own == *text => std::mem::take(own),
+            _ => text.into(),
+        });
+    }
+
     /// Notes that `url` is what it says in canonical form.
     pub(super) fn note(&mut self, url: &Url) {
         if let Self::Given(text) = self
@@ -122,6 +130,15 @@ mod tests {
             let url = target.url().expect("valid").into_owned();
             target.note(&url);
             assert_eq!((matches!(target, Target::Canonical(_)), target.text()), (is, given));
+        }
+    }
+
+    #[test]
+    fn whatever_it_was_becomes_canonical() {
+        let parsed = Target::from(Url::parse("http://a.test/").expect("valid"));
+        for mut target in [Target::Given("/".into()), Target::Given("http://a.test/".into()), parsed] {
+            target.become_canonical("http://a.test/");
+            assert!(matches!(&target, Target::Canonical(text) if **text == *"http://a.test/"));
         }
     }
 

@@ -33,6 +33,9 @@ pub const MAX_ATTRIBUTES: usize = 512;
 /// Tags of one document that may stand beyond [`MAX_DEPTH`]: 200,000. Each costs a look through all open elements.
 pub const MAX_TAGS_TOO_DEEP: usize = 200_000;
 
+/// Memory that the scanner may use to remember open elements: 4 MiB, some 30,000 of them.
+const MAX_MEMORY: usize = 4 * 1024 * 1024;
+
 /// Where closing the innermost element did not help (a page built to resist it), start tags beyond this are dropped.
 const MAX_OPEN: usize = 4 * MAX_DEPTH;
 
@@ -86,7 +89,7 @@ fn may_have_too_many_attributes(text: &str) -> bool {
 fn has_too_many_attributes(text: &str) -> bool {
     let settings = Settings::new()
         .with_strict(false)
-        .with_memory_settings(MemorySettings::new().with_max_allowed_memory_usage(crate::links::MAX_MEMORY))
+        .with_memory_settings(MemorySettings::new().with_max_allowed_memory_usage(MAX_MEMORY))
         .append_element_content_handler(element!("*", |element| {
             if element.attributes().len() > MAX_ATTRIBUTES {
                 return Err("seen enough".into());
