@@ -1,6 +1,9 @@
-//! The replies of `testdata/replies/http1.toml`, as tidegate and as hyper read them. Whatever way a reply is cut into reads, the
-//! verdict is the same (invariant 12); where the two differ, the file says why (invariant 17).
+//! The replies of `testdata/replies/http1.toml`, as tidegate, hyper and curl read them. Whatever way a reply is cut into reads, the
+//! verdict is the same (invariant 12); where they differ, the file says why (invariant 17).
 #![cfg(feature = "http")]
+
+#[cfg(unix)]
+mod curl;
 
 use std::collections::VecDeque;
 use std::error::Error as StdError;
@@ -22,6 +25,9 @@ use tidegate::rt::{BoxFuture, TcpConn, TcpConnect, TcpOptions};
 use tidegate::sim::Sim;
 use tidegate::{ErrorKind, FetchCx, Fetcher, Request};
 
+/// What the corpus has for every failure of curl, whose codes are coarser than ours.
+const FAILS: &str = "fails";
+
 #[derive(Deserialize)]
 struct Corpus {
     reply: Vec<Reply>,
@@ -37,6 +43,8 @@ struct Reply {
     ours: String,
     #[serde(default)]
     hyper: Option<String>,
+    #[serde(default)]
+    curl: Option<String>,
     #[serde(default)]
     why: Option<String>,
 }
@@ -54,6 +62,11 @@ impl Reply {
 
     fn ours(&self) -> String {
         String::from_utf8(unescape(&self.ours)).expect("text")
+    }
+
+    /// What curl says where it agrees with us.
+    fn as_curl_says(&self) -> String {
+        if self.ours.starts_with(|first: char| first.is_ascii_digit()) { self.ours() } else { FAILS.to_owned() }
     }
 }
 
@@ -171,8 +184,10 @@ fn finish<T>(wire: &Wire, polls: usize, mut work: impl FnMut(&mut Context<'_>) -
     panic!("nothing goes on, though the server has closed")
 }
 
+const KEPT: &str = ", kept";
+
 fn told(status: u16, body: &[u8], kept: bool) -> String {
-    format!("{status} {}{}", body.escape_ascii(), if kept { ", kept" } else { "" })
+    format!("{status} {}{}", body.escape_ascii(), if kept { KEPT } else { "" })
 }
 
 /// A fetcher over such a wire.
@@ -286,8 +301,9 @@ fn the_corpus_says_why_where_clients_differ() {
     let all = Reply::all();
     assert!(all.len() >= 120, "{}", all.len());
     for reply in &all {
-        assert_eq!(reply.hyper.is_some(), reply.why.is_some(), "{}", reply.name);
+        assert_eq!(reply.hyper.is_some() || reply.curl.is_some(), reply.why.is_some(), "{}", reply.name);
         assert_ne!(reply.hyper.as_ref(), Some(&reply.ours), "{}", reply.name);
+        assert_ne!(reply.curl, Some(reply.as_curl_says()), "{}", reply.name);
     }
 }
 
@@ -321,6 +337,29 @@ fn hyper_reads_it_as_the_corpus_says() {
         let verdict = verdict_of_hyper(&reply.method(), vec![unescape(&reply.bytes)]);
         if verdict != expected {
             wrong.push(format!("{}: {verdict}, not {expected}", reply.name));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[cfg(unix)]
+#[test]
+fn curl_reads_it_as_the_corpus_says() {
+    let curl = curl::Curl::new();
+    let mut wrong = Vec::new();
+    for reply in Reply::all() {
+        let whole = reply
+            .curl
+            .as_ref()
+            .map_or_else(|| reply.as_curl_says(), |curl| String::from_utf8(unescape(curl)).expect("text"));
+        for pieces in cuts(&unescape(&reply.bytes)) {
+            let expected = if pieces.len() == 1 { &whole } else { whole.trim_end_matches(KEPT) };
+            let lengths: Vec<_> = pieces.iter().take(3).map(Vec::len).collect();
+            let verdict = curl.verdict(&reply.method(), pieces);
+            if verdict != expected {
+                wrong.push(format!("{}, cut as {lengths:?}: {verdict}, not {expected}", reply.name));
+                break;
+            }
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
