@@ -10,7 +10,8 @@ use curl::multi::{Easy2Handle, Multi};
 use http::Method;
 use tempfile::TempDir;
 
-use super::{FAILS, told};
+use super::reply::FAILS;
+use super::told;
 
 /// So often curl is let go on, with nothing new to read, before the server closes.
 const PATIENCE: usize = 20;
@@ -127,6 +128,6 @@ fn answer(
             }
         }
         multi.perform().expect("libcurl works");
-        multi.messages(|message| ended = message.result_for2(request).or(ended.take()));
+        multi.messages(|message| ended = message.result_for2(request).or_else(|| ended.take()));
     }
 }

@@ -4,6 +4,7 @@
 
 #[cfg(unix)]
 mod curl;
+mod reply;
 
 use std::collections::VecDeque;
 use std::error::Error as StdError;
@@ -19,92 +20,12 @@ use http::Method;
 use http_body_util::{BodyExt, Empty};
 use hyper::client::conn::http1;
 use hyper::rt::ReadBufCursor;
-use serde::Deserialize;
 use tidegate::http::HttpFetcher;
 use tidegate::rt::{BoxFuture, TcpConn, TcpConnect, TcpOptions};
 use tidegate::sim::Sim;
 use tidegate::{ErrorKind, FetchCx, Fetcher, Request};
 
-/// What the corpus has for every failure of curl, whose codes are coarser than ours.
-const FAILS: &str = "fails";
-
-#[derive(Deserialize)]
-struct Corpus {
-    reply: Vec<Reply>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Reply {
-    name: String,
-    #[serde(default)]
-    method: Option<String>,
-    bytes: String,
-    ours: String,
-    #[serde(default)]
-    hyper: Option<String>,
-    #[serde(default)]
-    curl: Option<String>,
-    #[serde(default)]
-    why: Option<String>,
-}
-
-impl Reply {
-    fn all() -> Vec<Self> {
-        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/testdata/replies/http1.toml");
-        let text = std::fs::read_to_string(path).expect("the corpus is there");
-        toml::from_str::<Corpus>(&text).expect("the corpus is well formed").reply
-    }
-
-    fn method(&self) -> Method {
-        self.method.as_deref().map_or(Method::GET, |method| method.parse().expect("a method"))
-    }
-
-    fn ours(&self) -> String {
-        String::from_utf8(unescape(&self.ours)).expect("text")
-    }
-
-    /// What curl says where it agrees with us.
-    fn as_curl_says(&self) -> String {
-        if self.ours.starts_with(|first: char| first.is_ascii_digit()) { self.ours() } else { FAILS.to_owned() }
-    }
-}
-
-/// `\r`, `\n`, `\t`, `\0`, `\xHH` and `<<3*text>>`, which may be nested.
-fn unescape(text: &str) -> Vec<u8> {
-    let mut out = Vec::new();
-    let mut rest = text;
-    while let Some(first) = rest.chars().next() {
-        if let Some(repeated) = rest.strip_prefix("<<") {
-            let (count, from_text) = repeated.split_once('*').expect("a count");
-            let mut depth = 1;
-            let mut end = 0;
-            while depth > 0 {
-                depth += i32::from(from_text[end..].starts_with("<<")) - i32::from(from_text[end..].starts_with(">>"));
-                end += if depth == 0 { 0 } else { 1 };
-            }
-            let unit = unescape(&from_text[..end]);
-            out.extend(unit.repeat(count.parse().expect("a number")));
-            rest = &from_text[end + 2..];
-        } else if let Some(escaped) = rest.strip_prefix('\\') {
-            let (byte, length) = match escaped.as_bytes()[0] {
-                b'r' => (b'\r', 1),
-                b'n' => (b'\n', 1),
-                b't' => (b'\t', 1),
-                b'0' => (0, 1),
-                b'\\' => (b'\\', 1),
-                b'x' => (u8::from_str_radix(&escaped[1..3], 16).expect("two digits"), 3),
-                other => panic!("an escape that nobody knows: {}", char::from(other)),
-            };
-            out.push(byte);
-            rest = &escaped[length..];
-        } else {
-            out.extend_from_slice(first.to_string().as_bytes());
-            rest = &rest[first.len_utf8()..];
-        }
-    }
-    out
-}
+use self::reply::Reply;
 
 /// What a server sends, a piece a read; it closes when it is told to.
 #[derive(Clone, Default)]
@@ -300,11 +221,7 @@ fn cuts(bytes: &[u8]) -> impl Iterator<Item = Vec<Vec<u8>>> + '_ {
 fn the_corpus_says_why_where_clients_differ() {
     let all = Reply::all();
     assert!(all.len() >= 120, "{}", all.len());
-    for reply in &all {
-        assert_eq!(reply.hyper.is_some() || reply.curl.is_some(), reply.why.is_some(), "{}", reply.name);
-        assert_ne!(reply.hyper.as_ref(), Some(&reply.ours), "{}", reply.name);
-        assert_ne!(reply.curl, Some(reply.as_curl_says()), "{}", reply.name);
-    }
+    all.iter().for_each(Reply::check);
 }
 
 // A2, A4, A5, A6, A7, A11, A12, A13, A14, A15, A16, A18, A19, A20
@@ -313,12 +230,12 @@ fn every_reply_has_its_verdict_however_it_is_cut() {
     let mut ours = Ours::new();
     let mut wrong = Vec::new();
     for reply in Reply::all() {
-        let bytes = unescape(&reply.bytes);
+        let bytes = reply.bytes();
         for pieces in cuts(&bytes) {
             let lengths: Vec<_> = pieces.iter().take(3).map(Vec::len).collect();
             let verdict = ours.verdict(&reply.method(), pieces);
             if verdict != reply.ours() {
-                wrong.push(format!("{}, cut as {lengths:?}: {verdict}, not {}", reply.name, reply.ours));
+                wrong.push(format!("{}, cut as {lengths:?}: {verdict}, not {}", reply.name, reply.ours()));
                 break;
             }
         }
@@ -330,11 +247,8 @@ fn every_reply_has_its_verdict_however_it_is_cut() {
 fn hyper_reads_it_as_the_corpus_says() {
     let mut wrong = Vec::new();
     for reply in Reply::all() {
-        let expected = reply
-            .hyper
-            .as_ref()
-            .map_or_else(|| reply.ours(), |hyper| String::from_utf8(unescape(hyper)).expect("text"));
-        let verdict = verdict_of_hyper(&reply.method(), vec![unescape(&reply.bytes)]);
+        let expected = reply.hypers();
+        let verdict = verdict_of_hyper(&reply.method(), vec![reply.bytes()]);
         if verdict != expected {
             wrong.push(format!("{}: {verdict}, not {expected}", reply.name));
         }
@@ -348,11 +262,8 @@ fn curl_reads_it_as_the_corpus_says() {
     let curl = curl::Curl::new();
     let mut wrong = Vec::new();
     for reply in Reply::all() {
-        let whole = reply
-            .curl
-            .as_ref()
-            .map_or_else(|| reply.as_curl_says(), |curl| String::from_utf8(unescape(curl)).expect("text"));
-        for pieces in cuts(&unescape(&reply.bytes)) {
+        let whole = reply.curls();
+        for pieces in cuts(&reply.bytes()) {
             let expected = if pieces.len() == 1 { &whole } else { whole.trim_end_matches(KEPT) };
             let lengths: Vec<_> = pieces.iter().take(3).map(Vec::len).collect();
             let verdict = curl.verdict(&reply.method(), pieces);
