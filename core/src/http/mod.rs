@@ -11,6 +11,12 @@ mod pool;
 mod proxy;
 pub(crate) mod scratch;
 
+/// What a fuzzer calls, there with `--cfg fuzzing` only.
+#[cfg(fuzzing)]
+pub mod fuzzing {
+    pub use super::h1::replies;
+}
+
 use std::future::Future;
 use std::net::IpAddr;
 use std::path::Path;

@@ -8,6 +8,8 @@ mod encode;
 mod error;
 mod framing;
 mod head;
+#[cfg(any(test, fuzzing))]
+mod properties;
 #[cfg(test)]
 mod tests;
 
@@ -18,6 +20,8 @@ pub(super) use self::encode::HeadWriter;
 pub(super) use self::error::Violation;
 use self::framing::Body;
 pub(super) use self::head::Head;
+#[cfg(fuzzing)]
+pub use self::properties::replies;
 use crate::Limits;
 
 /// What is allocated ahead of the bytes of an announced length at most: the announcement is the server's word.

@@ -1,39 +1,7 @@
 use proptest::prelude::*;
 
+use super::properties::{has_one_verdict, is_good_after_its_last_byte, is_not_harmed_by_more, read};
 use super::*;
-
-/// What became of an answer, and what the connection is worth after it.
-type Verdict = Result<(u16, Vec<u8>, bool), Violation>;
-
-/// Reads an answer as a connection does, in the pieces that `cuts` make, after which the peer closes.
-fn read(bytes: &[u8], cuts: &[usize], method: &Method, limits: &Limits) -> Verdict {
-    let mut answer = Answer::to(method, true);
-    let (mut unread, mut body, mut status) = (Vec::new(), Vec::new(), None);
-    let ends = cuts.iter().copied().chain([bytes.len()]);
-    let mut start = 0;
-    for end in ends {
-        let piece = &bytes[start..end.max(start)];
-        start = end.max(start);
-        if status.is_some() {
-            answer.body(piece, &mut body)?;
-            continue;
-        }
-        unread.extend_from_slice(piece);
-        match answer.head(&unread, limits)? {
-            Progress::Skip(skip) => drop(unread.drain(..skip)),
-            Progress::Head(end, head, _) => {
-                status = Some(head.status.as_u16());
-                answer.body(&unread[end..], &mut body)?;
-            }
-        }
-    }
-    let Some(status) = status else { return Err(answer.cut_head(&unread, limits)) };
-    let is_kept = answer.is_reusable();
-    if !answer.has_ended()? {
-        answer.close()?;
-    }
-    Ok((status, body, is_kept))
-}
 
 /// Pieces of answers, so that what is drawn from them comes far into the parser.
 fn part() -> impl Strategy<Value = Vec<u8>> {
@@ -98,25 +66,16 @@ proptest! {
         if small {
             (limits.head_bytes, limits.headers) = (60, 2);
         }
-        let whole = read(&bytes, &[], &method, &limits);
         let mut cuts: Vec<_> = cuts.iter().map(|cut| cut.index(bytes.len() + 1)).collect();
         cuts.sort_unstable();
-        prop_assert_eq!(&read(&bytes, &cuts, &method, &limits), &whole);
-        let dripped: Vec<_> = (0..bytes.len()).collect();
-        prop_assert_eq!(&read(&bytes, &dripped, &method, &limits), &whole);
+        has_one_verdict(&bytes, &cuts, &method, &limits);
     }
 
     /// Invariant 13: after an answer that leaves its connection good nothing was left unread, and nothing more is taken for part
     /// of it.
     #[test]
     fn a_connection_is_good_only_where_the_answer_ended_with_the_last_byte(bytes in answers(), more in part()) {
-        let limits = Limits::discovered();
-        let verdict = read(&bytes, &[], &Method::GET, &limits);
-        if let (Ok((status, body, true)), false) = (verdict, more.is_empty()) {
-            let longer = [&bytes[..], &more].concat();
-            prop_assert_eq!(read(&longer, &[], &Method::GET, &limits), Ok((status, body, false)));
-            prop_assert!(read(&bytes[..bytes.len() - 1], &[], &Method::GET, &limits).is_err());
-        }
+        is_good_after_its_last_byte(&bytes, &more, &Method::GET, &Limits::discovered());
     }
 
     /// Invariant 15: a higher limit never makes an answer fail.
@@ -127,9 +86,7 @@ proptest! {
             (limits.head_bytes, limits.headers) = (head_bytes + more, headers + more);
             limits
         };
-        if let Ok(read_with_less) = read(&bytes, &[], &Method::GET, &limits(0)) {
-            prop_assert_eq!(read(&bytes, &[], &Method::GET, &limits(5)), Ok(read_with_less));
-        }
+        is_not_harmed_by_more(&bytes, &Method::GET, &limits(0), &limits(5));
     }
 }
 

@@ -1,6 +1,10 @@
-//! The replies of `testdata/replies/http1.toml`, as tidegate and as hyper read them. Whatever way a reply is cut into reads, the
-//! verdict is the same (invariant 12); where the two differ, the file says why (invariant 17).
+//! The replies of `testdata/replies/http1.toml`, as tidegate, hyper and curl read them. Whatever way a reply is cut into reads, the
+//! verdict is the same (invariant 12); where they differ, the file says why (invariant 17).
 #![cfg(feature = "http")]
+
+#[cfg(unix)]
+mod curl;
+mod reply;
 
 use std::collections::VecDeque;
 use std::error::Error as StdError;
@@ -16,82 +20,12 @@ use http::Method;
 use http_body_util::{BodyExt, Empty};
 use hyper::client::conn::http1;
 use hyper::rt::ReadBufCursor;
-use serde::Deserialize;
 use tidegate::http::HttpFetcher;
 use tidegate::rt::{BoxFuture, TcpConn, TcpConnect, TcpOptions};
 use tidegate::sim::Sim;
 use tidegate::{ErrorKind, FetchCx, Fetcher, Request};
 
-#[derive(Deserialize)]
-struct Corpus {
-    reply: Vec<Reply>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Reply {
-    name: String,
-    #[serde(default)]
-    method: Option<String>,
-    bytes: String,
-    ours: String,
-    #[serde(default)]
-    hyper: Option<String>,
-    #[serde(default)]
-    why: Option<String>,
-}
-
-impl Reply {
-    fn all() -> Vec<Self> {
-        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/testdata/replies/http1.toml");
-        let text = std::fs::read_to_string(path).expect("the corpus is there");
-        toml::from_str::<Corpus>(&text).expect("the corpus is well formed").reply
-    }
-
-    fn method(&self) -> Method {
-        self.method.as_deref().map_or(Method::GET, |method| method.parse().expect("a method"))
-    }
-
-    fn ours(&self) -> String {
-        String::from_utf8(unescape(&self.ours)).expect("text")
-    }
-}
-
-/// `\r`, `\n`, `\t`, `\0`, `\xHH` and `<<3*text>>`, which may be nested.
-fn unescape(text: &str) -> Vec<u8> {
-    let mut out = Vec::new();
-    let mut rest = text;
-    while let Some(first) = rest.chars().next() {
-        if let Some(repeated) = rest.strip_prefix("<<") {
-            let (count, from_text) = repeated.split_once('*').expect("a count");
-            let mut depth = 1;
-            let mut end = 0;
-            while depth > 0 {
-                depth += i32::from(from_text[end..].starts_with("<<")) - i32::from(from_text[end..].starts_with(">>"));
-                end += if depth == 0 { 0 } else { 1 };
-            }
-            let unit = unescape(&from_text[..end]);
-            out.extend(unit.repeat(count.parse().expect("a number")));
-            rest = &from_text[end + 2..];
-        } else if let Some(escaped) = rest.strip_prefix('\\') {
-            let (byte, length) = match escaped.as_bytes()[0] {
-                b'r' => (b'\r', 1),
-                b'n' => (b'\n', 1),
-                b't' => (b'\t', 1),
-                b'0' => (0, 1),
-                b'\\' => (b'\\', 1),
-                b'x' => (u8::from_str_radix(&escaped[1..3], 16).expect("two digits"), 3),
-                other => panic!("an escape that nobody knows: {}", char::from(other)),
-            };
-            out.push(byte);
-            rest = &escaped[length..];
-        } else {
-            out.extend_from_slice(first.to_string().as_bytes());
-            rest = &rest[first.len_utf8()..];
-        }
-    }
-    out
-}
+use self::reply::Reply;
 
 /// What a server sends, a piece a read; it closes when it is told to.
 #[derive(Clone, Default)]
@@ -171,8 +105,10 @@ fn finish<T>(wire: &Wire, polls: usize, mut work: impl FnMut(&mut Context<'_>) -
     panic!("nothing goes on, though the server has closed")
 }
 
+const KEPT: &str = ", kept";
+
 fn told(status: u16, body: &[u8], kept: bool) -> String {
-    format!("{status} {}{}", body.escape_ascii(), if kept { ", kept" } else { "" })
+    format!("{status} {}{}", body.escape_ascii(), if kept { KEPT } else { "" })
 }
 
 /// A fetcher over such a wire.
@@ -285,10 +221,7 @@ fn cuts(bytes: &[u8]) -> impl Iterator<Item = Vec<Vec<u8>>> + '_ {
 fn the_corpus_says_why_where_clients_differ() {
     let all = Reply::all();
     assert!(all.len() >= 120, "{}", all.len());
-    for reply in &all {
-        assert_eq!(reply.hyper.is_some(), reply.why.is_some(), "{}", reply.name);
-        assert_ne!(reply.hyper.as_ref(), Some(&reply.ours), "{}", reply.name);
-    }
+    all.iter().for_each(Reply::check);
 }
 
 // A2, A4, A5, A6, A7, A11, A12, A13, A14, A15, A16, A18, A19, A20
@@ -297,12 +230,12 @@ fn every_reply_has_its_verdict_however_it_is_cut() {
     let mut ours = Ours::new();
     let mut wrong = Vec::new();
     for reply in Reply::all() {
-        let bytes = unescape(&reply.bytes);
+        let bytes = reply.bytes();
         for pieces in cuts(&bytes) {
             let lengths: Vec<_> = pieces.iter().take(3).map(Vec::len).collect();
             let verdict = ours.verdict(&reply.method(), pieces);
             if verdict != reply.ours() {
-                wrong.push(format!("{}, cut as {lengths:?}: {verdict}, not {}", reply.name, reply.ours));
+                wrong.push(format!("{}, cut as {lengths:?}: {verdict}, not {}", reply.name, reply.ours()));
                 break;
             }
         }
@@ -314,13 +247,30 @@ fn every_reply_has_its_verdict_however_it_is_cut() {
 fn hyper_reads_it_as_the_corpus_says() {
     let mut wrong = Vec::new();
     for reply in Reply::all() {
-        let expected = reply
-            .hyper
-            .as_ref()
-            .map_or_else(|| reply.ours(), |hyper| String::from_utf8(unescape(hyper)).expect("text"));
-        let verdict = verdict_of_hyper(&reply.method(), vec![unescape(&reply.bytes)]);
+        let expected = reply.hypers();
+        let verdict = verdict_of_hyper(&reply.method(), vec![reply.bytes()]);
         if verdict != expected {
             wrong.push(format!("{}: {verdict}, not {expected}", reply.name));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[cfg(unix)]
+#[test]
+fn curl_reads_it_as_the_corpus_says() {
+    let curl = curl::Curl::new();
+    let mut wrong = Vec::new();
+    for reply in Reply::all() {
+        let whole = reply.curls();
+        for pieces in cuts(&reply.bytes()) {
+            let expected = if pieces.len() == 1 { &whole } else { whole.trim_end_matches(KEPT) };
+            let lengths: Vec<_> = pieces.iter().take(3).map(Vec::len).collect();
+            let verdict = curl.verdict(&reply.method(), pieces);
+            if verdict != expected {
+                wrong.push(format!("{}, cut as {lengths:?}: {verdict}, not {expected}", reply.name));
+                break;
+            }
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
