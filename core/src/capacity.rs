@@ -5,9 +5,15 @@ use std::time::Duration;
 
 use crate::Machine;
 
-/// Bytes of a connection that waits for its answer, with the fetch and its record: what `compare run waiting` measures for a
-/// crawl. Bodies come on top, within the byte budget.
-pub const BYTES_PER_CONNECTION: u64 = 6 << 10;
+/// Bytes of a connection that waits for its answer, with the fetch and its record: what `compare run sockets` measures for a
+/// crawl of 10,000 and more. Bodies come on top, within the byte budget.
+pub const BYTES_PER_CONNECTION: u64 = 3584;
+
+/// The same over TLS, by `compare run sockets-tls`.
+pub const BYTES_PER_TLS_CONNECTION: u64 = 12 << 10;
+
+/// Bytes that a crawl takes however few connections it has: its tables and histograms.
+const BYTES_OF_A_CRAWL: u64 = 2 << 20;
 
 /// Time for which the side that closes a connection keeps its port (Linux, `TCP_TIMEWAIT_LEN`).
 const TIME_WAIT: Duration = Duration::from_secs(60);
@@ -36,7 +42,8 @@ pub struct Demand {
     pub keep_alive: bool,
     /// Destinations (address and port) over which the fetches are spread evenly; 1, the worst case for ports.
     pub destinations: u32,
-    /// Bytes of memory for each connection; [`BYTES_PER_CONNECTION`](crate::BYTES_PER_CONNECTION).
+    /// Bytes of memory for each connection; [`BYTES_PER_CONNECTION`](crate::BYTES_PER_CONNECTION). Over TLS it is
+    /// [`BYTES_PER_TLS_CONNECTION`](crate::BYTES_PER_TLS_CONNECTION).
     pub bytes_per_connection: u64,
     /// CPU time of a fetch, where it is known; `None`.
     pub cpu: Option<Duration>,
@@ -57,7 +64,7 @@ impl Demand {
         let ports = concurrency.saturating_add(closing).div_ceil(u64::from(self.destinations.max(1)));
         let range = u64::from(machine.ports.unwrap_or(28_232).max(1));
         let source_addresses = ports.div_ceil(range).max(1);
-        let bytes = concurrency.saturating_mul(self.bytes_per_connection);
+        let bytes = BYTES_OF_A_CRAWL.saturating_add(concurrency.saturating_mul(self.bytes_per_connection));
         let cores = self.cpu.map(|cpu| rate * cpu.as_secs_f64());
 
         let mut lacks = Vec::new();
@@ -95,7 +102,7 @@ pub struct Capacity {
     pub ports: u64,
     /// Source addresses that have so many ports.
     pub source_addresses: u64,
-    /// Memory of the connections in bytes, without bodies.
+    /// Memory of the crawl and its connections in bytes, without bodies.
     pub bytes: u64,
     /// Cores, where the CPU time of a fetch was given.
     pub cores: Option<f64>,

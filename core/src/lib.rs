@@ -112,7 +112,7 @@ mod time;
 #[cfg(feature = "tls")]
 pub mod tls;
 
-pub use self::capacity::{BYTES_PER_CONNECTION, Capacity, Demand, Lack};
+pub use self::capacity::{BYTES_PER_CONNECTION, BYTES_PER_TLS_CONNECTION, Capacity, Demand, Lack};
 pub use self::drive::{
     BoundShare, Builder, Crawl, FinishReason, Handle, HostSnapshot, Item, Items, LagSnapshot, Latencies, Latency,
     LoadSignal, Profile, Quantiles, Recent, Report, Scope, Snapshot,

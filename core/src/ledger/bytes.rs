@@ -248,7 +248,7 @@ mod tests {
                     At::Held
                 }
                 At::Reading(left) if what > 0 => {
-                    if what % 2 == 0 || !bytes.book_at_once(*body, STEP) {
+                    if what.is_multiple_of(2) || !bytes.book_at_once(*body, STEP) {
                         bytes.book(*body, STEP);
                     }
                     At::Reading(left - STEP)

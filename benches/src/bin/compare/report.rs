@@ -230,8 +230,8 @@ mod tests {
     #[test]
     fn processes_are_planned_each() {
         let planned = |scenario: Scenario| Told::new(&scenario.cases(Size { part: 1.0 })[0]).planned_kb;
-        let each = tidegate::BYTES_PER_CONNECTION as f64 / 1024.0;
-        assert_eq!(planned(Scenario::Fifty), Some(50_001.0 * each));
+        let one = tidegate::Demand::new(16_667.0, std::time::Duration::from_secs(1)).plan(&Machine::default()).bytes;
+        assert_eq!(planned(Scenario::Fifty), Some(3.0 * one as f64 / 1024.0));
         assert_eq!(planned(Scenario::Keepalive), None);
     }
 

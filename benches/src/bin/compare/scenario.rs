@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use clap::ValueEnum;
-use tidegate::Demand;
+use tidegate::{BYTES_PER_TLS_CONNECTION, Demand};
 
 use crate::case::{Case, Watch};
 use crate::client::Client;
@@ -152,7 +152,13 @@ impl Scenario {
             Self::Sockets => {
                 [1_000, 2_000, 5_000, 10_000, 15_000, 19_000].map(|many| sockets(&case, many, size)).into()
             }
-            Self::SocketsTls => vec![ticking(sockets(&case, 15_000, size))],
+            Self::SocketsTls => {
+                let mut case = ticking(sockets(&case, 15_000, size));
+                if let Some(demand) = &mut case.demand {
+                    demand.bytes_per_connection = BYTES_PER_TLS_CONNECTION;
+                }
+                vec![case]
+            }
             Self::SocketsLag => vec![Case { clients: TIDEGATE.into(), ..ticking(sockets(&case, 19_000, size)) }],
             Self::Fifty => {
                 let mut case = sockets(&case, 16_667, size);
