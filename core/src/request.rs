@@ -516,7 +516,9 @@ pub fn canonical(mut url: Url) -> Result<Url, Error> {
         let attempted = format!("fetch a URL of scheme {:?}; only http and https are supported", url.scheme());
         return Err(Error::new(ErrorKind::UrlScheme, attempted).with_url(url.as_str()));
     }
-    url.set_fragment(None);
+    if url.fragment().is_some() {
+        url.set_fragment(None);
+    }
     if url.path().contains('%') {
         let path = normalise_percent(url.path());
         if path != url.path() {

@@ -23,14 +23,14 @@ thread_local! {
 
 /// Lends a buffer of this thread to `work`. A use inside another one is given another buffer.
 pub(crate) fn with_scratch<T>(work: impl FnOnce(&mut [u8]) -> T) -> T {
-    SPARE.with(|spares| {
-        let spare = spares.iter().find_map(Cell::take);
+    SPARE.with(|[first, second]| {
+        let spare = first.take().or_else(|| second.take());
         let mut scratch = spare.unwrap_or_else(|| vec![0; SCRATCH + PAGE].into_boxed_slice());
         let start = scratch.as_ptr().align_offset(PAGE).min(PAGE);
         let result = work(&mut scratch[start..start + SCRATCH]);
-        // Where all places are taken, the one that was put there first goes.
-        let full = spares.iter().try_fold(scratch, |scratch, place| place.replace(Some(scratch)).ok_or(()));
-        drop(full);
+        if let Some(before) = first.replace(Some(scratch)) {
+            second.set(Some(before));
+        }
         result
     })
 }
