@@ -5,13 +5,13 @@ set -eu
 cd "$(dirname "$0")/.."
 
 # The bare fetcher, where the caller gives parsed URLs.
-most_of_fetch=16000
+most_of_fetch=14500
 # The bare fetcher, where it parses them.
-most_of_fetcher=22800
+most_of_fetcher=16000
 most_blocks_of_fetcher=12
 # The whole crawl, with requests from a stream and a sink that counts.
-most_of_crawl=50800
-most_blocks_of_crawl=39
+most_of_crawl=39500
+most_blocks_of_crawl=27
 
 command -v valgrind >/dev/null || { echo "valgrind is not installed (Debian: apt-get install valgrind)"; exit 1; }
 

@@ -296,7 +296,10 @@ fn the_last_answer_of_a_failing_url_counts(runtime: &Runtime) {
     let report = block_on(crawl(runtime).seed("http://a.test/").fetcher(fetcher).outcomes(kept.clone()).run())
         .expect("the run ends well");
     let list = settled(&report, &kept);
-    assert_eq!((list[0].attempts, list[0].status().map(|s| s.as_u16()), code(&list[0])), (3, Some(503), "ok".to_owned()));
+    assert_eq!(
+        (list[0].attempts, list[0].status().map(|s| s.as_u16()), code(&list[0])),
+        (3, Some(503), "ok".to_owned())
+    );
 }
 
 // C12

@@ -1,11 +1,11 @@
 //! Parses URLs by the origins that were seen before: most of what a URL costs to parse is its host.
 
 use std::cell::RefCell;
+use std::hash::{BuildHasher as _, Hasher as _};
 
 use url::{ParseError, Url};
 
 use crate::hash::KeyedState;
-use std::hash::BuildHasher;
 
 /// Origins that a thread remembers; the last of those that share a place.
 const PLACES: usize = 64;
@@ -28,20 +28,15 @@ pub(super) fn join(base: &Url, reference: &str) -> Result<Url, ParseError> {
 }
 
 fn of_known(text: &str) -> Option<Url> {
-    let (origin, path) = split(text)?;
+    let (origin, path, query) = split(text)?;
     // A thread that ends has none.
-    let url = ORIGINS.try_with(|origins| origins.borrow_mut().known(origin).cloned()).ok().flatten()?;
-    Some(with_path(url, path))
-}
-
-/// Joining it would copy the origin once more.
-fn with_path(mut url: Url, path: &str) -> Url {
-    let (path, query) = path.split_once('?').map_or((path, None), |(path, query)| (path, Some(query)));
+    let mut url = ORIGINS.try_with(|origins| origins.borrow_mut().known(origin).cloned()).ok().flatten()?;
+    // Joining them would copy the origin once more.
     url.set_path(path);
     if query.is_some() {
         url.set_query(query);
     }
-    url
+    Some(url)
 }
 
 struct Origins {
@@ -52,7 +47,9 @@ struct Origins {
 impl Origins {
     /// The URL of an origin, where that is text in canonical form.
     fn known(&mut self, origin: &str) -> Option<&Url> {
-        let place = KeyedState::new(0).hash_one(origin) as usize % PLACES;
+        let mut hasher = KeyedState::new(0).build_hasher();
+        hasher.write(origin.as_bytes());
+        let place = hasher.finish() as usize % PLACES;
         let slot = &mut self.urls[place];
         if slot.as_ref().is_none_or(|known| known.as_str().strip_suffix('/') != Some(origin)) {
             let url = Url::parse(origin).ok().filter(|url| url.as_str().strip_suffix('/') == Some(origin))?;
@@ -64,12 +61,23 @@ impl Origins {
 
 /// Where a URL of scheme http or https is origin, path and perhaps query, of characters that the parser neither skips nor takes
 /// for others.
-fn split(text: &str) -> Option<(&str, &str)> {
+fn split(text: &str) -> Option<(&str, &str, Option<&str>)> {
     let after_scheme = ["http://", "https://"].into_iter().find(|scheme| text.starts_with(scheme))?.len();
     let end = after_scheme + text.as_bytes()[after_scheme..].iter().position(|byte| *byte == b'/')?;
-    let (origin, path) = text.split_at(end);
-    let is_plain = path.bytes().all(|byte| byte.is_ascii_graphic() && !matches!(byte, b'#' | b'\\'));
-    (origin.len() <= LONGEST && is_plain).then_some((origin, path))
+    let (origin, rest) = text.split_at(end);
+    if origin.len() > LONGEST {
+        return None;
+    }
+    let mut mark = None;
+    for (index, byte) in rest.bytes().enumerate() {
+        match byte {
+            b'#' | b'\\' => return None,
+            b'?' if mark.is_none() => mark = Some(index),
+            byte if byte.is_ascii_graphic() => {}
+            _ => return None,
+        }
+    }
+    Some(mark.map_or((origin, rest, None), |mark| (origin, &rest[..mark], Some(&rest[mark + 1..]))))
 }
 
 #[cfg(test)]
