@@ -22,4 +22,5 @@ pages! {
     Errors: "src/errors.md";
     Executor: "src/executor.md";
     Capacity: "src/capacity.md";
+    Cost: "src/cost.md";
 }

@@ -13,8 +13,9 @@ use url::Url;
 static ALLOCATOR: dhat::Alloc = dhat::Alloc;
 
 /// The most that a request may take: the future of the fetch, the limits of its context, its URL, a timer, the head of the answer
-/// and its share count, the two parts of the table of fields, the name of a field that is not a standard one, and the body.
-const MOST: u64 = 10;
+/// and its share count, the two parts of the table of fields, the name of a field that is not a standard one, the head as it is given,
+/// which a crawl shares, and the body.
+const MOST: u64 = 11;
 
 /// Answers requests on one connection, and allocates nothing.
 fn serve(listener: &TcpListener) -> io::Result<()> {
