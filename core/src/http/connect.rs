@@ -309,11 +309,12 @@ impl Connector {
 
     /// That of an endpoint which need not be looked up.
     fn known_address(&self, host: &Host<&str>, port: u16) -> Option<SocketAddr> {
-        self.fixed_address(host, port).or(match host {
+        let literal = || match host {
             Host::Ipv4(ip) => Some(SocketAddr::new((*ip).into(), port)),
             Host::Ipv6(ip) => Some(SocketAddr::new((*ip).into(), port)),
             Host::Domain(_) => None,
-        })
+        };
+        self.fixed_address(host, port).or_else(literal)
     }
 
     pub(super) fn fixed_address(&self, host: &Host<&str>, port: u16) -> Option<SocketAddr> {
@@ -353,7 +354,6 @@ fn list(addrs: &[SocketAddr]) -> String {
 impl Connector {
     /// Connects to whichever answers first. The next address is tried when one fails, or beside it after a while, where
     /// there is room for a second socket.
-    #[expect(clippy::manual_async_fn, reason = "an async fn holds its arguments twice")]
     fn race<'a>(
         &'a self,
         addrs: Vec<SocketAddr>,
