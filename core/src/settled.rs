@@ -21,8 +21,10 @@ pub struct Settled {
     pub request: Arc<Request>,
     /// What became of it.
     pub outcome: Outcome,
-    /// Head of the last answer, shared with its page.
+    /// Head of the answer to the last attempt, shared with its page.
     pub head: Option<Arc<Head>>,
+    /// That of the last hop that answered, in whatever attempt.
+    pub(crate) answered: Option<Arc<Head>>,
     /// Redirects that were followed.
     pub redirects: Vec<Hop>,
     /// Attempts that were started; local pressure is not counted.
@@ -58,6 +60,7 @@ impl Settled {
             request,
             outcome,
             head: None,
+            answered: None,
             redirects: Vec::new(),
             attempts: 0,
             timings: Timings::default(),
@@ -81,7 +84,7 @@ impl Settled {
 
     /// The URL of the last hop that answered, without userinfo.
     pub fn final_url(&self) -> Option<Cow<'_, str>> {
-        self.head.as_ref().map(|head| without_userinfo(head.url.as_str()))
+        self.answered.as_ref().map(|head| without_userinfo(head.url.as_str()))
     }
 
     /// The status of the last answer.

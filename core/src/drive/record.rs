@@ -94,6 +94,7 @@ impl Record {
     pub(super) fn note_response(&mut self, response: &Response) {
         let s = &mut self.settled;
         s.head = Some(Arc::clone(&response.head));
+        s.answered.clone_from(&s.head);
         s.remote = response.remote;
         self.guarded |= response.remote.is_some_and(|remote| crate::guard::is_public(remote.ip()));
         s.proxy.clone_from(&response.proxy);
@@ -294,5 +295,6 @@ mod tests {
         record.clear();
         let s = &record.settled;
         assert_eq!((s.status(), s.bytes_wire, s.remote), (None, 0, None));
+        assert_eq!(s.final_url().as_deref(), Some("https://a.test/"), "it has answered, whatever comes of the next");
     }
 }
