@@ -10,6 +10,15 @@ use crate::Machine;
 pub const BYTES_PER_CONNECTION: u64 = 3584;
 
 /// The same over TLS, by `compare run sockets-tls`.
+///
+/// ```
+/// use std::time::Duration;
+/// use tidegate::{BYTES_PER_TLS_CONNECTION, Demand, Machine};
+///
+/// let mut demand = Demand::new(1_000.0, Duration::from_secs(2));
+/// demand.bytes_per_connection = BYTES_PER_TLS_CONNECTION;
+/// println!("{}", demand.plan(&Machine::read()));
+/// ```
 pub const BYTES_PER_TLS_CONNECTION: u64 = 12 << 10;
 
 /// Bytes that a crawl takes however few connections it has: its tables and histograms.

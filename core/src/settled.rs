@@ -83,21 +83,45 @@ impl Settled {
     }
 
     /// The URL of the last hop that answered, without userinfo.
+    ///
+    /// ```
+    /// # fn example(settled: &tidegate::Settled) {
+    /// println!("{} led to {:?}", settled.url(), settled.final_url());
+    /// # }
+    /// ```
     pub fn final_url(&self) -> Option<Cow<'_, str>> {
         self.answered.as_ref().map(|head| without_userinfo(head.url.as_str()))
     }
 
     /// The status of the last answer.
+    ///
+    /// ```
+    /// # fn example(settled: &tidegate::Settled) {
+    /// let is_gone = settled.status() == Some(http::StatusCode::GONE);
+    /// # }
+    /// ```
     pub fn status(&self) -> Option<StatusCode> {
         self.head.as_ref().map(|head| head.status)
     }
 
     /// The version of the last answer.
+    ///
+    /// ```
+    /// # fn example(settled: &tidegate::Settled) {
+    /// let is_old = settled.version() == Some(http::Version::HTTP_10);
+    /// # }
+    /// ```
     pub fn version(&self) -> Option<Version> {
         self.head.as_ref().map(|head| head.version)
     }
 
     /// The header fields of the last answer.
+    ///
+    /// ```
+    /// # fn example(settled: &tidegate::Settled) {
+    /// let kind = settled.headers().and_then(|headers| headers.get("content-type"));
+    /// # }
+    /// ```
     pub fn headers(&self) -> Option<&HeaderMap> {
         self.head.as_ref().map(|head| &head.headers)
     }
