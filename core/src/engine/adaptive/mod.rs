@@ -197,7 +197,7 @@ impl Engine {
             // What was in flight when it refused has said by now whom that was about.
             adaptive.pace.resume(now, adaptive.refusals.is_of_host());
         }
-        adaptive.refusals.answered(started);
+        adaptive.refusals.answered(id, started);
         // What was under way when the host refused says nothing about the pace from then on.
         if adaptive.circuit.is_after_last(started) {
             adaptive.pace.answered(now);

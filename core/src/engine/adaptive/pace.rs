@@ -34,6 +34,10 @@ pub(super) struct Pace {
     before: Option<f64>,
     /// What it had answered a second when it refused last.
     too_much: Option<f64>,
+    /// Answers since it refused last, and what it gave a second from the refusal before to that one, the wait with it: its
+    /// allowance began and ended empty, so it allows that much at least.
+    since_refusal: Option<Count>,
+    enough: Option<Enough>,
     learnt: Option<Learnt>,
 }
 
@@ -56,22 +60,31 @@ impl Count {
 }
 
 #[derive(Clone, Copy, Debug)]
+struct Enough {
+    per_second: f64,
+    over: Duration,
+}
+
+#[derive(Clone, Copy, Debug)]
 struct Learnt {
     rate: Rate,
     per_second: f64,
     /// What was too much, and how often it was since it was so first.
     refused: f64,
     confirmed: u32,
+    /// Of the way to the plateau, a second.
+    approach: f64,
     updated: Instant,
 }
 
 impl Pace {
     pub(super) fn new(now: Instant) -> Self {
-        Self { recent: Count::new(now), before: None, too_much: None, learnt: None }
+        Self { recent: Count::new(now), before: None, too_much: None, since_refusal: None, enough: None, learnt: None }
     }
 
     pub(super) fn answered(&mut self, now: Instant) {
         self.recent.answers += 1;
+        self.since_refusal.iter_mut().for_each(|count| count.answers += 1);
         if now.saturating_duration_since(self.recent.since) >= SECOND {
             self.before = self.recent.rate(now);
             self.recent = Count::new(now);
@@ -83,7 +96,12 @@ impl Pace {
         // A probe that fails has nothing to add: there is no pace that the host bore.
         let measured = self.before.take().into_iter().chain(self.recent.rate(now)).max_by(f64::total_cmp);
         self.recent = Count::new(now);
-        self.too_much = measured.or(self.too_much);
+        if measured.is_some() {
+            self.too_much = measured;
+            self.enough = self.since_refusal.replace(Count::new(now)).and_then(|count| {
+                Some(Enough { per_second: count.rate(now)?, over: now.saturating_duration_since(count.since) })
+            });
+        }
     }
 
     /// The host is asked again after a wait. Whether it refused whatever it was asked for, or that may have been one page.
@@ -100,8 +118,12 @@ impl Pace {
                 None => (measured, 0),
             };
             let refused = refused.max(SLOWEST);
-            let (per_second, rate) = (BACK * refused, Rate::per_second(BACK * refused));
-            self.learnt = Some(Learnt { rate, per_second, refused, confirmed, updated: now });
+            // What it allows lies between the two.
+            let between = self.enough.map(|enough| (enough.per_second * refused).sqrt().min(PLATEAU * refused));
+            let approach = self.enough.map_or(APPROACH, |enough| (1.0 / enough.over.as_secs_f64()).min(APPROACH));
+            let per_second = between.unwrap_or(BACK * refused).max(SLOWEST);
+            let rate = Rate::per_second(per_second);
+            self.learnt = Some(Learnt { rate, per_second, refused, confirmed, approach, updated: now });
         } else if let Some(learnt) = &mut self.learnt {
             learnt.updated = now;
         }
@@ -117,7 +139,7 @@ impl Pace {
         learnt.per_second = if learnt.confirmed == 0 {
             pace * (1.0 + passed * BEYOND_ONE)
         } else if pace < plateau {
-            pace + (plateau - pace) * APPROACH * passed + pace * creep * passed
+            pace + (plateau - pace) * learnt.approach * passed + pace * creep * passed
         } else {
             pace * (1.0 + passed * if pace < learnt.refused { creep } else { BEYOND })
         };

@@ -24,16 +24,19 @@ pub(super) struct Refusals {
     /// Whose URL was refused last, and whether another one's was before.
     last: Option<JobId>,
     several: bool,
+    /// Whether that URL was answered when it was asked for again.
+    relented: bool,
     refused: u32,
     answered: u32,
 }
 
 impl Refusals {
-    /// The host has answered a fetch that started then.
-    pub(super) fn answered(&mut self, started: Instant) {
+    /// The host has answered a fetch of this job that started then.
+    pub(super) fn answered(&mut self, job: JobId, started: Instant) {
+        self.relented |= self.last == Some(job);
         self.answered += u32::from(self.since.is_some_and(|since| started >= since));
         if self.answered > FADING * self.refused + FADED {
-            *self = Self::default();
+            *self = Self { last: self.last, relented: self.relented, ..Self::default() };
         }
     }
 
@@ -41,6 +44,7 @@ impl Refusals {
     pub(super) fn refused(&mut self, job: JobId, started: Instant) {
         self.since.get_or_insert(started);
         self.several |= self.last.is_some_and(|last| last != job);
+        self.relented &= self.last != Some(job);
         self.last = Some(job);
         self.refused += 1;
     }
@@ -50,8 +54,9 @@ impl Refusals {
         !self.several && others >= OTHERS
     }
 
-    /// Whether the host refuses whatever it is asked for: several URLs, and a third of them at least.
+    /// Whether the host refuses whatever it is asked for: several URLs, and a third of them at least. Or it gave later what
+    /// it had refused: it was the time, and not the URL.
     pub(super) fn is_of_host(&self) -> bool {
-        self.several && MOST * self.refused >= self.answered
+        self.relented || self.several && MOST * self.refused >= self.answered
     }
 }

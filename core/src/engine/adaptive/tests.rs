@@ -241,6 +241,56 @@ fn the_pace_that_a_host_allows_is_learnt_from_its_refusals() {
     assert!(world.passed() < 115 * SECOND, "{:?}", world.passed());
 }
 
+/// A bucket of `burst` tokens, which fills by `rate` a second. What finds it empty is told so at once, so that hardly more
+/// than one URL is refused before the crawl stops asking.
+fn token_bucket(
+    rate: f64,
+    burst: f64,
+    wait: Duration,
+) -> impl FnMut(Duration, u32, usize) -> (Duration, Option<(RetryTime, Blame)>) {
+    let (mut tokens, mut filled) = (burst, Duration::ZERO);
+    move |at, _, _| {
+        tokens = (tokens + rate * at.saturating_sub(filled).as_secs_f64()).min(burst);
+        filled = at;
+        if tokens < 1.0 {
+            return (MS, Some((RetryTime::After(wait), Blame::Throttled)));
+        }
+        tokens -= 1.0;
+        (100 * MS, None)
+    }
+}
+
+#[test]
+fn a_pace_is_learnt_where_one_url_at_a_time_is_refused() {
+    for (rate, burst, wait, least) in
+        [(50.0, 50.0, 2, 0.93), (50.0, 5.0, 2, 0.8), (5.0, 30.0, 10, 0.8), (200.0, 200.0, 1, 0.95)]
+    {
+        let mut world = World::new(free(), u32::MAX, token_bucket(rate, burst, wait * SECOND));
+        world.run(121 * SECOND);
+        let late = |of: &[u32]| of[200..1_200].iter().sum::<u32>();
+        let (answers, refused) = (late(&world.answers), late(&world.starts) - late(&world.answers));
+        assert!(f64::from(answers) > 100.0 * least * rate, "{answers} answers of {rate} a second, bursts of {burst}");
+        assert!(refused < 12, "{refused} refused, of {rate} a second, bursts of {burst}");
+    }
+}
+
+/// So many in each window of ten seconds, and after that the rest of it is to be waited for.
+#[test]
+fn a_quota_of_a_window_is_learnt_as_a_pace() {
+    let mut window = (0, 0);
+    let mut world = World::new(free(), u32::MAX, move |at: Duration, _, _| {
+        let n = at.as_secs() / 10;
+        window = if window.0 == n { (n, window.1 + 1) } else { (n, 1) };
+        let rest = Duration::from_secs(10 * (n + 1)) - at;
+        let refused = window.1 > 100;
+        (if refused { MS } else { 50 * MS }, refused.then_some((RetryTime::After(rest), Blame::Throttled)))
+    });
+    world.run(301 * SECOND);
+    let seconds: Vec<u32> = world.answers[1_500..3_000].chunks(10).map(|second| second.iter().sum()).collect();
+    assert!(seconds.iter().sum::<u32>() > 1_350, "{seconds:?}");
+    assert!(seconds.iter().filter(|answers| **answers == 0).count() < 15, "it is not spent at once: {seconds:?}");
+}
+
 #[test]
 fn a_host_that_is_down_for_half_a_minute_costs_no_url_and_hardly_a_request() {
     for asked in [None, Some(5 * SECOND)] {
