@@ -43,6 +43,8 @@ pub(crate) struct EventLoop {
     slots: Option<Slots<Id>>,
     /// Who waits at the gate, and how often it had been opened when they came.
     at_gate: Vec<(u64, Id)>,
+    /// Part of an interval after which the last connection that drips began to.
+    phase: f64,
     buffer: Box<[u8]>,
 }
 
@@ -65,6 +67,7 @@ impl EventLoop {
             timers: Timers::default(),
             slots,
             at_gate: Vec::new(),
+            phase: 0.0,
             buffer: vec![0; BUFFER].into(),
         })
     }
@@ -205,12 +208,14 @@ impl EventLoop {
             (Wanted::Drip(length), None) => {
                 let first = length.min(1);
                 doing = Doing::Dripping { left: length - first };
-                self.timers.add(now() + self.shared.options.drip, id);
+                let second = self.second_drip();
+                self.timers.add(now() + second, id);
                 Outgoing::new(head(length).into(), first)
             }
             (Wanted::Tunnel, None) => {
                 doing = Doing::Connecting { at: 1 };
-                self.timers.add(now() + self.shared.options.drip, id);
+                let second = self.second_drip();
+                self.timers.add(now() + second, id);
                 Outgoing::new(self.shared.tunnel.slice(..1), 0)
             }
             (Wanted::Gate, None) => {
@@ -227,6 +232,13 @@ impl EventLoop {
         connection.doing = doing;
         connection.outgoing = outgoing;
         connection.last = last;
+    }
+
+    /// When the second byte comes, so that connections opened at once do not drip at once ever after.
+    fn second_drip(&mut self) -> Duration {
+        // The golden section: however many there are, they are even.
+        self.phase = (self.phase + 0.618_034) % 1.0;
+        self.shared.options.drip.mul_f64(self.phase)
     }
 
     /// The usual answer, or nothing yet.

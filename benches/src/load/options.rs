@@ -46,7 +46,8 @@ pub struct LoadOptions {
     /// Requests to `/gate` that are answered together, as soon as so many have come; 0, the default, waits for
     /// [`LoadServer::release`](super::LoadServer::release).
     pub gate: usize,
-    /// Time between two bytes of an answer to `/drip/<n>` or CONNECT; 1 s by default.
+    /// Time between two bytes of an answer to `/drip/<n>` or CONNECT; 1 s by default. The second comes sooner, by another part of
+    /// it for each connection, so that they drip evenly.
     pub drip: Duration,
     /// Threads that serve; 1 by default.
     pub threads: usize,
