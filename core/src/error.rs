@@ -260,12 +260,14 @@ kinds! {
     LocalResource = "local.resource", WhenRoom;
     /// The proxy could not be reached. Not held against the target. Retried.
     ProxyConnect = "proxy.connect", AfterBackoff;
-    /// The proxy asks for other credentials (407). Mend the proxy's URL.
+    /// The proxy asks for other credentials (407 from one that speaks HTTP). Mend the proxy's URL.
     ProxyAuth = "proxy.auth_required", Never;
-    /// The proxy refused the target; the message has its status. Retried.
+    /// The proxy refused the target; the message has its status or reason. Retried.
     ProxyRefused = "proxy.refused", AfterBackoff;
     /// The proxy's answer is not one. Retried.
     ProxyReply = "proxy.bad_reply", AfterBackoff;
+    /// TLS with the proxy itself failed; the source says how. Not held against the target. Retried.
+    ProxyTls = "proxy.tls", AfterBackoff;
     /// The proxy did not open the tunnel within the `proxy` deadline. Retried.
     TimeoutProxy = "timeout.proxy", AfterBackoff;
     /// The certificate is not valid for this name, time or set of roots. Not retried.

@@ -160,8 +160,19 @@ impl HttpFetcherBuilder {
         self
     }
 
-    /// Adds a proxy, `http://[user:password@]host:port`. Several take turns, request by request;
-    /// [`Overrides::proxy`](crate::Overrides::proxy) goes before them.
+    /// Adds a proxy, `scheme://[user:password@]host[:port]`. Several take turns, request by request;
+    /// [`Overrides::proxy`](crate::Overrides::proxy) goes before them. The schemes mean what they do in curl:
+    ///
+    /// | scheme | spoken to it | who resolves the target | port |
+    /// |---|---|---|---|
+    /// | `http` | HTTP; CONNECT for https targets (RFC 9110, 9.3.6) | the proxy | 80 |
+    /// | `https` | the same over TLS, verified as any server | the proxy | 443 |
+    /// | `socks5` | RFC 1928, RFC 1929 | tidegate, which passes the first address on | 1080 |
+    /// | `socks5h` | the same | the proxy | 1080 |
+    /// | `socks4a` | SOCKS4a; a user but no password, no IPv6 addresses | the proxy | 1080 |
+    ///
+    /// Where the proxy resolves, the guard against private addresses
+    /// ([`FetchCx::guards`](crate::FetchCx::guards)) cannot judge: what the proxy may reach is its own affair.
     ///
     /// ```
     /// # use tidegate::http::HttpFetcher;

@@ -35,6 +35,14 @@ pub(super) enum Made {
     Parked(Arc<Key>, Box<Conn>),
 }
 
+/// Where a connection goes, and how.
+#[derive(Clone, Copy)]
+struct Way<'a> {
+    url: &'a Url,
+    proxy: Option<&'a Proxy>,
+    guarded: bool,
+}
+
 enum Dialed {
     New(Socket, TcpConn),
     Parked(Arc<Key>, Box<Conn>),
@@ -99,35 +107,60 @@ impl Connector {
                 });
                 match dialed? {
                     Dialed::Parked(key, conn) => return Ok(Made::Parked(key, conn)),
-                    Dialed::New(socket, tcp) if url.scheme() != "https" => {
+                    Dialed::New(socket, tcp)
+                        if url.scheme() != "https" && !proxy.is_some_and(Proxy::is_spoken_to_first) =>
+                    {
                         let peer = Peer { addr: tcp.peer, certificate_expiry: None };
                         return Ok(Made::New(Box::new(Conn::new(tcp.io, peer, socket))));
                     }
-                    Dialed::New(socket, tcp) => Box::pin(self.secure(socket, tcp, url, proxy, limits, cx)),
+                    Dialed::New(socket, tcp) => {
+                        Box::pin(self.secure(socket, tcp, Way { url, proxy, guarded }, limits, cx))
+                    }
                 }
             };
             securing.await.map(Made::New)
         }
     }
 
-    /// Makes a connection over TLS of one to its server or its proxy. The booking goes after the socket, whatever happens.
+    /// Makes a connection of one to its server or its proxy, through a tunnel or over TLS. The booking goes after the socket,
+    /// whatever happens.
     async fn secure(
         &self,
         socket: Socket,
         tcp: TcpConn,
-        url: &Url,
-        proxy: Option<&Proxy>,
+        way: Way<'_>,
         limits: &Limits,
         cx: &FetchCx,
     ) -> Result<Box<Conn>, Error> {
+        let Way { url, proxy, guarded } = way;
         let mut io = tcp.io;
-        if let Some(proxy) = proxy {
-            let attempted = format!("open a tunnel through {}", proxy.shown());
-            let opening = proxy::open_tunnel(io, proxy, url);
-            io = cx.timeout(limits.deadlines.proxy, ErrorKind::TimeoutProxy, &attempted, opening).await??;
-        }
         let mut peer = Peer { addr: tcp.peer, certificate_expiry: None };
-        io = self.shake_hands(io, url, &mut peer, limits, cx).await?;
+        let is_https = url.scheme() == "https";
+        if let Some(proxy) = proxy {
+            if proxy.is_https() {
+                let secured = self.shake_hands(io, proxy.host(), &mut peer, limits, cx).await;
+                io = secured.map_err(|e| proxy::insecure(proxy, e))?;
+                peer.certificate_expiry = None;
+            }
+            if is_https || !proxy.reads_requests() {
+                let (mut host, mut port) = endpoint(url)?;
+                if proxy.wants_address() {
+                    let is_fixed = self.fixed_address(&host, port).is_some();
+                    let mut addrs = self.addresses(host, port, limits, cx).await?;
+                    if guarded && !is_fixed {
+                        judge(&mut addrs)?;
+                    }
+                    let addr = addrs.first().ok_or_else(no_address)?;
+                    (host, port) = (literal(addr.ip()), addr.port());
+                }
+                let attempted = format!("open a tunnel through {}", proxy.shown());
+                let opening = proxy::open_tunnel(io, proxy, host, port);
+                io = cx.timeout(limits.deadlines.proxy, ErrorKind::TimeoutProxy, &attempted, opening).await??;
+            }
+        }
+        if is_https {
+            io = self.shake_hands(io, endpoint(url)?.0, &mut peer, limits, cx).await?;
+        }
         Ok(Box::new(Conn::new(io, peer, socket)))
     }
 
@@ -135,14 +168,13 @@ impl Connector {
     async fn shake_hands(
         &self,
         io: Box<dyn Io>,
-        url: &Url,
+        host: Host<&str>,
         peer: &mut Peer,
         limits: &Limits,
         cx: &FetchCx,
     ) -> Result<Box<dyn Io>, Error> {
         let _turn = self.ledger.handshake(|| cx.waits_for(ErrorKind::LocalResource)).await;
         cx.phase(Phase::Tls);
-        let (host, _) = endpoint(url)?;
         let attempted = format!("shake hands over TLS with {} at {}", host, peer.addr);
         let shaking = self.tls.connect(&host, io);
         let secured = cx.timeout(limits.deadlines.tls, ErrorKind::TimeoutTls, &attempted, shaking).await??;
@@ -155,12 +187,12 @@ impl Connector {
     async fn shake_hands(
         &self,
         _io: Box<dyn Io>,
-        url: &Url,
+        host: Host<&str>,
         _peer: &mut Peer,
         _limits: &Limits,
         _cx: &FetchCx,
     ) -> Result<Box<dyn Io>, Error> {
-        Err(Error::new(ErrorKind::UrlScheme, "fetch https without the feature `tls`").with_url(url.as_str()))
+        Err(Error::new(ErrorKind::UrlScheme, format!("speak TLS with {host} without the feature `tls`")))
     }
 
     #[allow(clippy::too_many_arguments, reason = "all that a connection depends on")]
@@ -182,17 +214,9 @@ impl Connector {
                 None => Box::pin(self.addresses(host, port, limits, cx)).await?,
             };
             if guarded && !is_fixed {
-                let found = list(&addrs);
-                // What is left is what is connected to, so that no later answer of a name server changes the judgement.
-                addrs.retain(|addr| is_public(addr.ip()));
-                if addrs.is_empty() {
-                    let attempted = format!("connect to {found}, which is private, where a public page led");
-                    return Err(Error::new(ErrorKind::GuardBlocked, attempted));
-                }
+                judge(&mut addrs)?;
             }
-            let Some(first) = addrs.first().copied() else {
-                return Err(Error::new(ErrorKind::ConnectFailed, "connect without an address"));
-            };
+            let Some(first) = addrs.first().copied() else { return Err(no_address()) };
             let mut may_evict = true;
             let mut other_sources = sources.len().saturating_sub(1);
             loop {
@@ -325,6 +349,28 @@ impl Connector {
     }
 }
 
+/// Leaves the public ones. They are what is connected to, so that no later answer of a name server changes the judgement.
+fn judge(addrs: &mut Vec<SocketAddr>) -> Result<(), Error> {
+    let found = list(addrs);
+    addrs.retain(|addr| is_public(addr.ip()));
+    if addrs.is_empty() {
+        let attempted = format!("connect to {found}, which is private, where a public page led");
+        return Err(Error::new(ErrorKind::GuardBlocked, attempted));
+    }
+    Ok(())
+}
+
+fn no_address() -> Error {
+    Error::new(ErrorKind::ConnectFailed, "connect without an address")
+}
+
+fn literal(ip: IpAddr) -> Host<&'static str> {
+    match ip {
+        IpAddr::V4(ip) => Host::Ipv4(ip),
+        IpAddr::V6(ip) => Host::Ipv6(ip),
+    }
+}
+
 /// Host and port of a URL that [`canonical`](crate::canonical) let through.
 pub(super) fn endpoint(url: &Url) -> Result<(Host<&str>, u16), Error> {
     url.host()
@@ -428,8 +474,7 @@ impl Connector {
                             }
                         }
                         None if attempts.is_empty() => {
-                            let none = || Error::new(ErrorKind::ConnectFailed, "connect without an address");
-                            return Poll::Ready(Err(failed.take().unwrap_or_else(none)));
+                            return Poll::Ready(Err(failed.take().unwrap_or_else(no_address)));
                         }
                         None => return Poll::Pending,
                     }

@@ -107,7 +107,7 @@ impl<'a> Route<'a> {
             port: self.port,
             proxy: self.proxy.map(Proxy::identity),
             local: self.sources.first().copied(),
-            guarded: self.guarded && self.proxy.is_none(),
+            guarded: self.guarded && self.proxy.is_none_or(Proxy::wants_address),
         }
     }
 }
@@ -214,7 +214,7 @@ impl Inner {
         let sources = self.sources();
         // In a block: what is alive while the body comes is kept for each that waits for one.
         let (key, mut conn, head, start) = {
-            let read_by = proxy.as_deref().filter(|_| !https);
+            let read_by = proxy.as_deref().filter(|proxy| !https && proxy.reads_requests());
             let message = Message::new(request, &url, read_by, &self.defaults)?;
             let route = Route::new(&url, proxy.as_deref(), &sources, guarded)?;
             let (key, conn, Answered { head: wire, length, early }) = self.exchange(message, route, limits, cx).await?;

@@ -257,7 +257,8 @@ pub(super) struct Common {
     #[arg(long, value_name = "NAME", help_heading = "Request")]
     pub(super) user_agent: Option<String>,
 
-    /// A proxy, http://[user:password@]host:port; several take turns (repeatable) [default: none]
+    /// A proxy, scheme://[user:password@]host[:port] with http, https, socks4a, socks5 or socks5h (which resolves the target);
+    /// several take turns (repeatable) [default: none]
     #[arg(long, value_name = "URL", help_heading = "Request")]
     pub(super) proxy: Vec<String>,
 
