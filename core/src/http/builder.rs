@@ -13,6 +13,7 @@ use super::connect::Connector;
 use super::decode::ContentDecoder;
 use super::message::Defaults;
 use super::pool::{Pool, PoolLimits};
+use super::proxies::Proxies;
 use super::proxy::Proxy;
 use super::{HttpFetcher, Inner};
 use crate::hash::KeyedState;
@@ -161,7 +162,9 @@ impl HttpFetcherBuilder {
     }
 
     /// Adds a proxy, `scheme://[user:password@]host[:port]`. Several take turns, request by request;
-    /// [`Overrides::proxy`](crate::Overrides::proxy) goes before them. The schemes mean what they do in curl:
+    /// [`Overrides::proxy`](crate::Overrides::proxy) goes before them. One that cannot be reached, does not speak the protocol or
+    /// wants other credentials is left out for 1 s, each time twice as long up to 60 s, and then tried by one request; where
+    /// none works, all take turns. The schemes mean what they do in curl:
     ///
     /// | scheme | spoken to it | who resolves the target | port |
     /// |---|---|---|---|
@@ -382,8 +385,7 @@ impl HttpFetcherBuilder {
             pool,
             connector,
             defaults,
-            proxies,
-            next_proxy: AtomicUsize::new(0),
+            proxies: Proxies::new(proxies),
             local_addresses: self.local_addresses,
             next_local: AtomicUsize::new(0),
             decoder: Arc::new(ContentDecoder::new()),

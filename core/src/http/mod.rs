@@ -8,6 +8,7 @@ mod decode;
 mod h1;
 mod message;
 mod pool;
+mod proxies;
 mod proxy;
 pub(crate) mod scratch;
 
@@ -37,6 +38,7 @@ use self::connect::{Connector, Idle, Made, endpoint};
 pub use self::decode::ContentDecoder;
 use self::message::{Defaults, Message};
 use self::pool::{Key, KeyRef, Pool};
+use self::proxies::Proxies;
 use self::proxy::Proxy;
 use crate::guard::is_public;
 use crate::rt::{BoxFuture, Runtime, ThreadPool};
@@ -74,8 +76,7 @@ struct Inner {
     pool: Arc<Pool>,
     connector: Connector,
     defaults: Defaults,
-    proxies: Vec<Arc<Proxy>>,
-    next_proxy: AtomicUsize,
+    proxies: Proxies,
     local_addresses: Vec<IpAddr>,
     next_local: AtomicUsize,
     decoder: Arc<dyn Decode>,
@@ -210,19 +211,25 @@ impl Inner {
         if https && cfg!(not(feature = "tls")) {
             return Err(Error::new(ErrorKind::UrlScheme, "fetch https without the feature `tls`"));
         }
-        let proxy = self.proxy_for(request)?;
+        let (place, proxy) = self.proxy_for(request, cx)?;
         let sources = self.sources();
         // In a block: what is alive while the body comes is kept for each that waits for one.
         let (key, mut conn, head, start) = {
             let read_by = proxy.as_deref().filter(|proxy| !https && proxy.reads_requests());
             let message = Message::new(request, &url, read_by, &self.defaults)?;
             let route = Route::new(&url, proxy.as_deref(), &sources, guarded)?;
-            let (key, conn, Answered { head: wire, length, early }) = self.exchange(message, route, limits, cx).await?;
-            cx.phase(Phase::Body);
-            if let Some(proxy) = read_by.filter(|_| wire.status == StatusCode::PROXY_AUTHENTICATION_REQUIRED) {
+            let mut exchanged = self.exchange(message, route, limits, cx).await;
+            if let Some(proxy) = read_by
+                && exchanged.as_ref().is_ok_and(|(.., a)| a.head.status == StatusCode::PROXY_AUTHENTICATION_REQUIRED)
+            {
                 let attempted = format!("use the proxy {}, which asks for other credentials (407)", proxy.shown());
-                return Err(Error::new(ErrorKind::ProxyAuth, attempted));
+                exchanged = Err(Error::new(ErrorKind::ProxyAuth, attempted));
             }
+            if let Some(place) = place {
+                self.proxies.ended(place, exchanged.as_ref(), cx.now());
+            }
+            let (key, conn, Answered { head: wire, length, early }) = exchanged?;
+            cx.phase(Phase::Body);
             (
                 key,
                 conn,
@@ -371,19 +378,13 @@ impl Inner {
         sources
     }
 
-    fn proxy_for(&self, request: &Request) -> Result<Option<Arc<Proxy>>, Error> {
+    /// The proxy of a request, and its place where it is one of the fetcher's.
+    fn proxy_for(&self, request: &Request, cx: &FetchCx) -> Result<(Option<usize>, Option<Arc<Proxy>>), Error> {
         match request.overrides().and_then(|o| o.proxy.as_deref()) {
-            Some(text) => Proxy::parse(text).map(Arc::new).map(Some),
-            None => Ok(rotate(&self.proxies, &self.next_proxy).cloned()),
+            Some(text) => Ok((None, Some(Arc::new(Proxy::parse(text)?)))),
+            None if self.proxies.is_empty() => Ok((None, None)),
+            None => Ok(self.proxies.next(cx.now()).unzip()),
         }
-    }
-}
-
-fn rotate<'a, T>(all: &'a [T], next: &AtomicUsize) -> Option<&'a T> {
-    match all {
-        [] => None,
-        [only] => Some(only),
-        _ => all.get(next.fetch_add(1, Ordering::Relaxed) % all.len()),
     }
 }
 
@@ -406,16 +407,3 @@ const _: fn() = || {
     fn send_sync<T: Send + Sync>() {}
     send_sync::<HttpFetcher>();
 };
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn proxies_and_addresses_take_turns() {
-        let next = AtomicUsize::new(0);
-        let turns: Vec<_> = (0..5).filter_map(|_| rotate(&['a', 'b', 'c'], &next).copied()).collect();
-        assert_eq!(turns, ['a', 'b', 'c', 'a', 'b']);
-        assert_eq!(rotate::<char>(&[], &next), None);
-    }
-}
