@@ -164,7 +164,7 @@ impl HttpFetcherBuilder {
     /// Adds a proxy, `scheme://[user:password@]host[:port]`. Several take turns, request by request;
     /// [`Overrides::proxy`](crate::Overrides::proxy) goes before them. One that cannot be reached, does not speak the protocol or
     /// wants other credentials is left out for 1 s, each time twice as long up to 60 s, and then tried by one request; where
-    /// none works, all take turns. The schemes mean what they do in curl:
+    /// none works, all take turns. The attempt goes on with the next proxy, three in all at most. The schemes mean what they do in curl:
     ///
     /// | scheme | spoken to it | who resolves the target | port |
     /// |---|---|---|---|

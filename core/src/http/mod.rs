@@ -211,10 +211,11 @@ impl Inner {
         if https && cfg!(not(feature = "tls")) {
             return Err(Error::new(ErrorKind::UrlScheme, "fetch https without the feature `tls`"));
         }
-        let (place, proxy) = self.proxy_for(request, cx)?;
         let sources = self.sources();
-        // In a block: what is alive while the body comes is kept for each that waits for one.
-        let (key, mut conn, head, start) = {
+        let mut tries = 0;
+        // What is alive while the body comes is kept for each that waits for one.
+        let (proxy, key, mut conn, head, start) = loop {
+            let (place, proxy) = self.proxy_for(request, cx)?;
             let read_by = proxy.as_deref().filter(|proxy| !https && proxy.reads_requests());
             let message = Message::new(request, &url, read_by, &self.defaults)?;
             let route = Route::new(&url, proxy.as_deref(), &sources, guarded)?;
@@ -226,21 +227,17 @@ impl Inner {
                 exchanged = Err(Error::new(ErrorKind::ProxyAuth, attempted));
             }
             if let Some(place) = place {
-                self.proxies.ended(place, exchanged.as_ref(), cx.now());
+                let is_its_fault = self.proxies.ended(place, exchanged.as_ref().err(), cx.now());
+                tries += 1;
+                if is_its_fault && tries < self.proxies.tries() {
+                    continue;
+                }
             }
             let (key, conn, Answered { head: wire, length, early }) = exchanged?;
             cx.phase(Phase::Body);
-            (
-                key,
-                conn,
-                Arc::new(Head {
-                    url: without_userinfo(url),
-                    status: wire.status,
-                    version: wire.version,
-                    headers: wire.headers,
-                }),
-                Start { length, early },
-            )
+            let head =
+                Head { url: without_userinfo(url), status: wire.status, version: wire.version, headers: wire.headers };
+            break (proxy, key, conn, Arc::new(head), Start { length, early });
         };
         let (accepted, body, bytes_wire) = self.receive(request, &head, &mut conn, start, limits, cx).await?;
         let mut response = Response::new(head, body);

@@ -11,6 +11,9 @@ use crate::{Error, ErrorKind};
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
+/// Proxies that an attempt tries at most.
+const MOST_TRIES: usize = 3;
+
 /// The proxies of a fetcher.
 pub(super) struct Proxies {
     list: Vec<Arc<Proxy>>,
@@ -36,14 +39,23 @@ impl Proxies {
         self.list.get(place).map(|proxy| (place, Arc::clone(proxy)))
     }
 
-    /// What became of a request that was sent by way of the proxy at this place.
-    pub(super) fn ended<T>(&self, place: usize, result: Result<&T, &Error>, now: Instant) {
-        match result {
-            Err(error) if is_its_fault(error.kind()) => self.turns().failed(place, now),
+    /// What became of a request by way of the proxy at this place; whether that failed and was the proxy's fault.
+    pub(super) fn ended(&self, place: usize, failure: Option<&Error>, now: Instant) -> bool {
+        match failure {
+            Some(error) if is_its_fault(error.kind()) => {
+                self.turns().failed(place, now);
+                return true;
+            }
             // It says nothing about the proxy.
-            Err(error) if error.is_local() => {}
+            Some(error) if error.is_local() => {}
             _ => self.turns().worked(place),
         }
+        false
+    }
+
+    /// Proxies that an attempt may try, one after the other: nothing went to the target yet.
+    pub(super) fn tries(&self) -> usize {
+        self.list.len().min(MOST_TRIES)
     }
 
     fn turns(&self) -> MutexGuard<'_, Turns> {
@@ -164,7 +176,7 @@ mod tests {
         let start = Manual::new().runtime().now();
         let proxies = ["http://a.test", "http://b.test"].map(|url| Arc::new(Proxy::parse(url).expect("valid")));
         let proxies = Proxies::new(proxies.into());
-        let fails = |kind| proxies.ended(0, Err::<&(), _>(&Error::new(kind, "fetch")), start);
+        let fails = |kind| proxies.ended(0, Some(&Error::new(kind, "fetch")), start);
         let places = || [(); 2].map(|()| proxies.next(start).map(|(place, _)| place));
         for kind in [ErrorKind::ProxyRefused, ErrorKind::TimeoutTotal, ErrorKind::HttpEmptyReply, ErrorKind::LocalPorts]
         {
@@ -173,7 +185,7 @@ mod tests {
         }
         fails(ErrorKind::ProxyConnect);
         assert_eq!(places(), [Some(1), Some(1)]);
-        proxies.ended(0, Ok(&()), start);
+        proxies.ended(0, None, start);
         assert_eq!(places(), [Some(0), Some(1)]);
         assert!(Proxies::new(Vec::new()).next(start).is_none());
     }

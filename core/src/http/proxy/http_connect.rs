@@ -62,7 +62,7 @@ enum BadReply {
 impl BadReply {
     fn into_error(self, proxy: &Proxy) -> Error {
         let (kind, what) = match self {
-            Self::AuthRequired => (ErrorKind::ProxyAuth, "it asks for other credentials (407)".to_owned()),
+            Self::AuthRequired => (ErrorKind::ProxyAuth, "it asks for other credentials".to_owned()),
             Self::Refused(status) => (ErrorKind::ProxyRefused, format!("it answered {status}")),
             Self::TooLarge => (ErrorKind::ProxyReply, format!("the head of its answer is over {MAX_HEAD} bytes")),
             Self::NotHttp => (ErrorKind::ProxyReply, "its answer is not HTTP/1".to_owned()),
@@ -97,7 +97,8 @@ impl ConnectReply {
                     self.scanned = 0;
                 }
                 200..=299 => return Ok(Some(Bytes::from(self.unread.split_off(end)))),
-                407 => return Err(BadReply::AuthRequired),
+                // The one that tinyproxy says; there is nobody else whom it could be about.
+                401 | 407 => return Err(BadReply::AuthRequired),
                 other => return Err(BadReply::Refused(other)),
             }
         }
@@ -170,6 +171,7 @@ mod tests {
     fn bad_replies_are_typed() {
         for (reply, expected) in [
             (&b"HTTP/1.1 407 Proxy Authentication Required\r\n\r\n"[..], BadReply::AuthRequired),
+            (b"HTTP/1.0 401 Unauthorized\r\n\r\n", BadReply::AuthRequired),
             (b"HTTP/1.1 403 Forbidden\r\n\r\n<html>", BadReply::Refused(403)),
             (b"HTTP/1.1 502 Bad Gateway\n\n", BadReply::Refused(502)),
             (b"HTTP/1.1 302 Found\r\nLocation: /\r\n\r\n", BadReply::Refused(302)),
