@@ -10,6 +10,7 @@ use std::time::{Duration, SystemTime};
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::connect::Connector;
+use super::cookies::CookieJar;
 use super::decode::ContentDecoder;
 use super::message::Defaults;
 use super::pool::{Pool, PoolLimits};
@@ -55,6 +56,7 @@ pub struct HttpFetcherBuilder {
     headers: HeaderMap,
     decompress: bool,
     proxies: Vec<Box<str>>,
+    cookies: Option<CookieJar>,
     pool: PoolLimits,
     max_idle: Option<usize>,
     ledger: Option<Ledger>,
@@ -77,6 +79,7 @@ impl HttpFetcherBuilder {
             headers: HeaderMap::new(),
             decompress: true,
             proxies: Vec::new(),
+            cookies: None,
             pool: PoolLimits { idle_timeout: Duration::from_secs(60), per_key: MOST_IDLE, total: MOST_IDLE },
             max_idle: None,
             ledger: None,
@@ -186,6 +189,21 @@ impl HttpFetcherBuilder {
     /// ```
     pub fn proxy(mut self, url: &str) -> Self {
         self.proxies.push(url.into());
+        self
+    }
+
+    /// Keeps the cookies of answers in `jar` and sends them where they belong; by default none are kept. Those of redirects count
+    /// too. A request with a `Cookie` field of its own sends that alone.
+    ///
+    /// ```
+    /// # use tidegate::http::{CookieJar, HttpFetcher};
+    /// # fn example(runtime: &tidegate::rt::Runtime) -> Result<HttpFetcher, Box<dyn std::error::Error>> {
+    /// let fetcher = HttpFetcher::builder(runtime).cookies(CookieJar::new()).build()?;
+    /// # Ok(fetcher)
+    /// # }
+    /// ```
+    pub fn cookies(mut self, jar: CookieJar) -> Self {
+        self.cookies = Some(jar);
         self
     }
 
@@ -386,6 +404,7 @@ impl HttpFetcherBuilder {
             connector,
             defaults,
             proxies: Proxies::new(proxies),
+            cookies: self.cookies,
             local_addresses: self.local_addresses,
             next_local: AtomicUsize::new(0),
             decoder: Arc::new(ContentDecoder::new()),

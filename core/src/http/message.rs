@@ -2,8 +2,8 @@
 
 use bytes::Bytes;
 use http::header::{
-    ACCEPT, ACCEPT_ENCODING, ACCEPT_LANGUAGE, AUTHORIZATION, CONNECTION, CONTENT_LENGTH, HOST, PROXY_AUTHORIZATION,
-    TRANSFER_ENCODING, UPGRADE, USER_AGENT,
+    ACCEPT, ACCEPT_ENCODING, ACCEPT_LANGUAGE, AUTHORIZATION, CONNECTION, CONTENT_LENGTH, COOKIE, HOST,
+    PROXY_AUTHORIZATION, TRANSFER_ENCODING, UPGRADE, USER_AGENT,
 };
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use url::{Position, Url};
@@ -69,6 +69,8 @@ pub(super) struct Message<'a> {
     /// The proxy that reads this message: that of a plain http target.
     proxy: Option<&'a Proxy>,
     defaults: &'a Defaults,
+    /// Of the jar, where the request has none of its own.
+    cookie: Option<&'a HeaderValue>,
 }
 
 impl<'a> Message<'a> {
@@ -89,7 +91,11 @@ impl<'a> Message<'a> {
         {
             return Err(invalid("whose framing fields contradict its body"));
         }
-        Ok(Self { request, url, proxy, defaults })
+        Ok(Self { request, url, proxy, defaults, cookie: None })
+    }
+
+    pub(super) fn with_cookie(self, cookie: Option<&'a HeaderValue>) -> Self {
+        Self { cookie, ..self }
     }
 
     pub(super) fn method(&self) -> &Method {
@@ -110,7 +116,7 @@ impl<'a> Message<'a> {
 
     /// Appends the head to `out`.
     pub(super) fn write_head(&self, out: &mut Vec<u8>) {
-        let Self { request, url, proxy, defaults } = self;
+        let Self { request, url, proxy, defaults, cookie } = self;
         let target = &url[Position::BeforePath..Position::AfterQuery];
         // The port only where it is not that of the scheme; userinfo never.
         let host = &url[Position::BeforeHost..Position::AfterPort];
@@ -129,6 +135,9 @@ impl<'a> Message<'a> {
         }
         let credentials = basic(url);
         let saves = request.overrides().is_some_and(|o| o.save_to.is_some());
+        if let Some(cookie) = cookie.filter(|_| own.is_none_or(|own| !own.contains_key(COOKIE))) {
+            head.field(&COOKIE, cookie);
+        }
         if own.is_none() && credentials.is_none() && proxy.is_none() && !saves {
             head.block(&defaults.block);
             return head.end();

@@ -4,6 +4,7 @@ mod body;
 mod builder;
 mod conn;
 mod connect;
+mod cookies;
 mod decode;
 mod h1;
 mod message;
@@ -35,6 +36,7 @@ use self::body::{SaveTo, Start};
 pub use self::builder::HttpFetcherBuilder;
 use self::conn::{Answered, Conn};
 use self::connect::{Connector, Idle, Made, endpoint};
+pub use self::cookies::CookieJar;
 pub use self::decode::ContentDecoder;
 use self::message::{Defaults, Message};
 use self::pool::{Key, KeyRef, Pool};
@@ -77,6 +79,7 @@ struct Inner {
     connector: Connector,
     defaults: Defaults,
     proxies: Proxies,
+    cookies: Option<CookieJar>,
     local_addresses: Vec<IpAddr>,
     next_local: AtomicUsize,
     decoder: Arc<dyn Decode>,
@@ -212,12 +215,14 @@ impl Inner {
             return Err(Error::new(ErrorKind::UrlScheme, "fetch https without the feature `tls`"));
         }
         let sources = self.sources();
+        // Boxed, as most fetches have none.
+        let cookie = self.cookies.as_ref().and_then(|jar| jar.header(&url, cx.wall_clock())).map(Box::new);
         let mut tries = 0;
         // What is alive while the body comes is kept for each that waits for one.
         let (proxy, key, mut conn, head, start) = loop {
             let (place, proxy) = self.proxy_for(request, cx)?;
             let read_by = proxy.as_deref().filter(|proxy| !https && proxy.reads_requests());
-            let message = Message::new(request, &url, read_by, &self.defaults)?;
+            let message = Message::new(request, &url, read_by, &self.defaults)?.with_cookie(cookie.as_deref());
             let route = Route::new(&url, proxy.as_deref(), &sources, guarded)?;
             let mut exchanged = self.exchange(message, route, limits, cx).await;
             if let Some(proxy) = read_by
@@ -235,6 +240,9 @@ impl Inner {
             }
             let (key, conn, Answered { head: wire, length, early }) = exchanged?;
             cx.phase(Phase::Body);
+            if let Some(jar) = &self.cookies {
+                jar.take_from(&url, &wire.headers, cx.wall_clock());
+            }
             let head =
                 Head { url: without_userinfo(url), status: wire.status, version: wire.version, headers: wire.headers };
             break (proxy, key, conn, Arc::new(head), Start { length, early });
