@@ -4,7 +4,10 @@
 mod common;
 
 use std::io::{Read, Write};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
+
+use rustls_pki_types::pem::PemObject as _;
 
 use common::{Server, fetch, limits, run, tls};
 use tidegate::http::HttpFetcher;
@@ -209,4 +212,70 @@ fn the_cuts_do_not_matter() {
         Ok(())
     });
     assert_eq!(&get(&relay, "a.test", trusting(pem)).expect("an answer").body[..], b"hello");
+}
+
+/// A certificate of its own making for `name`, its key, and the SHA-256 of its public key.
+fn identity(name: &str) -> (rcgen::Certificate, String, [u8; 32]) {
+    let key = rcgen::KeyPair::generate().expect("a key");
+    let certificate =
+        rcgen::CertificateParams::new([name.to_owned()]).and_then(|p| p.self_signed(&key)).expect("valid");
+    let suite = rustls::crypto::ring::cipher_suite::TLS13_AES_128_GCM_SHA256.tls13().expect("it is one of 1.3");
+    let hash = suite.common.hash_provider.hash(&rcgen::PublicKeyData::subject_public_key_info(&key));
+    let pem = certificate.pem() + &key.serialize_pem();
+    (certificate, pem, hash.as_ref().try_into().expect("32 bytes"))
+}
+
+/// A server that asks clients for a certificate of this root, and says in its answer which name they asked for.
+fn asking(root: &rcgen::Certificate, (own, own_pem): (&rcgen::Certificate, &str)) -> Server {
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(root.der().clone()).expect("a root");
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let clients = rustls::server::WebPkiClientVerifier::builder_with_provider(roots.into(), Arc::clone(&provider));
+    let key = rustls_pki_types::PrivateKeyDer::from_pem_slice(own_pem.as_bytes()).expect("a key");
+    let config = rustls::ServerConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[&rustls::version::TLS12])
+        .expect("a version that ring has")
+        .with_client_cert_verifier(clients.build().expect("a root"))
+        .with_single_cert(vec![own.der().clone()], key)
+        .expect("they belong together");
+    let config = Arc::new(config);
+    Server::start(move |peer| {
+        let connection = rustls::ServerConnection::new(Arc::clone(&config)).map_err(std::io::Error::other)?;
+        let mut stream = rustls::StreamOwned::new(connection, peer.stream.try_clone()?);
+        while common::read_head(&mut stream)?.is_some() {
+            let name = stream.conn.server_name().unwrap_or("nobody").to_owned();
+            stream.write_all(format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{name}", name.len()).as_bytes())?;
+        }
+        Ok(())
+    })
+}
+
+// D1, D4
+#[test]
+fn an_identity_is_shown_and_what_is_asked_of_a_server_is_kept() {
+    let ((server, server_pem, key), (client, client_pem, other_key)) = (identity("a.test"), identity("me.test"));
+    let asking = asking(&client, (&server, &server_pem));
+    let me = || Config::builder().add_root_pem(server.pem()).identity_pem(client_pem.clone());
+    let fetched = |config: tidegate::tls::ConfigBuilder| {
+        let response = get(&asking, "a.test", config.build().expect("valid"));
+        response.map(|r| String::from_utf8_lossy(&r.body).into_owned()).map_err(|e| e.kind())
+    };
+    assert_eq!(fetched(me()), Ok("a.test".to_owned()));
+    assert_eq!(fetched(me().sni(false)), Ok("nobody".to_owned()));
+    assert_eq!(fetched(me().only_added_roots()), Ok("a.test".to_owned()));
+    assert_eq!(fetched(me().pin_sha256(other_key).pin_sha256(key)), Ok("a.test".to_owned()));
+    assert_eq!(fetched(me().pin_sha256(other_key)), Err(ErrorKind::TlsCertificate));
+    assert_eq!(
+        fetched(Config::builder().insecure().identity_pem(client_pem.clone()).pin_sha256(other_key)),
+        Err(ErrorKind::TlsCertificate)
+    );
+    assert_eq!(fetched(me().tls13_only()), Err(ErrorKind::TlsHandshake));
+    let refused = fetched(Config::builder().add_root_pem(server.pem())).expect_err("nobody is shown");
+    // Closing may overtake the alert.
+    assert!(matches!(refused, ErrorKind::TlsHandshake | ErrorKind::ConnectReset), "{refused:?}");
+    assert!(!format!("{:?}", me()).contains("PRIVATE"));
+    for bad in [client.pem(), client.pem() + &server_pem[server.pem().len()..], String::new()] {
+        let error = Config::builder().identity_pem(bad).build().expect_err("no key of its own");
+        assert_eq!(error.kind(), ErrorKind::ConfigInvalid);
+    }
 }

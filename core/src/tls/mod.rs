@@ -2,18 +2,21 @@
 
 mod expiry;
 mod stream;
+mod verify;
 
 use std::sync::Arc;
 
-use rustls::client::Resumption;
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature};
-use rustls::{ClientConfig, ClientConnection, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use rustls::client::danger::ServerCertVerifier;
+use rustls::client::{Resumption, WebPkiServerVerifier};
+use rustls::crypto::ring;
+use rustls::version::{TLS12, TLS13};
+use rustls::{ClientConfig, ClientConnection, RootCertStore};
 use rustls_pki_types::pem::PemObject;
-use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use url::Host;
 
 pub(crate) use self::stream::TlsStream;
+use self::verify::{AcceptAny, Pinned};
 use crate::rt::Io;
 use crate::{Error, ErrorKind};
 
@@ -37,7 +40,16 @@ pub struct Config {
 impl Config {
     /// Begins with the Mozilla roots and a session cache of 4,096.
     pub fn builder() -> ConfigBuilder {
-        ConfigBuilder { pems: Vec::new(), insecure: false, sessions: SESSIONS }
+        ConfigBuilder {
+            pems: Vec::new(),
+            only_added: false,
+            insecure: false,
+            identity: None,
+            pins: Vec::new(),
+            tls13_only: false,
+            sni: true,
+            sessions: SESSIONS,
+        }
     }
 
     /// Shakes hands with `host` over `io`. The caller bounds the time.
@@ -67,11 +79,23 @@ impl std::fmt::Debug for Config {
 /// # let _ = config;
 /// # Ok::<(), tidegate::Error>(())
 /// ```
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct ConfigBuilder {
     pems: Vec<Vec<u8>>,
+    only_added: bool,
     insecure: bool,
+    identity: Option<Vec<u8>>,
+    pins: Vec<[u8; 32]>,
+    tls13_only: bool,
+    sni: bool,
     sessions: usize,
+}
+
+impl std::fmt::Debug for ConfigBuilder {
+    /// Without the private key.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ConfigBuilder").field("insecure", &self.insecure).finish_non_exhaustive()
+    }
 }
 
 impl ConfigBuilder {
@@ -79,6 +103,70 @@ impl ConfigBuilder {
     #[must_use]
     pub fn add_root_pem(mut self, pem: impl Into<Vec<u8>>) -> Self {
         self.pems.push(pem.into());
+        self
+    }
+
+    /// Trusts no other roots than those that were added.
+    ///
+    /// ```
+    /// // Without any there is nobody to trust.
+    /// assert!(tidegate::tls::Config::builder().only_added_roots().build().is_err());
+    /// ```
+    #[must_use]
+    pub fn only_added_roots(mut self) -> Self {
+        self.only_added = true;
+        self
+    }
+
+    /// Shows servers that ask for it a certificate: a PEM text with the chain, the own one first, and its private key.
+    ///
+    /// ```
+    /// let nothing = tidegate::tls::Config::builder().identity_pem("no certificate").build();
+    /// assert!(nothing.is_err());
+    /// ```
+    #[must_use]
+    pub fn identity_pem(mut self, pem: impl Into<Vec<u8>>) -> Self {
+        self.identity = Some(pem.into());
+        self
+    }
+
+    /// Asks for a server with this key, or with one of those that were named before, beside all else: the SHA-256 of its
+    /// SubjectPublicKeyInfo (RFC 7469, 2.4). With [`insecure`](Self::insecure) it is the key alone that counts.
+    ///
+    /// ```
+    /// let config = tidegate::tls::Config::builder().pin_sha256([7; 32]).build()?;
+    /// # let _ = config;
+    /// # Ok::<(), tidegate::Error>(())
+    /// ```
+    #[must_use]
+    pub fn pin_sha256(mut self, key: [u8; 32]) -> Self {
+        self.pins.push(key);
+        self
+    }
+
+    /// Speaks TLS 1.3 alone.
+    ///
+    /// ```
+    /// let config = tidegate::tls::Config::builder().tls13_only().build()?;
+    /// # let _ = config;
+    /// # Ok::<(), tidegate::Error>(())
+    /// ```
+    #[must_use]
+    pub fn tls13_only(mut self) -> Self {
+        self.tls13_only = true;
+        self
+    }
+
+    /// Whether the server is told in the clear which name is wanted (RFC 6066, 3); on. Servers with several certificates need it.
+    ///
+    /// ```
+    /// let config = tidegate::tls::Config::builder().sni(false).build()?;
+    /// # let _ = config;
+    /// # Ok::<(), tidegate::Error>(())
+    /// ```
+    #[must_use]
+    pub fn sni(mut self, sni: bool) -> Self {
+        self.sni = sni;
         self
     }
 
@@ -99,16 +187,20 @@ impl ConfigBuilder {
     /// Makes the configuration.
     ///
     /// # Errors
-    /// [`ErrorKind::ConfigInvalid`] where a PEM text has no certificate or one that cannot be read.
+    /// [`ErrorKind::ConfigInvalid`] where a PEM text has no certificate or one that cannot be read, where an identity has no key
+    /// or one that is not of its certificate, and where nobody is trusted.
     pub fn build(self) -> Result<Config, Error> {
-        let Self { pems, insecure, sessions } = self;
+        let Self { pems, only_added, insecure, identity, pins, tls13_only, sni, sessions } = self;
         let invalid = |what: &str| Error::new(ErrorKind::ConfigInvalid, what);
         let provider = Arc::new(ring::default_provider());
-        let mut roots = RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
-        #[cfg(feature = "native-roots")]
-        {
-            // What cannot be read of the system's store is left out, as everybody does.
-            roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+        let mut roots = RootCertStore::empty();
+        if !only_added {
+            roots.roots.extend_from_slice(webpki_roots::TLS_SERVER_ROOTS);
+            #[cfg(feature = "native-roots")]
+            {
+                // What cannot be read of the system's store is left out, as everybody does.
+                roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+            }
         }
         for pem in &pems {
             let before = roots.len();
@@ -120,15 +212,36 @@ impl ConfigBuilder {
                 return Err(invalid("find a root certificate in a PEM text"));
             }
         }
-        let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
-            .with_safe_default_protocol_versions()
-            .map_err(|e| invalid("set up TLS").with_source(e))?;
-        let mut client = if insecure {
-            let verifier = Arc::new(AcceptAny(provider));
-            builder.dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth()
+        let mut verifier: Arc<dyn ServerCertVerifier> = if insecure {
+            Arc::new(AcceptAny(Arc::clone(&provider)))
         } else {
-            builder.with_root_certificates(roots).with_no_client_auth()
+            WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider))
+                .build()
+                .map_err(|e| invalid("verify servers without a root that is trusted").with_source(e))?
         };
+        if !pins.is_empty() {
+            verifier = Arc::new(Pinned { inner: verifier, keys: pins });
+        }
+        let versions = if tls13_only { &[&TLS13][..] } else { &[&TLS13, &TLS12] };
+        let builder = ClientConfig::builder_with_provider(provider)
+            .with_protocol_versions(versions)
+            .map_err(|e| invalid("set up TLS").with_source(e))?
+            .dangerous()
+            .with_custom_certificate_verifier(verifier);
+        let mut client = match identity {
+            None => builder.with_no_client_auth(),
+            Some(pem) => {
+                let chain = CertificateDer::pem_slice_iter(&pem)
+                    .collect::<Result<Vec<_>, _>>()
+                    .map_err(|e| invalid("read the certificates of an identity").with_source(e))?;
+                let key = PrivateKeyDer::from_pem_slice(&pem)
+                    .map_err(|e| invalid("read the private key of an identity").with_source(e))?;
+                builder
+                    .with_client_auth_cert(chain, key)
+                    .map_err(|e| invalid("use an identity: its key and certificate").with_source(e))?
+            }
+        };
+        client.enable_sni = sni;
         client.alpn_protocols = vec![b"http/1.1".to_vec()];
         client.resumption = Resumption::in_memory_sessions(sessions);
         Ok(Config { client: Arc::new(client) })
@@ -146,45 +259,6 @@ fn handshake_error(error: rustls::Error, host: &Host<&str>) -> Error {
         _ => ErrorKind::TlsHandshake,
     };
     Error::new(kind, format!("shake hands over TLS with {host}")).with_source(error)
-}
-
-/// Accepts every certificate, but still checks that the server has its key.
-#[derive(Debug)]
-struct AcceptAny(Arc<CryptoProvider>);
-
-impl ServerCertVerifier for AcceptAny {
-    fn verify_server_cert(
-        &self,
-        _end_entity: &CertificateDer<'_>,
-        _intermediates: &[CertificateDer<'_>],
-        _server_name: &ServerName<'_>,
-        _ocsp_response: &[u8],
-        _now: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls12_signature(message, cert, dss, &self.0.signature_verification_algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls13_signature(message, cert, dss, &self.0.signature_verification_algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
-    }
 }
 
 #[cfg(test)]
