@@ -23,4 +23,5 @@ pages! {
     Executor: "src/executor.md";
     Capacity: "src/capacity.md";
     Cost: "src/cost.md";
+    FromReqwest: "src/from-reqwest.md";
 }
