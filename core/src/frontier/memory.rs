@@ -7,6 +7,7 @@ use std::time::SystemTime;
 
 use async_trait::async_trait;
 
+use super::leases::Leases;
 use super::{Added, Frontier, FrontierError, LeaseId, Leased, Verdict};
 use crate::Request;
 use crate::hash::KeyedState;
@@ -34,7 +35,7 @@ pub struct MemoryFrontier {
     turns: BTreeMap<Place, Host>,
     due: BTreeMap<(SystemTime, u64), Request>,
     known: HashSet<u128, KeyedState>,
-    leased: HashMap<LeaseId, Request, KeyedState>,
+    leased: Leases,
     capacity: usize,
     seed: u64,
     next: u64,
@@ -63,7 +64,7 @@ impl MemoryFrontier {
             turns: BTreeMap::new(),
             due: BTreeMap::new(),
             known: HashSet::with_hasher(KeyedState::new(seed)),
-            leased: HashMap::with_hasher(KeyedState::new(seed)),
+            leased: Leases::default(),
             capacity,
             seed,
             next: 0,
@@ -100,7 +101,7 @@ impl MemoryFrontier {
     }
 
     /// The oldest request of the line whose turn it is, which then is the last to have one again.
-    fn next_in_turn(&mut self) -> Option<(u64, Request)> {
+    fn next_in_turn(&mut self) -> Option<Request> {
         let ((Reverse(priority), _), host) = self.turns.pop_first()?;
         let line = self.lines.get_mut(&(priority, host))?;
         let age = line.requests.pop_first()?;
@@ -111,8 +112,7 @@ impl MemoryFrontier {
             line.turn = self.next;
             self.turns.insert((Reverse(priority), line.turn), host);
         }
-        let (_, request) = self.waiting.remove(&(Reverse(priority), age))?;
-        Some((age, request))
+        self.waiting.remove(&(Reverse(priority), age)).map(|(_, request)| request)
     }
 
     /// Of `scheme://user@host:port/..`; requests are many, so the URL is not parsed.
@@ -148,10 +148,8 @@ impl Frontier for MemoryFrontier {
         }
         let mut leased = Leased::default();
         while leased.requests.len() < want.get() as usize {
-            let Some((seq, request)) = self.next_in_turn() else { break };
-            let id = LeaseId(seq);
-            self.leased.insert(id, request.clone());
-            leased.requests.push((id, request));
+            let Some(request) = self.next_in_turn() else { break };
+            leased.requests.push((self.leased.give(request.clone()), request));
         }
         leased.next_due = self.due.first_key_value().map(|((time, _), _)| *time);
         leased.drained = self.is_empty();
@@ -160,7 +158,7 @@ impl Frontier for MemoryFrontier {
 
     async fn settle(&mut self, done: &mut Vec<(LeaseId, Verdict)>) -> Result<(), FrontierError> {
         for (id, verdict) in done.drain(..) {
-            if let (Some(request), Verdict::Return) = (self.leased.remove(&id), verdict) {
+            if let (Some(request), Verdict::Return) = (self.leased.end(id), verdict) {
                 self.insert(request);
             }
         }

@@ -1,5 +1,6 @@
 //! [`Frontier`]: which URLs there are, and who has them. The engine's queues hold only what was leased from it.
 
+mod leases;
 mod memory;
 mod recurring;
 mod stream;

@@ -1,6 +1,6 @@
 //! A stream of requests as a frontier: nothing is deduplicated, what a parser finds is appended.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::num::NonZeroU32;
 use std::pin::Pin;
 use std::task::Poll;
@@ -9,9 +9,9 @@ use std::time::SystemTime;
 use async_trait::async_trait;
 use futures::Stream;
 
+use super::leases::Leases;
 use super::{Added, Frontier, FrontierError, LeaseId, Leased, Verdict};
 use crate::Request;
-use crate::hash::KeyedState;
 
 /// Requests from any `Stream<Item = Request>`, taken as there is room for them and not before.
 ///
@@ -23,25 +23,17 @@ use crate::hash::KeyedState;
 pub struct StreamFrontier {
     stream: Option<Pin<Box<dyn Stream<Item = Request> + Send>>>,
     added: VecDeque<Request>,
-    leased: HashMap<LeaseId, Request, KeyedState>,
-    next: u64,
+    leased: Leases,
 }
 
 impl StreamFrontier {
     /// A frontier of what `stream` yields.
     pub fn new(stream: impl Stream<Item = Request> + Send + 'static) -> Self {
-        Self {
-            stream: Some(Box::pin(stream)),
-            added: VecDeque::new(),
-            leased: HashMap::with_hasher(KeyedState::new(0)),
-            next: 0,
-        }
+        Self { stream: Some(Box::pin(stream)), added: VecDeque::new(), leased: Leases::default() }
     }
 
     fn give(&mut self, request: Request, leased: &mut Leased) {
-        self.next += 1;
-        self.leased.insert(LeaseId(self.next), request.clone());
-        leased.requests.push((LeaseId(self.next), request));
+        leased.requests.push((self.leased.give(request.clone()), request));
     }
 }
 
@@ -72,7 +64,7 @@ impl Frontier for StreamFrontier {
 
     async fn settle(&mut self, done: &mut Vec<(LeaseId, Verdict)>) -> Result<(), FrontierError> {
         for (id, verdict) in done.drain(..) {
-            if let (Some(request), Verdict::Return) = (self.leased.remove(&id), verdict) {
+            if let (Some(request), Verdict::Return) = (self.leased.end(id), verdict) {
                 self.added.push_back(request);
             }
         }

@@ -98,7 +98,7 @@ impl Connector {
                 None => endpoint(url)?,
                 Some(proxy) => (proxy.host(), proxy.port()),
             };
-            let dialing = self.dial(host, port, sources, guarded && proxy.is_none(), idle, limits, cx);
+            let dialing = self.dial(host, port, sources, guarded && proxy.is_none(), &idle, limits, cx);
             // In a block, so that what was dialed is not kept a second time while more is done with it.
             let securing = {
                 let dialed = dialing.await.map_err(|e| match proxy {
@@ -203,7 +203,7 @@ impl Connector {
         port: u16,
         sources: &'a [IpAddr],
         guarded: bool,
-        idle: Idle<'a>,
+        idle: &'a Idle<'a>,
         limits: &'a Limits,
         cx: &'a FetchCx,
     ) -> impl Future<Output = Result<Dialed, Error>> + Send + 'a {
@@ -222,7 +222,7 @@ impl Connector {
             loop {
                 let socket = match self.ledger.try_book(first, sources, cx.now()) {
                     Some(socket) => socket,
-                    None => match Box::pin(self.wait_for_room(first, sources, idle, cx)).await {
+                    None => match Box::pin(self.wait_for_room(first, sources, *idle, cx)).await {
                         Ok(socket) => socket,
                         Err((key, conn)) => return Ok(Dialed::Parked(key, conn)),
                     },
@@ -409,97 +409,94 @@ impl Connector {
     ) -> impl Future<Output = Result<(Socket, TcpConn), Error>> + Send + 'a {
         let mut untried = addrs.into_iter();
         let mut spare = Some(first);
-        async move {
-            let mut attempts: Vec<Attempt> = Vec::with_capacity(1);
-            let mut delay: Option<PhaseTimer> = None;
-            let mut failed = None;
-            let mut next = true;
-            std::future::poll_fn(|task| {
-                loop {
-                    let mut i = 0;
-                    while i < attempts.len() {
-                        match attempts[i].connecting.as_mut().poll(task) {
-                            Poll::Pending => i += 1,
-                            Poll::Ready(Ok(conn)) => return Poll::Ready(Ok((attempts.swap_remove(i).socket, conn))),
-                            Poll::Ready(Err(e)) => {
-                                let Attempt { addr, options, socket, .. } = attempts.swap_remove(i);
-                                // Another address would need the same descriptor.
-                                let short = is_shortage(&e);
-                                let error = connect_error(e, addr, &options);
-                                if short {
-                                    self.ledger.descriptors_ran_out(cx.now());
-                                    return Poll::Ready(Err(error));
-                                }
-                                if error.kind() == ErrorKind::LocalPorts {
-                                    self.ledger.ports_ran_out(addr, socket.source(), cx.now());
-                                }
-                                // That our ports are taken is said before what is wrong with other addresses.
-                                if failed.as_ref().is_none_or(|e: &Error| e.kind() != ErrorKind::LocalPorts) {
-                                    failed = Some(error);
-                                }
-                                spare = Some(socket);
-                                next = true;
+        let mut attempts: Vec<Attempt> = Vec::with_capacity(1);
+        let mut delay: Option<PhaseTimer> = None;
+        let mut failed = None;
+        let mut next = true;
+        // Not an async block, which would keep all this and references to it.
+        std::future::poll_fn(move |task| {
+            loop {
+                let mut i = 0;
+                while i < attempts.len() {
+                    match attempts[i].connecting.as_mut().poll(task) {
+                        Poll::Pending => i += 1,
+                        Poll::Ready(Ok(conn)) => return Poll::Ready(Ok((attempts.swap_remove(i).socket, conn))),
+                        Poll::Ready(Err(e)) => {
+                            let Attempt { socket, .. } = attempts.swap_remove(i);
+                            let addr = socket.to();
+                            // Another address would need the same descriptor.
+                            let short = is_shortage(&e);
+                            let error = connect_error(e, addr, socket.source());
+                            if short {
+                                self.ledger.descriptors_ran_out(cx.now());
+                                return Poll::Ready(Err(error));
                             }
-                        }
-                    }
-                    if let Some(delay) = delay.as_mut() {
-                        next |= Pin::new(delay).poll(task).is_ready();
-                    }
-                    if !std::mem::take(&mut next) {
-                        return Poll::Pending;
-                    }
-                    delay = None;
-                    match untried.next() {
-                        Some(addr) => {
-                            let socket = match spare.take() {
-                                Some(mut socket) => {
-                                    (socket.to() == addr || socket.move_to(addr, sources)).then_some(socket)
-                                }
-                                None => self.ledger.try_book(addr, sources, cx.now()),
-                            };
-                            let Some(socket) = socket else {
-                                if failed.is_none() && attempts.is_empty() {
-                                    let attempted = format!("connect to {addr}, to which all ports are in use");
-                                    failed = Some(Error::new(ErrorKind::LocalPorts, attempted));
-                                }
-                                next = true;
-                                continue;
-                            };
-                            let mut options = self.tcp.clone();
-                            options.local_address = socket.source();
-                            let connecting = self.runtime.tcp().connect(addr, &options);
-                            attempts.push(Attempt { addr, options, connecting, socket });
-                            if untried.len() > 0 {
-                                delay = Some(cx.deadline(ATTEMPT_DELAY));
+                            if error.kind() == ErrorKind::LocalPorts {
+                                self.ledger.ports_ran_out(addr, socket.source(), cx.now());
                             }
+                            // That our ports are taken is said before what is wrong with other addresses.
+                            if failed.as_ref().is_none_or(|e: &Error| e.kind() != ErrorKind::LocalPorts) {
+                                failed = Some(error);
+                            }
+                            spare = Some(socket);
+                            next = true;
                         }
-                        None if attempts.is_empty() => {
-                            return Poll::Ready(Err(failed.take().unwrap_or_else(no_address)));
-                        }
-                        None => return Poll::Pending,
                     }
                 }
-            })
-            .await
-        }
+                if let Some(delay) = delay.as_mut() {
+                    next |= Pin::new(delay).poll(task).is_ready();
+                }
+                if !std::mem::take(&mut next) {
+                    return Poll::Pending;
+                }
+                delay = None;
+                match untried.next() {
+                    Some(addr) => {
+                        let socket = match spare.take() {
+                            Some(mut socket) => {
+                                (socket.to() == addr || socket.move_to(addr, sources)).then_some(socket)
+                            }
+                            None => self.ledger.try_book(addr, sources, cx.now()),
+                        };
+                        let Some(socket) = socket else {
+                            if failed.is_none() && attempts.is_empty() {
+                                let attempted = format!("connect to {addr}, to which all ports are in use");
+                                failed = Some(Error::new(ErrorKind::LocalPorts, attempted));
+                            }
+                            next = true;
+                            continue;
+                        };
+                        let mut options = self.tcp.clone();
+                        options.local_address = socket.source();
+                        let connecting = self.runtime.tcp().connect(addr, &options);
+                        attempts.push(Attempt { connecting, socket });
+                        if untried.len() > 0 {
+                            delay = Some(cx.deadline(ATTEMPT_DELAY));
+                        }
+                    }
+                    None if attempts.is_empty() => {
+                        return Poll::Ready(Err(failed.take().unwrap_or_else(no_address)));
+                    }
+                    None => return Poll::Pending,
+                }
+            }
+        })
     }
 }
 
 /// One address that is being connected to. The socket goes before its booking.
 struct Attempt {
-    addr: SocketAddr,
-    options: TcpOptions,
     connecting: BoxFuture<'static, io::Result<TcpConn>>,
     socket: Socket,
 }
 
-fn connect_error(error: io::Error, addr: SocketAddr, options: &TcpOptions) -> Error {
+fn connect_error(error: io::Error, addr: SocketAddr, source: Option<IpAddr>) -> Error {
     use io::ErrorKind as Io;
     if let Some(foreign) = error.get_ref().and_then(|e| e.downcast_ref::<ForeignAddress>()) {
         let attempted = format!("connect to {addr} from {}, which is no address of this machine", foreign.0);
         return Error::new(ErrorKind::ConnectFailed, attempted).with_source(error);
     }
-    let bound = options.local_address.is_some_and(|local| local.is_ipv4() == addr.is_ipv4());
+    let bound = source.is_some_and(|local| local.is_ipv4() == addr.is_ipv4());
     let kind = match error.kind() {
         _ if is_shortage(&error) => ErrorKind::LocalDescriptors,
         // All ports to this address are taken. Over IPv6 it is far more often that there is no IPv6 here at all.
@@ -534,10 +531,9 @@ mod tests {
     fn errors_of_the_system_are_told_apart() {
         use nix::errno::Errno;
         let told = |errno: Errno, addr: &str, local: Option<&str>| {
-            let local_address = local.map(|local| local.parse().expect("literal"));
-            let options = TcpOptions { local_address, ..TcpOptions::default() };
+            let source = local.map(|local| local.parse().expect("literal"));
             let addr = addr.parse().expect("literal");
-            connect_error(io::Error::from_raw_os_error(errno as i32), addr, &options).kind()
+            connect_error(io::Error::from_raw_os_error(errno as i32), addr, source).kind()
         };
         let kind = |errno| told(errno, "192.0.2.1:80", None);
         for errno in [Errno::EMFILE, Errno::ENFILE, Errno::ENOBUFS, Errno::ENOMEM] {

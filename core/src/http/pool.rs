@@ -5,6 +5,7 @@
 
 use std::borrow::Borrow;
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::hash::{Hash, Hasher};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -281,9 +282,13 @@ impl<C> State<C> {
     /// Gives the list of its key.
     fn push(&mut self, key: Arc<Key>, conn: C, since: Instant) -> List {
         let links = [Links::default(); 2];
-        let index = self.parked.insert(Parked { conn, key: Arc::clone(&key), since, links });
+        let (key, of_key) = match self.by_key.entry(key) {
+            // One key for all connections that have the same.
+            Entry::Occupied(entry) => (Arc::clone(entry.key()), entry.into_mut()),
+            Entry::Vacant(entry) => (Arc::clone(entry.key()), entry.insert(List::default())),
+        };
+        let index = self.parked.insert(Parked { conn, key, since, links });
         self.all.push(&mut self.parked, index, By::Age);
-        let of_key = self.by_key.entry(key).or_default();
         of_key.push(&mut self.parked, index, By::Key);
         *of_key
     }
