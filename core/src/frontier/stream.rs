@@ -1,6 +1,6 @@
 //! A stream of requests as a frontier: nothing is deduplicated, what a parser finds is appended.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::num::NonZeroU32;
 use std::pin::Pin;
 use std::task::Poll;
@@ -8,10 +8,10 @@ use std::time::SystemTime;
 
 use async_trait::async_trait;
 use futures::Stream;
+use slab::Slab;
 
 use super::{Added, Frontier, FrontierError, LeaseId, Leased, Verdict};
 use crate::Request;
-use crate::hash::KeyedState;
 
 /// Requests from any `Stream<Item = Request>`, taken as there is room for them and not before.
 ///
@@ -23,25 +23,29 @@ use crate::hash::KeyedState;
 pub struct StreamFrontier {
     stream: Option<Pin<Box<dyn Stream<Item = Request> + Send>>>,
     added: VecDeque<Request>,
-    leased: HashMap<LeaseId, Request, KeyedState>,
-    next: u64,
+    /// Each with the upper half of its lease, which tells it from others in its place; the lower half is the place.
+    leased: Slab<(u32, Request)>,
+    next: u32,
 }
 
 impl StreamFrontier {
     /// A frontier of what `stream` yields.
     pub fn new(stream: impl Stream<Item = Request> + Send + 'static) -> Self {
-        Self {
-            stream: Some(Box::pin(stream)),
-            added: VecDeque::new(),
-            leased: HashMap::with_hasher(KeyedState::new(0)),
-            next: 0,
-        }
+        Self { stream: Some(Box::pin(stream)), added: VecDeque::new(), leased: Slab::new(), next: 0 }
     }
 
-    fn give(&mut self, request: Request, leased: &mut Leased) {
-        self.next += 1;
-        self.leased.insert(LeaseId(self.next), request.clone());
-        leased.requests.push((LeaseId(self.next), request));
+    fn give(&mut self, mut request: Request, leased: &mut Leased) {
+        self.next = self.next.wrapping_add(1);
+        // The copy then shares it. Where it cannot be parsed, the crawl finds that out too.
+        let _ = request.parse();
+        let place = self.leased.insert((self.next, request.clone()));
+        leased.requests.push((LeaseId(u64::from(self.next) << 32 | place as u64), request));
+    }
+
+    fn end(&mut self, LeaseId(id): LeaseId) -> Option<Request> {
+        let place = id as u32 as usize;
+        self.leased.get(place).filter(|(number, _)| u64::from(*number) == id >> 32)?;
+        Some(self.leased.remove(place).1)
     }
 }
 
@@ -72,7 +76,7 @@ impl Frontier for StreamFrontier {
 
     async fn settle(&mut self, done: &mut Vec<(LeaseId, Verdict)>) -> Result<(), FrontierError> {
         for (id, verdict) in done.drain(..) {
-            if let (Some(request), Verdict::Return) = (self.leased.remove(&id), verdict) {
+            if let (Some(request), Verdict::Return) = (self.end(id), verdict) {
                 self.added.push_back(request);
             }
         }
