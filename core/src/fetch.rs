@@ -433,12 +433,12 @@ impl FetchCx {
         }
     }
 
-    /// Polls one that [`deadline`](Self::deadline) gave, for a fetch that waits for nothing else: without a crawl the total deadline
-    /// then needs no timer of its own.
+    /// Polls one that [`deadline`](Self::deadline) gave, for a fetch that waits for nothing else: a total deadline that is later
+    /// then needs no timer of its own. One that is put off says so here when it wakes the fetch.
     #[cfg(feature = "http")]
     pub(crate) fn poll_deadline(&self, timer: &mut PhaseTimer, task: &mut Context<'_>) -> Poll<()> {
         let poll = Pin::new(&mut *timer).poll(task);
-        if poll.is_pending() && self.wheel.is_none() {
+        if poll.is_pending() {
             let seconds = timer.deadline().saturating_duration_since(self.started).as_secs() + 1;
             // One that is too far off to be told is as good as none.
             self.woken_within.store(u16::try_from(seconds).unwrap_or(0), Ordering::Relaxed);
