@@ -429,7 +429,8 @@ impl Driver {
         loop {
             self.on_time(now);
             self.event(now, Event::FrontierBehind(self.lease.is_behind()));
-            for request in self.refused.drain(..self.refused.len().min(REFUSED_AT_ONCE)).collect::<Vec<_>>() {
+            for _ in 0..REFUSED_AT_ONCE {
+                let Some(request) = self.refused.pop_front() else { break };
                 self.submit_settled(now, None, request, JobVerdict::Skipped(SkipReason::FrontierFull), None);
             }
             while let Some(message) = self.p.inbox.poll_next(cx.waker()) {
