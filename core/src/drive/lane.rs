@@ -273,11 +273,15 @@ impl<T: Send + 'static> Task<T> {
             if let Some(why @ Close::Failed) = state.closing {
                 return Poll::Ready(Some(why));
             }
-            while batch.len() < BATCH {
-                let Some(account) = state.accounts.pop_front() else { break };
-                batch.fill(&mut state.queue, account.open);
+            let (mut room, mut count) = (BATCH.saturating_sub(batch.len()), 0);
+            while room > 0
+                && let Some(account) = state.accounts.pop_front()
+            {
+                room = room.saturating_sub(account.open);
+                count += account.open;
                 accounts.push_back(account);
             }
+            batch.fill(&mut state.queue, count);
             if !batch.is_empty() {
                 return Poll::Ready(None);
             }
