@@ -11,7 +11,7 @@ use bytes::Bytes;
 use futures::channel::oneshot;
 use url::Url;
 
-use super::inbox::{Answer, FetchEnd, Inbox, Message};
+use super::inbox::{Answer, Inbox, Message, NoAnswer};
 use crate::engine::{HostId, JobId};
 use crate::fetch::Wishes;
 use crate::observer::FetchWatch;
@@ -93,8 +93,12 @@ pub(super) fn fetch(
         let result = cx.timeout(total, ErrorKind::TimeoutTotal, "fetch the URL", &mut attempt).await;
         let result = result.unwrap_or_else(|error| Err(cx.cut_off(error)));
         let timings = cx.finish();
-        let result = result.map(|response| Box::new(Answer { response, booking: cx.take_booking() }));
-        Message::Fetched { job, end: FetchEnd { result, timings, at: cx.wall_clock() } }
+        let at = cx.wall_clock();
+        let end = match result {
+            Ok(response) => Ok(Box::new(Answer { response, booking: cx.take_booking(), timings, at })),
+            Err(error) => Err(Box::new(NoAnswer { error, timings, at })),
+        };
+        Message::Fetched { job, end }
     }
 }
 

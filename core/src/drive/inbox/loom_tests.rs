@@ -45,7 +45,7 @@ fn nobody_waits_for_an_answer_to_what_was_pushed_into_a_closed_inbox() {
         let (reply, mut answer) = oneshot::channel();
         let pusher = {
             let inbox = Arc::clone(&inbox);
-            thread::spawn(move || inbox.push(Message::Command(Command::Hosts { top: 1, reply })))
+            thread::spawn(move || inbox.push(Message::Command(Box::new(Command::Hosts { top: 1, reply }))))
         };
         inbox.close();
         pusher.join().expect("no panic");
