@@ -91,11 +91,11 @@ impl<T: Send + 'static> SinkLane<T> {
         Self { shared }
     }
 
-    /// Queues the only delivery of a job.
-    pub(super) fn push(&self, job: JobId, delivery: Delivery<T>) {
+    /// Queues the only delivery of a job. `make` is called under the lock: it is large, and made where it stays.
+    pub(super) fn push(&self, job: JobId, make: impl FnOnce() -> Delivery<T>) {
         self.change(|state| {
             state.accounts.push_back(Account::new(job, 1));
-            state.queue.push_back(delivery);
+            state.queue.push_back(make());
         });
     }
 
