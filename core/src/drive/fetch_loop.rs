@@ -320,6 +320,7 @@ impl Future for Task {
                 task.yielding = None;
             }
             let mut now = task.runtime.now();
+            let end = now + SLICE;
             task.slice.begin(now, SLICE);
             task.wheel.advance(now);
             let mut started = 0;
@@ -354,7 +355,7 @@ impl Future for Task {
                 task.worker.enter(StallCause::Fetch, key);
                 let lives = task.poll_slot(index);
                 now = task.runtime.now();
-                let is_over = task.slice.is_over(now);
+                let is_over = now >= end;
                 task.worker.leave_slice(is_over, key, began, now);
                 if is_over {
                     if lives {
