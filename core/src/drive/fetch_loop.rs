@@ -420,7 +420,8 @@ mod tests {
     }
 
     fn answers(inbox: &Inbox) -> usize {
-        std::iter::from_fn(|| inbox.poll_next(Waker::noop())).count()
+        let mut taken = VecDeque::new();
+        std::iter::from_fn(move || inbox.poll_next(&mut taken, Waker::noop())).count()
     }
 
     #[test]
@@ -519,7 +520,7 @@ mod tests {
         };
         fetch_loop.begin(Some(1), Box::pin(work));
         manual.settle();
-        assert!(inbox.poll_next(&Waker::from(Arc::clone(&reader))).is_none());
+        assert!(inbox.poll_next(&mut VecDeque::new(), &Waker::from(Arc::clone(&reader))).is_none());
         fetch_loop.abort(1);
         manual.settle();
         assert_eq!(reader.0.load(Ordering::Relaxed), 1, "not woken, or before the work was gone");

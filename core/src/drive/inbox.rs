@@ -241,14 +241,18 @@ impl Inbox {
         }
     }
 
-    /// The next message; the waker is kept when there is none.
-    pub(super) fn poll_next(&self, waker: &Waker) -> Option<Message> {
+    /// The next message: of those that were taken, or else of all that wait, which then are taken. The waker is kept when there
+    /// is none.
+    pub(super) fn poll_next(&self, taken: &mut VecDeque<Message>, waker: &Waker) -> Option<Message> {
+        if let Some(message) = taken.pop_front() {
+            return Some(message);
+        }
         let mut state = self.lock();
-        let message = state.messages.pop_front();
-        let replaced = if message.is_none() { keep_waker(&mut state.waker, waker) } else { None };
+        std::mem::swap(&mut state.messages, taken);
+        let replaced = if taken.is_empty() { keep_waker(&mut state.waker, waker) } else { None };
         drop(state);
         drop(replaced);
-        message
+        taken.pop_front()
     }
 
     /// Drops what is waiting and what still comes.
