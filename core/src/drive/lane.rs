@@ -103,9 +103,14 @@ impl<T: Send + 'static> SinkLane<T> {
         let mut state = lock(&self.shared);
         change(&mut state);
         let ender = if state.abandoned { state.ender.take() } else { None };
-        let wakers = [state.waker.take(), ender];
+        let waker = state.waker.take();
         drop(state);
-        wakers.into_iter().flatten().for_each(Waker::wake);
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+        if let Some(ender) = ender {
+            ender.wake();
+        }
     }
 }
 
