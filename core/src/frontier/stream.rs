@@ -112,4 +112,19 @@ mod tests {
             block_on(frontier.add(&mut found)).expect("memory");
         }
     }
+
+    #[test]
+    fn a_lease_that_has_ended_says_nothing_of_what_has_its_place() {
+        let mut frontier = StreamFrontier::new(futures::stream::iter(["http://a.test/1", "no URL"].map(Request::get)));
+        let mut lease = |done: &[(LeaseId, Verdict)]| {
+            block_on(frontier.settle(&mut done.to_vec())).expect("memory");
+            let leased = block_on(frontier.lease(NonZeroU32::MIN, SystemTime::UNIX_EPOCH)).expect("memory");
+            leased.requests.into_iter().next().map(|(id, request)| (id, request.url().to_owned()))
+        };
+        let (first, _) = lease(&[]).expect("the stream has two");
+        let (second, url) = lease(&[(first, Verdict::Done)]).expect("the stream has another");
+        assert_eq!((first == second, &*url), (false, "no URL"));
+        assert_eq!(lease(&[(first, Verdict::Return)]), None);
+        assert_eq!(lease(&[(second, Verdict::Return)]).map(|(_, url)| url), Some(url));
+    }
 }
