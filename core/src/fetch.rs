@@ -239,11 +239,9 @@ impl FetchCx {
     }
 
     /// `guarded`: a page of the public network led to this request.
-    #[must_use]
-    pub(crate) fn guarding(mut self, guards: bool, guarded: bool) -> Self {
+    pub(crate) fn guarding(&mut self, guards: bool, guarded: bool) {
         self.guards = guards;
         self.guarded = guards && guarded;
-        self
     }
 
     /// Whether redirects from public to private addresses are refused.
@@ -257,17 +255,13 @@ impl FetchCx {
         self.guarded
     }
 
-    #[must_use]
-    pub(crate) fn in_loop(mut self, wheel: Wheel, slice: Arc<SliceClock>) -> Self {
+    pub(crate) fn in_loop(&mut self, wheel: Wheel, slice: Arc<SliceClock>) {
         self.wheel = Some(wheel);
         self.slice = Some(slice);
-        self
     }
 
-    #[must_use]
-    pub(crate) fn wishing(mut self, wishes: Arc<dyn Wishes>) -> Self {
+    pub(crate) fn wishing(&mut self, wishes: Arc<dyn Wishes>) {
         self.wishes = Some(wishes);
-        self
     }
 
     fn tell(&self, now: impl FnOnce() -> Instant, what: What<'_>) {
@@ -433,12 +427,12 @@ impl FetchCx {
         }
     }
 
-    /// Polls one that [`deadline`](Self::deadline) gave, for a fetch that waits for nothing else: without a crawl the total deadline
-    /// then needs no timer of its own.
+    /// Polls one that [`deadline`](Self::deadline) gave, for a fetch that waits for nothing else: a total deadline that is later
+    /// then needs no timer of its own. One that is put off says so here when it wakes the fetch.
     #[cfg(feature = "http")]
     pub(crate) fn poll_deadline(&self, timer: &mut PhaseTimer, task: &mut Context<'_>) -> Poll<()> {
         let poll = Pin::new(&mut *timer).poll(task);
-        if poll.is_pending() && self.wheel.is_none() {
+        if poll.is_pending() {
             let seconds = timer.deadline().saturating_duration_since(self.started).as_secs() + 1;
             // One that is too far off to be told is as good as none.
             self.woken_within.store(u16::try_from(seconds).unwrap_or(0), Ordering::Relaxed);
@@ -521,12 +515,11 @@ impl FetchCx {
 
     /// Its bytes are booked without waiting: of an embedder's own fetch, for which a sink may wait, and with it the pages
     /// that would have to make room.
-    #[must_use]
-    pub(crate) fn booking_at_once(self) -> Self {
-        if let Some(booking) = self.state().booking.as_mut() {
+    pub(crate) fn books_at_once(&mut self) {
+        let state = self.state.get_mut().unwrap_or_else(PoisonError::into_inner);
+        if let Some(booking) = &mut state.booking {
             booking.never_waits();
         }
-        self
     }
 
     /// The attempt is over: what it has booked goes with the body.

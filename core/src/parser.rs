@@ -4,9 +4,8 @@ use std::any::Any;
 use std::error::Error as StdError;
 use std::fmt;
 use std::hash::BuildHasher as _;
+use std::sync::Arc;
 use std::time::Duration;
-
-use url::Url;
 
 use crate::hash::KeyedState;
 use crate::{Head, Page, Request};
@@ -124,7 +123,8 @@ pub struct Output<I> {
     found: Vec<Request>,
     counts: Vec<(&'static str, u64)>,
     attachment: Option<Box<dyn Any + Send>>,
-    base: Url,
+    /// Of the page: its URL is the base.
+    head: Arc<Head>,
     /// Places in `found` by the hash of the URL, as pages repeat their links; empty until there is one.
     recent: Vec<usize>,
     max_links: usize,
@@ -139,7 +139,7 @@ impl<I> Output<I> {
             found: Vec::new(),
             counts: Vec::new(),
             attachment: None,
-            base: page.url().clone(),
+            head: page.shared_head(),
             recent: Vec::new(),
             max_links,
             refused_links: 0,
@@ -169,7 +169,7 @@ impl<I> Output<I> {
         if let Some(url) = known.filter(|url| *url == request.url()) {
             return Some(request.with_canonical(url));
         }
-        let url = crate::request::resolve(&self.base, request.url())?;
+        let url = crate::request::resolve(&self.head.url, request.url())?;
         if url.as_str() == request.url() {
             self.recent.resize(RECENT, usize::MAX);
             self.recent[place] = self.found.len();

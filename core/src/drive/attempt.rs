@@ -11,7 +11,7 @@ use bytes::Bytes;
 use futures::channel::oneshot;
 use url::Url;
 
-use super::inbox::{Answer, FetchEnd, Inbox, Message};
+use super::inbox::{Answer, Inbox, Message, NoAnswer};
 use crate::engine::{HostId, JobId};
 use crate::fetch::Wishes;
 use crate::observer::FetchWatch;
@@ -93,8 +93,12 @@ pub(super) fn fetch(
         let result = cx.timeout(total, ErrorKind::TimeoutTotal, "fetch the URL", &mut attempt).await;
         let result = result.unwrap_or_else(|error| Err(cx.cut_off(error)));
         let timings = cx.finish();
-        let result = result.map(|response| Box::new(Answer { response, booking: cx.take_booking() }));
-        Message::Fetched { job, end: FetchEnd { result, timings, at: cx.wall_clock() } }
+        let at = cx.wall_clock();
+        let end = match result {
+            Ok(response) => Ok(Box::new(Answer { response, booking: cx.take_booking(), timings, at })),
+            Err(error) => Err(Box::new(NoAnswer { error, timings, at })),
+        };
+        Message::Fetched { job, end }
     }
 }
 
@@ -163,6 +167,8 @@ mod tests {
     use crate::engine::{Config, Engine, JobSpec};
     use crate::rt::manual::Manual;
     use crate::rt::{Inline, Offload, Place, ThreadPool, Ticket};
+    #[cfg(feature = "http")]
+    use crate::rt::{SliceClock, StallClock, Wheel};
     use crate::{Decode, Limits};
 
     /// Answers with an encoded body, whose decoding tells its thread.
@@ -244,6 +250,39 @@ mod tests {
         assert!(fetch(Full(AtomicUsize::new(3)), "robots.txt", NO_ROOM).is_ok());
         let error = fetch(Full(AtomicUsize::new(usize::MAX)), "robots.txt", NO_ROOM).expect_err("there is no room");
         assert_eq!(error.kind(), ErrorKind::TimeoutTotal);
+    }
+
+    #[cfg(feature = "http")]
+    #[test]
+    fn a_total_deadline_has_a_timer_only_where_no_phase_ends_before_it() {
+        let manual = Manual::new();
+        let start = manual.runtime().now();
+        let seconds = Duration::from_secs;
+        // The second phase is put off by a stall, beyond the total deadline.
+        for (phase, stalls, before, after) in [(30, false, 2, 2), (10, true, 1, 2)] {
+            let clock = Arc::new(StallClock::new(Duration::ZERO));
+            let wheel = Wheel::with_stalls(&manual.runtime(), Arc::clone(&clock));
+            let mut cx = FetchCx::new(manual.runtime(), Arc::default(), 1, 1, Arc::default());
+            cx.in_loop(wheel.clone(), Arc::new(SliceClock::new(start)));
+            let (begun, mut timer) = (manual.runtime().now(), None);
+            let waits =
+                poll_fn(|task| cx.poll_deadline(timer.get_or_insert_with(|| cx.deadline(seconds(phase))), task));
+            let mut attempt = pin!(cx.timeout(seconds(15), ErrorKind::TimeoutTotal, "fetch", waits));
+            let mut task = std::task::Context::from_waker(std::task::Waker::noop());
+            assert!(attempt.as_mut().poll(&mut task).is_pending());
+            assert_eq!(wheel.len(), before, "{phase}");
+            if stalls {
+                clock.begin(begun + seconds(1));
+            }
+            manual.advance(seconds(12));
+            wheel.advance(begun + seconds(12));
+            assert!(attempt.as_mut().poll(&mut task).is_pending());
+            assert_eq!(wheel.len(), after, "{phase}");
+            manual.advance(seconds(4));
+            wheel.advance(begun + seconds(16));
+            let Poll::Ready(Err(error)) = attempt.as_mut().poll(&mut task) else { panic!("it is over") };
+            assert_eq!(error.kind(), ErrorKind::TimeoutTotal);
+        }
     }
 
     /// What a fetch in flight holds beside what its fetcher boxes.

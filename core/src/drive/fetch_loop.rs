@@ -4,7 +4,7 @@
 //! ready one. This loop looks at the clock instead: it polls ready fetches for a slice of 500 us, then gives the thread
 //! back until I/O and timers were looked at.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::{Arc, PoisonError};
@@ -16,7 +16,6 @@ use slab::Slab;
 use super::inbox::{Inbox, Message};
 use super::lag_probe::Worker;
 use crate::StallCause;
-use crate::hash::KeyedState;
 use crate::rt::{BoxFuture, Runtime, Sleep, SliceClock, Wheel};
 use crate::sync::atomic::{AtomicBool, Ordering};
 use crate::sync::{Mutex, MutexGuard, keep_waker};
@@ -94,7 +93,7 @@ impl FetchLoop {
             worker: Arc::clone(&worker),
             slots: Slab::new(),
             wakers: Vec::new(),
-            keys: HashMap::with_hasher(KeyedState::new(0)),
+            places: Vec::new(),
             done: Vec::new(),
             timer: None,
             yielding: None,
@@ -148,11 +147,17 @@ struct Task {
     slots: Slab<Slot>,
     /// One for each place in `slots`, kept for the next work there.
     wakers: Vec<Arc<SlotWaker>>,
-    keys: HashMap<u64, usize, KeyedState>,
+    /// The slot that the last work with a key of this [`place`] had.
+    places: Vec<usize>,
     /// Messages of this slice, sent together.
     done: Vec<Message>,
     timer: Option<(Instant, Pin<Box<dyn Sleep>>)>,
     yielding: Option<BoxFuture<'static, ()>>,
+}
+
+/// Keys are ids of jobs: the lower half is a small number, of one job that lives.
+fn place(key: u64) -> usize {
+    key as u32 as usize
 }
 
 struct Slot {
@@ -226,16 +231,9 @@ impl Task {
             Poll::Pending => true,
             Poll::Ready(message) => {
                 self.done.push(message);
-                self.remove(index);
+                self.slots.remove(index);
                 false
             }
-        }
-    }
-
-    fn remove(&mut self, index: usize) {
-        let slot = self.slots.remove(index);
-        if let Some(key) = slot.key {
-            self.keys.remove(&key);
         }
     }
 
@@ -255,13 +253,18 @@ impl Task {
                 }
                 entry.insert(Slot { key, work });
                 if let Some(key) = key {
-                    self.keys.insert(key, index);
+                    let place = place(key);
+                    if self.places.len() <= place {
+                        self.places.resize(place + 1, usize::MAX);
+                    }
+                    self.places[place] = index;
                 }
                 Some(index)
             }
             Order::Abort(key) => {
-                if let Some(index) = self.keys.get(&key).copied() {
-                    self.remove(index);
+                let index = self.places.get(place(key)).copied();
+                if let Some(index) = index.filter(|index| self.slots.get(*index).is_some_and(|s| s.key == Some(key))) {
+                    self.slots.remove(index);
                     // It sends no message, and what it had booked is free.
                     self.inbox.nudge();
                 }
@@ -317,6 +320,7 @@ impl Future for Task {
                 task.yielding = None;
             }
             let mut now = task.runtime.now();
+            let end = now + SLICE;
             task.slice.begin(now, SLICE);
             task.wheel.advance(now);
             let mut started = 0;
@@ -351,7 +355,7 @@ impl Future for Task {
                 task.worker.enter(StallCause::Fetch, key);
                 let lives = task.poll_slot(index);
                 now = task.runtime.now();
-                let is_over = task.slice.is_over(now);
+                let is_over = now >= end;
                 task.worker.leave_slice(is_over, key, began, now);
                 if is_over {
                     if lives {
@@ -416,7 +420,8 @@ mod tests {
     }
 
     fn answers(inbox: &Inbox) -> usize {
-        std::iter::from_fn(|| inbox.poll_next(Waker::noop())).count()
+        let mut taken = VecDeque::new();
+        std::iter::from_fn(move || inbox.poll_next(&mut taken, Waker::noop())).count()
     }
 
     #[test]
@@ -515,7 +520,7 @@ mod tests {
         };
         fetch_loop.begin(Some(1), Box::pin(work));
         manual.settle();
-        assert!(inbox.poll_next(&Waker::from(Arc::clone(&reader))).is_none());
+        assert!(inbox.poll_next(&mut VecDeque::new(), &Waker::from(Arc::clone(&reader))).is_none());
         fetch_loop.abort(1);
         manual.settle();
         assert_eq!(reader.0.load(Ordering::Relaxed), 1, "not woken, or before the work was gone");

@@ -48,8 +48,15 @@ impl FrontierDoor {
     /// Starts the task.
     pub(super) fn start(runtime: &Runtime, inbox: Arc<Inbox>, frontier: Box<dyn Frontier>, worker: Worker) -> Self {
         let shared = Arc::new(Mutex::new(State::default()));
-        let task =
-            Task { shared: Arc::clone(&shared), runtime: runtime.clone(), inbox, frontier, worker, ended: false };
+        let task = Task {
+            shared: Arc::clone(&shared),
+            runtime: runtime.clone(),
+            inbox,
+            frontier,
+            worker,
+            spare: Vec::new(),
+            ended: false,
+        };
         runtime.spawn(task.run());
         Self { shared }
     }
@@ -58,9 +65,14 @@ impl FrontierDoor {
         let mut state = lock(&self.shared);
         change(&mut state);
         let ender = if state.abandoned { state.ender.take() } else { None };
-        let wakers = [state.waker.take(), ender];
+        let waker = state.waker.take();
         drop(state);
-        wakers.into_iter().flatten().for_each(Waker::wake);
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+        if let Some(ender) = ender {
+            ender.wake();
+        }
     }
 
     /// Asks for requests; the answer is one [`Message::Leased`].
@@ -107,6 +119,8 @@ struct Task {
     inbox: Arc<Inbox>,
     frontier: Box<dyn Frontier>,
     worker: Worker,
+    /// The list of what was settled last, for its room.
+    spare: Vec<(LeaseId, Verdict)>,
     ended: bool,
 }
 
@@ -178,7 +192,7 @@ impl Task {
                 return Poll::Ready(Work::Add(found));
             }
             if !state.done.is_empty() {
-                return Poll::Ready(Work::Settle(std::mem::take(&mut state.done)));
+                return Poll::Ready(Work::Settle(std::mem::replace(&mut state.done, std::mem::take(&mut self.spare))));
             }
             if state.closing {
                 return Poll::Ready(Work::End);
@@ -208,6 +222,7 @@ impl Task {
                 return Err(FrontierError::new("settle leases: the frontier took none of them"));
             }
         }
+        self.spare = done;
         Ok(())
     }
 
@@ -285,6 +300,7 @@ mod tests {
             inbox: Arc::new(Inbox::default()),
             frontier: Box::new(MemoryFrontier::new(1, 0)),
             worker: Worker::alone(&Manual::new().runtime(), &Arc::default()),
+            spare: Vec::new(),
             ended: false,
         };
         let mut running = pin!(task.run());

@@ -26,7 +26,7 @@ pub struct Handle {
 
 impl Handle {
     fn send(&self, command: Command) {
-        self.inbox.push(Message::Command(command));
+        self.inbox.push(Message::Command(Box::new(command)));
     }
 
     /// Fetches a page through the crawl's admission, before what waits: logins, tokens, enrichment. The host's gap, rules

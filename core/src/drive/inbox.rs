@@ -97,7 +97,7 @@ pub(super) enum Message {
     ObserverPanicked(String),
     /// A task that the crawl cannot do without is gone: the runtime has shut down.
     TaskLost,
-    Command(Command),
+    Command(Box<Command>),
 }
 
 impl Message {
@@ -130,19 +130,23 @@ impl LaneOf {
     }
 }
 
-/// How an attempt ended.
-pub(super) struct FetchEnd {
-    /// Boxed: it is large, and goes through many hands.
-    pub(super) result: Result<Box<Answer>, Error>,
-    pub(super) timings: Timings,
-    pub(super) at: SystemTime,
-}
+/// How an attempt ended. Boxed: it is large, and goes through many hands.
+pub(super) type FetchEnd = Result<Box<Answer>, Box<NoAnswer>>;
 
 /// What came over the wire.
 pub(super) struct Answer {
     pub(super) response: Response,
     /// Of its body; given back when parsing is over.
     pub(super) booking: Option<Booking>,
+    pub(super) timings: Timings,
+    pub(super) at: SystemTime,
+}
+
+/// Why nothing came.
+pub(super) struct NoAnswer {
+    pub(super) error: Error,
+    pub(super) timings: Timings,
+    pub(super) at: SystemTime,
 }
 
 /// How parsing ended.
@@ -159,12 +163,19 @@ pub(super) struct Parsed {
     pub(super) item_count: u64,
     pub(super) found: Vec<Request>,
     pub(super) links: u64,
+    /// Boxed, as most pages have none of it.
+    pub(super) more: Option<Box<More>>,
+    /// The parser wants the crawl to end.
+    pub(super) stop: bool,
+}
+
+/// What few pages come to.
+#[derive(Default)]
+pub(super) struct More {
     pub(super) counts: Vec<(&'static str, u64)>,
     pub(super) attachment: Option<Box<dyn Any + Send>>,
     /// The page itself, where it was asked for.
     pub(super) page: Option<Box<Page>>,
-    /// The parser wants the crawl to end.
-    pub(super) stop: bool,
 }
 
 pub(super) enum ParseFailure {
@@ -230,14 +241,18 @@ impl Inbox {
         }
     }
 
-    /// The next message; the waker is kept when there is none.
-    pub(super) fn poll_next(&self, waker: &Waker) -> Option<Message> {
+    /// The next message: of those that were taken, or else of all that wait, which then are taken. The waker is kept when there
+    /// is none.
+    pub(super) fn poll_next(&self, taken: &mut VecDeque<Message>, waker: &Waker) -> Option<Message> {
+        if let Some(message) = taken.pop_front() {
+            return Some(message);
+        }
         let mut state = self.lock();
-        let message = state.messages.pop_front();
-        let replaced = if message.is_none() { keep_waker(&mut state.waker, waker) } else { None };
+        std::mem::swap(&mut state.messages, taken);
+        let replaced = if taken.is_empty() { keep_waker(&mut state.waker, waker) } else { None };
         drop(state);
         drop(replaced);
-        message
+        taken.pop_front()
     }
 
     /// Drops what is waiting and what still comes.

@@ -491,6 +491,8 @@ mod loom_tests;
 
 #[cfg(test)]
 mod tests {
+    use std::collections::VecDeque;
+
     use super::*;
     use crate::rt::manual::Manual;
 
@@ -501,7 +503,8 @@ mod tests {
             Message::LagGate => Some(probe.is_open()),
             _ => None,
         };
-        std::iter::from_fn(|| inbox.poll_next(Waker::noop())).filter_map(gate).collect()
+        let mut taken = VecDeque::new();
+        std::iter::from_fn(move || inbox.poll_next(&mut taken, Waker::noop())).filter_map(gate).collect()
     }
 
     // H7
@@ -547,10 +550,10 @@ mod tests {
         let probe = LagProbe::start(&manual.runtime(), Arc::clone(&inbox), 50 * MS, Signals::new());
         let task = || Task { shared: Arc::clone(&probe.shared), signals: Signals::new() };
         drop(beat(manual.runtime(), task()));
-        assert!(matches!(inbox.poll_next(Waker::noop()), Some(Message::TaskLost)));
+        assert!(matches!(inbox.poll_next(&mut VecDeque::new(), Waker::noop()), Some(Message::TaskLost)));
         probe.close();
         drop(beat(manual.runtime(), task()));
-        assert!(inbox.poll_next(Waker::noop()).is_none());
+        assert!(inbox.poll_next(&mut VecDeque::new(), Waker::noop()).is_none());
     }
 
     #[test]

@@ -91,11 +91,11 @@ impl<T: Send + 'static> SinkLane<T> {
         Self { shared }
     }
 
-    /// Queues the only delivery of a job.
-    pub(super) fn push(&self, job: JobId, delivery: Delivery<T>) {
+    /// Queues the only delivery of a job. `make` is called under the lock: it is large, and made where it stays.
+    pub(super) fn push(&self, job: JobId, make: impl FnOnce() -> Delivery<T>) {
         self.change(|state| {
             state.accounts.push_back(Account::new(job, 1));
-            state.queue.push_back(delivery);
+            state.queue.push_back(make());
         });
     }
 
@@ -103,9 +103,14 @@ impl<T: Send + 'static> SinkLane<T> {
         let mut state = lock(&self.shared);
         change(&mut state);
         let ender = if state.abandoned { state.ender.take() } else { None };
-        let wakers = [state.waker.take(), ender];
+        let waker = state.waker.take();
         drop(state);
-        wakers.into_iter().flatten().for_each(Waker::wake);
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+        if let Some(ender) = ender {
+            ender.wake();
+        }
     }
 }
 
@@ -273,11 +278,15 @@ impl<T: Send + 'static> Task<T> {
             if let Some(why @ Close::Failed) = state.closing {
                 return Poll::Ready(Some(why));
             }
-            while batch.len() < BATCH {
-                let Some(account) = state.accounts.pop_front() else { break };
-                batch.fill(&mut state.queue, account.open);
+            let (mut room, mut count) = (BATCH.saturating_sub(batch.len()), 0);
+            while room > 0
+                && let Some(account) = state.accounts.pop_front()
+            {
+                room = room.saturating_sub(account.open);
+                count += account.open;
                 accounts.push_back(account);
             }
+            batch.fill(&mut state.queue, count);
             if !batch.is_empty() {
                 return Poll::Ready(None);
             }

@@ -1,14 +1,14 @@
 //! Where answers become items and links: decoding and a [`Parser`], run by an offload.
 
 use std::any::Any;
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
 
-use super::inbox::{Answer, Inbox, Message, ParseEnd, ParseFailure, Parsed};
+use super::inbox::{Answer, Inbox, Message, More, ParseEnd, ParseFailure, Parsed};
 use crate::engine::JobId;
 use crate::hash::KeyedState;
 use crate::panics::panic_message;
@@ -81,72 +81,77 @@ pub(super) trait ParseStage: Send + Sync {
 
 /// Parses in this process.
 pub(super) struct Local<I> {
-    router: Arc<Router<I>>,
+    shared: Arc<Shared<I>>,
     offload: Arc<dyn Offload>,
-    runtime: Runtime,
-    inbox: Arc<Inbox>,
     /// Bounded by the parse permits.
-    rejected: Mutex<Vec<(Job, Named)>>,
-    /// What is parsed now, the longest first.
-    running: Arc<Mutex<VecDeque<Running>>>,
+    rejected: Mutex<Vec<(Job, JobId)>>,
 }
 
-/// The name of a page's job in the offload: known once it was submitted, when it may run already.
-type Named = Arc<OnceLock<Ticket>>;
+/// What jobs of the offload have.
+struct Shared<I> {
+    router: Router<I>,
+    runtime: Runtime,
+    inbox: Arc<Inbox>,
+    /// Pages that the offload has or is to have. Bounded by the parse permits.
+    pages: Mutex<Vec<Running>>,
+}
 
 struct Running {
-    began: Instant,
     job: JobId,
-    ticket: Named,
+    /// `None` before a thread has it.
+    began: Option<Instant>,
+    /// Its name in the offload: known once it was submitted, when it may run already.
+    ticket: Option<Ticket>,
+}
+
+impl<I: Send + 'static> Shared<I> {
+    fn run(&self, job: ParseJob) {
+        let (id, began) = (job.job, self.runtime.now());
+        if let Some(page) = lock(&self.pages).iter_mut().find(|page| page.job == id) {
+            page.began = Some(began);
+        }
+        let (result, bytes) = parse(&self.router, job);
+        let took = self.runtime.now().saturating_duration_since(began);
+        lock(&self.pages).retain(|page| page.job != id);
+        self.inbox.push(Message::Parsed { job: id, end: ParseEnd { result, bytes, took } });
+    }
 }
 
 impl<I: Send + 'static> Local<I> {
     pub(super) fn new(router: Router<I>, runtime: &Runtime, inbox: Arc<Inbox>) -> Self {
         Self {
-            router: Arc::new(router),
+            shared: Arc::new(Shared { router, runtime: runtime.clone(), inbox, pages: Mutex::default() }),
             offload: Arc::clone(runtime.offload()),
-            runtime: runtime.clone(),
-            inbox,
             rejected: Mutex::default(),
-            running: Arc::default(),
         }
     }
 
-    fn submit(&self, job: Job, name: Named) {
+    fn submit(&self, job: Job, id: JobId) {
         match self.offload.submit(job) {
-            Ok(ticket) => _ = name.set(ticket),
-            Err(Rejected(job)) => lock(&self.rejected).push((job, name)),
+            Ok(ticket) => {
+                if let Some(page) = lock(&self.shared.pages).iter_mut().find(|page| page.job == id) {
+                    page.ticket = Some(ticket);
+                }
+            }
+            Err(Rejected(job)) => lock(&self.rejected).push((job, id)),
         }
     }
 }
 
 impl<I: Send + 'static> ParseStage for Local<I> {
     fn accept(&self, label: Option<&str>, head: &Head) -> Accept {
-        self.router.parser(label).map_or_else(|| Accept::on_success(head), |parser| parser.accept(head))
+        self.shared.router.parser(label).map_or_else(|| Accept::on_success(head), |parser| parser.accept(head))
     }
 
     fn begin(&self, job: ParseJob) {
-        let router = Arc::clone(&self.router);
-        let runtime = self.runtime.clone();
-        let inbox = Arc::clone(&self.inbox);
-        let running = Arc::clone(&self.running);
-        let name = Named::default();
-        let ticket = Arc::clone(&name);
-        let work = Box::new(move || {
-            let began = runtime.now();
-            let id = job.job;
-            lock(&running).push_back(Running { began, job: id, ticket });
-            let (result, bytes) = parse(&router, job);
-            let took = runtime.now().saturating_duration_since(began);
-            lock(&running).retain(|running| running.job != id);
-            inbox.push(Message::Parsed { job: id, end: ParseEnd { result, bytes, took } });
-        });
-        self.submit(work, name);
+        let (shared, id) = (Arc::clone(&self.shared), job.job);
+        lock(&shared.pages).push(Running { job: id, began: None, ticket: None });
+        self.submit(Box::new(move || shared.run(job)), id);
     }
 
     fn retry(&self) {
         let rejected = std::mem::take(&mut *lock(&self.rejected));
-        rejected.into_iter().for_each(|(job, name)| self.submit(job, name));
+        rejected.into_iter().for_each(|(job, id)| self.submit(job, id));
     }
 
     fn has_rejected(&self) -> bool {
@@ -154,16 +159,21 @@ impl<I: Send + 'static> ParseStage for Local<I> {
     }
 
     fn overdue(&self, now: Instant, limit: Duration) -> (Vec<(JobId, bool)>, Option<Instant>) {
-        let mut running = lock(&self.running);
+        let mut pages = lock(&self.shared.pages);
         let mut given_up = Vec::new();
-        // A page cannot end meanwhile, since it would have to take itself off the list first. One without a name is still
-        // being submitted, by the driver itself, which therefore is not here.
-        while running.front().is_some_and(|page| later(page.began, limit) <= now) {
-            let Some(page) = running.pop_front() else { break };
-            let replaced = page.ticket.get().is_some_and(|ticket| self.offload.give_up(*ticket));
+        let mut next = None;
+        // A page cannot end meanwhile, since it would have to take itself off the list first. One that runs without a name is
+        // still being submitted, by the driver itself, which therefore is not here.
+        pages.retain(|page| {
+            let Some(until) = page.began.map(|began| later(began, limit)) else { return true };
+            if until > now {
+                next = Some(next.map_or(until, |next: Instant| next.min(until)));
+                return true;
+            }
+            let replaced = page.ticket.is_some_and(|ticket| self.offload.give_up(ticket));
             given_up.push((page.job, replaced));
-        }
-        let next = running.front().map(|page| later(page.began, limit));
+            false
+        });
         (given_up, next)
     }
 
@@ -178,7 +188,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 fn parse<I: Send + 'static>(router: &Router<I>, job: ParseJob) -> (Result<Parsed, ParseFailure>, u64) {
     let ParseJob { request, answer, limits, attempt, at, page_only, .. } = job;
-    let Answer { mut response, mut booking } = *answer;
+    let Answer { mut response, mut booking, .. } = *answer;
     let remote = response.remote;
     let body = match response.accepted {
         // Taken, as a second handle to it would have to be allocated.
@@ -201,18 +211,9 @@ fn parse<I: Send + 'static>(router: &Router<I>, job: ParseJob) -> (Result<Parsed
         drop(booking.take());
     }
     let page = Page::new(Arc::clone(&request), response.head, body, attempt, at).with_remote(remote);
-    let mut parsed = Parsed {
-        items: None,
-        item_count: 0,
-        found: Vec::new(),
-        links: 0,
-        counts: Vec::new(),
-        attachment: None,
-        page: None,
-        stop: false,
-    };
+    let mut parsed = Parsed { items: None, item_count: 0, found: Vec::new(), links: 0, more: None, stop: false };
     if page_only {
-        parsed.page = Some(Box::new(page));
+        parsed.more = Some(Box::new(More { page: Some(Box::new(page)), ..More::default() }));
         return (Ok(parsed), bytes);
     }
     let Some(parser) = router.parser(request.label()) else { return (Ok(parsed), bytes) };
@@ -229,8 +230,9 @@ fn parse<I: Send + 'static>(router: &Router<I>, job: ParseJob) -> (Result<Parsed
             parsed.stop = stop;
             parsed.links = out.found.len() as u64;
             parsed.found = distinct_children(out.found, &page, &request);
-            parsed.counts = out.counts;
-            parsed.attachment = out.attachment;
+            if !out.counts.is_empty() || out.attachment.is_some() {
+                parsed.more = Some(Box::new(More { counts: out.counts, attachment: out.attachment, page: None }));
+            }
             parsed.item_count = out.items.len() as u64;
             parsed.items =
                 (!out.items.is_empty()).then(|| Box::new(deliveries(out.items, &page)) as Box<dyn Any + Send>);

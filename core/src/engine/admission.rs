@@ -2,7 +2,8 @@
 
 use std::time::Instant;
 
-use super::host::{HostState, Place, Waiting};
+use super::host::{HostState, Place};
+use super::queue::Waiting;
 use super::{Action, Bound, BoundSet, Due, Engine, HostId, Job, JobId, JobVerdict, Stage, pacing, retry};
 use crate::RetryTime;
 use crate::time::later;
@@ -79,9 +80,9 @@ impl Engine {
             };
             // Nobody waits for it any more: asked again when somebody does.
             let known = &self.hosts[id.index as usize];
-            let mut waiting = known.arriving.iter().copied().chain(known.queue.iter().map(|w| w.job));
+            let is_wanted = |id| self.job(id).is_some_and(|j| matches!(j.stage, Stage::Arriving | Stage::Queued));
             let is_wanted =
-                waiting.any(|id| self.job(id).is_some_and(|j| matches!(j.stage, Stage::Arriving | Stage::Queued)));
+                known.arriving.iter().copied().any(is_wanted) || known.queue.iter().any(|w| is_wanted(w.job));
             let host = self.host_mut(id);
             if !is_wanted {
                 host.state = back;

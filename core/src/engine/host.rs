@@ -1,12 +1,11 @@
 //! What the engine knows of a host: its waiting jobs, its permits, and when it may be asked next.
 
-use std::cmp::{Ordering, Reverse};
-use std::collections::BinaryHeap;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use super::adaptive::Adaptive;
 use super::event::JobId;
+use super::queue::Queue;
 
 #[derive(Debug)]
 pub(super) struct Host {
@@ -16,7 +15,7 @@ pub(super) struct Host {
     /// Jobs that wait for the host's rules and are not vetted yet.
     pub(super) arriving: Vec<JobId>,
     /// Jobs that may be started.
-    pub(super) queue: BinaryHeap<Waiting>,
+    pub(super) queue: Queue,
     /// Jobs of any stage; a host without any is idle.
     pub(super) jobs: u32,
     /// Those among them that somebody waits for.
@@ -78,28 +77,6 @@ pub(super) enum Place {
     Address,
 }
 
-/// A job in the queue of its host: those that somebody waits for first, then the highest priority, then the oldest.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Waiting {
-    pub(super) awaited: bool,
-    pub(super) priority: i32,
-    pub(super) seq: u64,
-    pub(super) job: JobId,
-}
-
-impl Ord for Waiting {
-    fn cmp(&self, other: &Self) -> Ordering {
-        let rank = |waiting: &Self| (waiting.awaited, waiting.priority, Reverse(waiting.seq));
-        rank(self).cmp(&rank(other))
-    }
-}
-
-impl PartialOrd for Waiting {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
 impl Host {
     pub(super) fn new(key: Box<str>, serial: u32) -> Self {
         Self {
@@ -107,7 +84,7 @@ impl Host {
             key,
             state: HostState::New,
             arriving: Vec::new(),
-            queue: BinaryHeap::new(),
+            queue: Queue::default(),
             jobs: 0,
             awaited: 0,
             in_flight: 0,

@@ -20,6 +20,7 @@ mod limiter;
 mod line;
 mod littles;
 mod pacing;
+mod queue;
 mod retry;
 mod settlement;
 mod shutdown;

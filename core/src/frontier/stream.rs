@@ -32,7 +32,9 @@ impl StreamFrontier {
         Self { stream: Some(Box::pin(stream)), added: VecDeque::new(), leased: Leases::default() }
     }
 
-    fn give(&mut self, request: Request, leased: &mut Leased) {
+    fn give(&mut self, mut request: Request, leased: &mut Leased) {
+        // The copy then shares it. Where it cannot be parsed, the crawl finds that out too.
+        let _ = request.parse();
         leased.requests.push((self.leased.give(request.clone()), request));
     }
 }
@@ -99,5 +101,20 @@ mod tests {
             assert_eq!((leased.requests.len(), leased.drained), (given, drained));
             block_on(frontier.add(&mut found)).expect("memory");
         }
+    }
+
+    #[test]
+    fn a_lease_that_has_ended_says_nothing_of_what_has_its_place() {
+        let mut frontier = StreamFrontier::new(futures::stream::iter(["http://a.test/1", "no URL"].map(Request::get)));
+        let mut lease = |done: &[(LeaseId, Verdict)]| {
+            block_on(frontier.settle(&mut done.to_vec())).expect("memory");
+            let leased = block_on(frontier.lease(NonZeroU32::MIN, SystemTime::UNIX_EPOCH)).expect("memory");
+            leased.requests.into_iter().next().map(|(id, request)| (id, request.url().to_owned()))
+        };
+        let (first, _) = lease(&[]).expect("the stream has two");
+        let (second, url) = lease(&[(first, Verdict::Done)]).expect("the stream has another");
+        assert_eq!((first == second, &*url), (false, "no URL"));
+        assert_eq!(lease(&[(first, Verdict::Return)]), None);
+        assert_eq!(lease(&[(second, Verdict::Return)]).map(|(_, url)| url), Some(url));
     }
 }

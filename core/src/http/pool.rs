@@ -16,6 +16,7 @@ use slab::Slab;
 use super::conn::Conn;
 use crate::hash::KeyedState;
 use crate::ledger::Evict;
+use crate::time::later;
 
 /// What two requests must have in common to share a connection. The TLS configuration is that of the fetcher, which
 /// owns the pool. No `Debug`: the proxy's credential is part of it.
@@ -321,7 +322,7 @@ impl<C> State<C> {
     fn sweep(&mut self, now: Instant, idle_timeout: Duration) -> Vec<(Arc<Key>, C)> {
         let mut old = Vec::new();
         while let Some(oldest) = self.all.oldest
-            && now.saturating_duration_since(self.parked[oldest].since) >= idle_timeout
+            && later(self.parked[oldest].since, idle_timeout) <= now
         {
             old.push(self.remove(oldest));
         }

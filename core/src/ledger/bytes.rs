@@ -90,11 +90,10 @@ impl Bytes {
     /// [`book`](Self::book) would do then.
     pub(super) fn book_at_once(&mut self, body: u64, more: u64) -> bool {
         let fits = self.waiting.is_empty() && self.booked.saturating_add(more) <= self.budget - self.reserve;
-        let is_free = fits && self.bodies.get(&body).is_some_and(|body| !body.is_read);
-        if is_free {
-            self.grow(body, more);
-        }
-        is_free
+        let Some(body) = self.bodies.get_mut(&body).filter(|body| fits && !body.is_read) else { return false };
+        body.booked += more;
+        self.booked += more;
+        true
     }
 
     /// A body wants no more than it has.
@@ -115,12 +114,16 @@ impl Bytes {
 
     /// A body was dropped.
     pub(super) fn leave(&mut self, body: u64) -> Vec<u64> {
-        let mut granted = self.end(body);
+        let is_waited_for = !self.waiting.is_empty();
+        let mut granted = if is_waited_for { self.end(body) } else { Vec::new() };
+        self.favoured.take_if(|favoured| *favoured == body);
         if let Some(body) = self.bodies.remove(&body) {
             self.booked -= body.booked;
-            self.held -= body.booked;
+            self.held -= if body.is_read { body.booked } else { 0 };
         }
-        granted.extend(self.pump());
+        if is_waited_for {
+            granted.extend(self.pump());
+        }
         granted
     }
 

@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::hash::{BuildHasher as _, Hasher as _};
 
-use url::{ParseError, Url};
+use url::{ParseError, Position, Url};
 
 use crate::hash::KeyedState;
 
@@ -12,6 +12,9 @@ const PLACES: usize = 64;
 
 /// A longer origin is not remembered, so that a thread holds 16 KiB of them at most.
 const LONGEST: usize = 255;
+
+/// A longer path and query is not put together in what is remembered: 64 KiB more at most.
+const LONGEST_REST: usize = 512;
 
 thread_local! {
     static ORIGINS: RefCell<Origins> = const { RefCell::new(Origins { urls: [const { None }; PLACES] }) };
@@ -30,32 +33,49 @@ pub(super) fn join(base: &Url, reference: &str) -> Result<Url, ParseError> {
 fn of_known(text: &str) -> Option<Url> {
     let (origin, path, query) = split(text)?;
     // A thread that ends has none.
-    let mut url = ORIGINS.try_with(|origins| origins.borrow_mut().known(origin).cloned()).ok().flatten()?;
-    // Joining them would copy the origin once more.
-    url.set_path(path);
-    if query.is_some() {
-        url.set_query(query);
-    }
-    Some(url)
+    ORIGINS.try_with(|origins| origins.borrow_mut().join(origin, path, query)).ok().flatten()
 }
 
 struct Origins {
-    /// With the path `/`.
+    /// With whatever path and query were joined last.
     urls: [Option<Url>; PLACES],
 }
 
 impl Origins {
-    /// The URL of an origin, where that is text in canonical form.
-    fn known(&mut self, origin: &str) -> Option<&Url> {
+    fn join(&mut self, origin: &str, path: &str, query: Option<&str>) -> Option<Url> {
+        let known = self.known(origin)?;
+        if path.len() + query.map_or(0, str::len) > LONGEST_REST {
+            let mut url = known.clone();
+            set(&mut url, path, query);
+            return Some(url);
+        }
+        // A copy has no room to grow, and would be moved to where there is.
+        set(known, path, query);
+        Some(known.clone())
+    }
+
+    /// A URL of this origin, where that is text in canonical form.
+    fn known(&mut self, origin: &str) -> Option<&mut Url> {
         let mut hasher = KeyedState::new(0).build_hasher();
         hasher.write(origin.as_bytes());
         let place = hasher.finish() as usize % PLACES;
         let slot = &mut self.urls[place];
-        if slot.as_ref().is_none_or(|known| known.as_str().strip_suffix('/') != Some(origin)) {
+        if slot.as_ref().is_none_or(|known| known[..Position::BeforePath] != *origin) {
             let url = Url::parse(origin).ok().filter(|url| url.as_str().strip_suffix('/') == Some(origin))?;
             *slot = Some(url);
         }
-        slot.as_ref()
+        slot.as_mut()
+    }
+}
+
+fn set(url: &mut Url, path: &str, query: Option<&str>) {
+    // First, as the query of another would be moved behind the new path.
+    if url.query().is_some() {
+        url.set_query(None);
+    }
+    url.set_path(path);
+    if query.is_some() {
+        url.set_query(query);
     }
 }
 

@@ -125,14 +125,17 @@ impl Wheel {
 
     /// A timer for `at`.
     pub fn timer(&self, at: Instant) -> PhaseTimer {
-        PhaseTimer { kind: Kind::Wheel { wheel: self.clone(), at, entry: None }, credit: None }
+        PhaseTimer { kind: Kind::Wheel { wheel: self.clone(), at, entry: None }, credit: Allowance::None }
     }
 
     /// A timer for the end of a phase that begins at `now`: put off by the time that the loop stands still meanwhile, at most
     /// by the phase's own length. [`PhaseTimer::reset`] begins the phase anew.
     pub(crate) fn phase(&self, now: Instant, length: Duration) -> PhaseTimer {
         let at = later(now, length);
-        let credit = self.0.stalls.as_ref().map(|stalls| Box::new(Credit::new(stalls.stalled(now), length)));
+        let credit = match &self.0.stalls {
+            Some(stalls) => Allowance::unused(stalls.stalled(now), length),
+            None => Allowance::None,
+        };
         PhaseTimer { kind: Kind::Wheel { wheel: self.clone(), at, entry: None }, credit }
     }
 
@@ -277,8 +280,17 @@ impl std::fmt::Debug for Wheel {
 /// A deadline: ready once the clock says so, and never before. That of a phase is put off by our own stalls.
 pub struct PhaseTimer {
     kind: Kind,
-    /// Boxed: most of a fetch's waits have one, and none looks at it but at its end.
-    credit: Option<Box<Credit>>,
+    credit: Allowance,
+}
+
+/// What a timer knows of our stalls: a fetch is small.
+enum Allowance {
+    /// Nothing puts it off.
+    None,
+    /// That of a phase whose end has not come: the loop's stalls when it began, in nanoseconds, and its length.
+    Unused { before: u64, most: Duration },
+    /// That of one whose end has come, which is rare.
+    Used(Box<Credit>),
 }
 
 enum Kind {
@@ -299,6 +311,31 @@ struct Credit {
     seen: Duration,
     /// It had the turn of I/O that comes after a stall which is longer than what may be granted.
     had_turn: bool,
+}
+
+impl Allowance {
+    fn unused(before: Duration, most: Duration) -> Self {
+        Self::Unused { before: u64::try_from(before.as_nanos()).unwrap_or(u64::MAX), most }
+    }
+
+    /// The length of the phase.
+    fn most(&self) -> Option<Duration> {
+        match self {
+            Self::None => None,
+            Self::Unused { most, .. } => Some(*most),
+            Self::Used(credit) => Some(credit.most),
+        }
+    }
+
+    fn credit(&mut self) -> Option<&mut Credit> {
+        if let Self::Unused { before, most } = *self {
+            *self = Self::Used(Box::new(Credit::new(Duration::from_nanos(before), most)));
+        }
+        match self {
+            Self::Used(credit) => Some(credit),
+            _ => None,
+        }
+    }
 }
 
 impl Credit {
@@ -323,7 +360,7 @@ impl Credit {
 impl PhaseTimer {
     /// A deadline on a timer of the runtime's own.
     pub fn from_sleep(runtime: Runtime, at: Instant) -> Self {
-        Self { kind: Kind::Sleep { runtime, at, sleep: None }, credit: None }
+        Self { kind: Kind::Sleep { runtime, at, sleep: None }, credit: Allowance::None }
     }
 
     /// When it is over, as far as is known.
@@ -335,9 +372,8 @@ impl PhaseTimer {
 
     /// Sets another deadline, before which no stall has been. A later one costs nothing until the one before is over.
     pub fn reset(&mut self, to: Instant) {
-        if let (Some(credit), Kind::Wheel { wheel, .. }) = (&mut self.credit, &self.kind) {
-            let before = wheel.stalled(wheel.0.runtime.now());
-            **credit = Credit::new(before, credit.most);
+        if let (Some(most), Kind::Wheel { wheel, .. }) = (self.credit.most(), &self.kind) {
+            self.credit = Allowance::unused(wheel.stalled(wheel.0.runtime.now()), most);
         }
         self.set(to);
     }
@@ -373,7 +409,7 @@ impl PhaseTimer {
 
     /// Puts off a deadline that is over by the clock, where the loop stood still within its phase.
     fn put_off(&mut self) -> bool {
-        let (Some(credit), Kind::Wheel { wheel, at, .. }) = (&mut self.credit, &self.kind) else { return false };
+        let (Some(credit), Kind::Wheel { wheel, at, .. }) = (self.credit.credit(), &self.kind) else { return false };
         let now = wheel.0.runtime.now();
         let Some(end) = at.checked_sub(credit.granted) else { return false };
         let Some(until) = credit.judge(end, now, wheel.stalled(now)) else { return false };

@@ -11,7 +11,9 @@ use crate::engine::{Blame, Event, HostId, JobId, JobSpec, JobVerdict, Shutdown};
 use crate::observer::What;
 use crate::request::{origin, without_userinfo};
 use crate::time::later;
-use crate::{Accept, Error, ErrorKind, Head, HostRules, LeaseId, Leased, Limits, Request, RetryTime, SkipReason};
+use crate::{
+    Accept, Error, ErrorKind, Head, HostRules, LeaseId, Leased, Limits, Request, RetryTime, SkipReason, Timings,
+};
 
 impl Driver {
     pub(super) fn on_message(&mut self, now: Instant, message: Message) {
@@ -80,7 +82,7 @@ impl Driver {
                 self.fatal = Some(Error::new(ErrorKind::Shutdown, "go on: the runtime dropped a task of the crawl"));
                 self.ended = true;
             }
-            Message::Command(command) => self.command(now, command),
+            Message::Command(command) => self.command(now, *command),
         }
     }
 
@@ -244,16 +246,19 @@ impl Driver {
 
     pub(super) fn fetched(&mut self, now: Instant, job: JobId, end: FetchEnd) {
         let Some(record) = self.open_record(job) else { return };
-        let queue = record.settled.timings.queue;
-        record.settled.timings = end.timings;
-        record.settled.timings.queue = queue;
+        let (timings, at) = match &end {
+            Ok(answer) => (&answer.timings, answer.at),
+            Err(none) => (&none.timings, none.at),
+        };
+        record.settled.timings = Timings { queue: record.settled.timings.queue, ..*timings };
+        record.settled.fetched_at = Some(at);
         let timings = record.settled.timings;
         self.tally.fetched.push(timings);
-        let Some(record) = self.open_record(job) else { return };
-        record.settled.fetched_at = Some(end.at);
-        match end.result {
+        match end {
             Ok(answer) => self.answered(now, job, answer),
-            Err(error) => {
+            Err(none) => {
+                let error = none.error;
+                let Some(record) = self.open_record(job) else { return };
                 let safe = record.is_idempotent() || record::was_not_sent(error.kind());
                 let retry = match error.retry_time() {
                     RetryTime::AfterBackoff if !safe => RetryTime::Never,
@@ -376,10 +381,12 @@ impl Driver {
                 let deliver = parsed.items.is_some();
                 record.items = parsed.items;
                 record.settled.items = if has_sink { 0 } else { parsed.item_count };
-                record.page = parsed.page;
                 record.settled.links = parsed.links;
-                record.settled.attachment = parsed.attachment;
-                self.tally.counts.extend(parsed.counts);
+                if let Some(more) = parsed.more {
+                    record.page = more.page;
+                    record.settled.attachment = more.attachment;
+                    self.tally.counts.extend(more.counts);
+                }
                 // Also while the crawl ends: the page's lease ends, and nobody would find its links again.
                 self.add(parsed.found);
                 self.event(now, Event::Parsed { job, deliver });

@@ -17,7 +17,7 @@ use futures::channel::oneshot;
 
 use super::fetch_loop::{FetchLoop, SLICE};
 use super::frontier_task::FrontierDoor;
-use super::inbox::Inbox;
+use super::inbox::{Inbox, Message};
 use super::lag_probe::{LagProbe, Worker};
 use super::lane::{Lane, SinkLane};
 use super::parse_stage::ParseStage;
@@ -95,6 +95,8 @@ pub(super) struct Parts {
 
 pub(super) struct Driver {
     p: Parts,
+    /// What was taken out of the inbox.
+    mail: VecDeque<Message>,
     tally: Tally,
     started: Instant,
     records: Vec<Option<Record>>,
@@ -160,6 +162,7 @@ impl Driver {
     /// A driver that begins with `seeds` and gives its report to `done`.
     pub(super) fn new(p: Parts, mut seeds: Vec<Request>, done: oneshot::Sender<Result<Report, Error>>) -> Self {
         let mut driver = Self {
+            mail: VecDeque::new(),
             tally: Tally::default(),
             started: p.runtime.now(),
             records: Vec::new(),
@@ -200,6 +203,9 @@ impl Driver {
     }
 
     fn add(&mut self, found: Vec<Request>) {
+        if found.is_empty() {
+            return;
+        }
         let mut found = found.into_iter().peekable();
         while found.peek().is_some() {
             let part: Vec<_> = found.by_ref().take(ADD_AT_ONCE).collect();
@@ -395,6 +401,7 @@ impl Driver {
 
     fn finish_up(&mut self, now: Instant) {
         self.p.inbox.close();
+        self.mail.clear();
         self.p.loops.iter().for_each(FetchLoop::close);
         self.p.probe.close();
         self.p.frontier.abandon();
@@ -429,10 +436,11 @@ impl Driver {
         loop {
             self.on_time(now);
             self.event(now, Event::FrontierBehind(self.lease.is_behind()));
-            for request in self.refused.drain(..self.refused.len().min(REFUSED_AT_ONCE)).collect::<Vec<_>>() {
+            for _ in 0..REFUSED_AT_ONCE {
+                let Some(request) = self.refused.pop_front() else { break };
                 self.submit_settled(now, None, request, JobVerdict::Skipped(SkipReason::FrontierFull), None);
             }
-            while let Some(message) = self.p.inbox.poll_next(cx.waker()) {
+            while let Some(message) = self.p.inbox.poll_next(&mut self.mail, cx.waker()) {
                 let (began, job) = (now, message.job().map(key));
                 self.p.worker.enter(StallCause::Driver, job);
                 self.contained(now, |driver| driver.on_message(now, message));

@@ -64,8 +64,9 @@ impl Driver {
 
     pub(super) fn context(&self, at: usize, limits: Arc<Limits>, number: u64, attempt: u32) -> FetchCx {
         let runtime = self.p.runtime.clone();
-        FetchCx::new(runtime, limits, number, attempt, Arc::clone(&self.p.ledger))
-            .in_loop(self.p.loops[at].wheel(), self.p.loops[at].slice())
+        let mut cx = FetchCx::new(runtime, limits, number, attempt, Arc::clone(&self.p.ledger));
+        cx.in_loop(self.p.loops[at].wheel(), self.p.loops[at].slice());
+        cx
     }
 
     pub(super) fn prepare(&mut self, now: Instant, host: HostId) {
@@ -82,9 +83,12 @@ impl Driver {
         // Bodies before a sink that waits for a page of this host must not keep its rules from being read.
         let is_awaited = self.p.engine.is_awaited(host);
         let cx = HostCx::new(self.p.settings.user_agent.clone(), move |request| {
-            let cx = FetchCx::new(runtime.clone(), Arc::clone(&limits), 0, 1, Arc::clone(&ledger));
-            let cx = cx.in_loop(wheel.clone(), Arc::clone(&slice)).guarding(guards, guarded);
-            let cx = if is_awaited { cx.booking_at_once() } else { cx };
+            let mut cx = FetchCx::new(runtime.clone(), Arc::clone(&limits), 0, 1, Arc::clone(&ledger));
+            cx.in_loop(wheel.clone(), Arc::clone(&slice));
+            cx.guarding(guards, guarded);
+            if is_awaited {
+                cx.books_at_once();
+            }
             Box::pin(attempt::fetch_page(Arc::clone(&fetcher), request, cx))
         });
         self.p.loops[at].begin(None, Box::pin(attempt::prepare(policy, target, cx, host)));
@@ -141,9 +145,12 @@ impl Driver {
         if let Some(record) = self.record(job) {
             record.watch.clone_from(&watch);
         }
-        let cx = self.context(at, limits, number, attempt).guarding(guards, guarded);
-        let cx = cx.wishing(Arc::new(Wanted { watch, accept, inbox: Arc::clone(&self.p.inbox), job }));
-        let cx = if page_only { cx.booking_at_once() } else { cx };
+        let mut cx = self.context(at, limits, number, attempt);
+        cx.guarding(guards, guarded);
+        cx.wishing(Arc::new(Wanted { watch, accept, inbox: Arc::clone(&self.p.inbox), job }));
+        if page_only {
+            cx.books_at_once();
+        }
         self.tell(now, job, |record| What::Dispatched {
             hop: record.hops(),
             queue: record.settled.timings.queue.unwrap_or_default(),
@@ -220,7 +227,7 @@ impl Driver {
                 let id = DeliveryId::of(&settled.request.identity_bytes(), u64::MAX);
                 let url = without_userinfo(settled.request.url()).into_owned();
                 let at = settled.fetched_at.unwrap_or_else(|| self.p.runtime.wall_clock());
-                lane.push(job, Delivery::new(id, url, at, settled));
+                lane.push(job, move || Delivery::new(id, url, at, settled));
             }
             None => {
                 if self.lost_outcomes.is_some()

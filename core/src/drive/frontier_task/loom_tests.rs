@@ -53,7 +53,8 @@ fn a_task_that_goes_to_sleep_or_waits_for_a_lease_takes_what_comes() {
         assert_eq!(*given.lock().expect("no panic"), (1, 1));
         door.withdraw();
         manual.settle();
-        let messages = std::iter::from_fn(|| inbox.poll_next(Waker::noop()));
+        let mut taken = VecDeque::new();
+        let messages = std::iter::from_fn(move || inbox.poll_next(&mut taken, Waker::noop()));
         assert_eq!(messages.filter(|message| matches!(message, Message::Leased(_))).count(), 1, "answered once");
         door.close();
         manual.settle();

@@ -16,8 +16,9 @@ fn what_is_pushed_wakes_a_reader_that_goes_to_sleep() {
         let (manual, inbox) = (Manual::new(), Arc::new(Inbox::default()));
         let (sender, mut read) = oneshot::channel();
         let (reader, mut sender, mut left) = (Arc::clone(&inbox), Some(sender), 3);
+        let mut taken = VecDeque::new();
         manual.runtime().spawn(poll_fn(move |cx| {
-            while reader.poll_next(cx.waker()).is_some() {
+            while reader.poll_next(&mut taken, cx.waker()).is_some() {
                 left -= 1;
             }
             if left > 0 {
@@ -45,7 +46,7 @@ fn nobody_waits_for_an_answer_to_what_was_pushed_into_a_closed_inbox() {
         let (reply, mut answer) = oneshot::channel();
         let pusher = {
             let inbox = Arc::clone(&inbox);
-            thread::spawn(move || inbox.push(Message::Command(Command::Hosts { top: 1, reply })))
+            thread::spawn(move || inbox.push(Message::Command(Box::new(Command::Hosts { top: 1, reply }))))
         };
         inbox.close();
         pusher.join().expect("no panic");
@@ -61,8 +62,9 @@ fn a_change_without_a_message_is_seen_by_a_reader_that_goes_to_sleep() {
         let (sender, mut read) = oneshot::channel();
         let booked = Arc::new(AtomicU64::new(1));
         let (reader, sum, mut sender) = (Arc::clone(&inbox), Arc::clone(&booked), Some(sender));
+        let mut taken = VecDeque::new();
         manual.runtime().spawn(poll_fn(move |cx| {
-            while reader.poll_next(cx.waker()).is_some() {}
+            while reader.poll_next(&mut taken, cx.waker()).is_some() {}
             if sum.load(Ordering::Relaxed) > 0 {
                 return Poll::Pending;
             }

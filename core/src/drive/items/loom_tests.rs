@@ -33,7 +33,8 @@ fn acknowledged(inbox: &Inbox) -> Vec<u64> {
         Message::Delivered { items, .. } => Some(items),
         _ => None,
     };
-    std::iter::from_fn(|| inbox.poll_next(Waker::noop())).filter_map(items).collect()
+    let mut taken = VecDeque::new();
+    std::iter::from_fn(move || inbox.poll_next(&mut taken, Waker::noop())).filter_map(items).collect()
 }
 
 #[test]

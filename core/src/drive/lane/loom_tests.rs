@@ -64,7 +64,8 @@ impl Fixture {
     /// How many jobs were acknowledged, and whether the lane said that it closed.
     fn messages(&self) -> (usize, bool) {
         let mut seen = (0, false);
-        while let Some(message) = self.inbox.poll_next(Waker::noop()) {
+        let mut taken = VecDeque::new();
+        while let Some(message) = self.inbox.poll_next(&mut taken, Waker::noop()) {
             match message {
                 Message::Delivered { .. } => seen.0 += 1,
                 Message::LaneClosed(Ok(())) => seen.1 = true,

@@ -285,8 +285,9 @@ impl Engine {
     /// Ends all that waits for a host.
     pub(super) fn give_up(&mut self, id: HostId) {
         let host = self.host_mut(id);
-        let queued = std::mem::take(&mut host.queue).into_iter().map(|w| w.job);
-        let waiting: Vec<_> = std::mem::take(&mut host.arriving).into_iter().chain(queued).collect();
+        let queue = std::mem::take(&mut host.queue);
+        let arriving = std::mem::take(&mut host.arriving);
+        let waiting: Vec<_> = arriving.into_iter().chain(queue.iter().map(|w| w.job)).collect();
         for job in waiting {
             if self.job(job).is_some_and(|j| matches!(j.stage, Stage::Arriving | Stage::Queued)) {
                 self.settle(job, JobVerdict::HostError);
