@@ -8,10 +8,10 @@ cd "$(dirname "$0")/.."
 most_of_fetch=14500
 # The bare fetcher, where it parses them.
 most_of_fetcher=16000
-most_blocks_of_fetcher=12
+most_blocks_of_fetcher=11
 # The whole crawl, with requests from a stream and a sink that counts.
-most_of_crawl=39500
-most_blocks_of_crawl=27
+most_of_crawl=36000
+most_blocks_of_crawl=22
 
 command -v valgrind >/dev/null || { echo "valgrind is not installed (Debian: apt-get install valgrind)"; exit 1; }
 
