@@ -6,7 +6,6 @@ mod verify;
 
 use std::sync::Arc;
 
-use rustls::client::danger::ServerCertVerifier;
 use rustls::client::{Resumption, WebPkiServerVerifier};
 use rustls::crypto::ring;
 use rustls::version::{TLS12, TLS13};
@@ -16,7 +15,7 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use url::Host;
 
 pub(crate) use self::stream::TlsStream;
-use self::verify::{AcceptAny, Pinned};
+use self::verify::Verifier;
 use crate::rt::Io;
 use crate::{Error, ErrorKind};
 
@@ -100,6 +99,10 @@ impl std::fmt::Debug for ConfigBuilder {
 
 impl ConfigBuilder {
     /// Trusts the certificates of this PEM text too.
+    ///
+    /// ```
+    /// assert!(tidegate::tls::Config::builder().add_root_pem("no certificate").build().is_err());
+    /// ```
     #[must_use]
     pub fn add_root_pem(mut self, pem: impl Into<Vec<u8>>) -> Self {
         self.pems.push(pem.into());
@@ -171,6 +174,12 @@ impl ConfigBuilder {
     }
 
     /// Accepts any certificate, for any name and time: anybody on the way can read and change what is sent.
+    ///
+    /// ```
+    /// let config = tidegate::tls::Config::builder().insecure().build()?;
+    /// # let _ = config;
+    /// # Ok::<(), tidegate::Error>(())
+    /// ```
     #[must_use]
     pub fn insecure(mut self) -> Self {
         self.insecure = true;
@@ -178,6 +187,12 @@ impl ConfigBuilder {
     }
 
     /// Sessions that are kept for resumption; 4,096.
+    ///
+    /// ```
+    /// let config = tidegate::tls::Config::builder().session_cache(100).build()?;
+    /// # let _ = config;
+    /// # Ok::<(), tidegate::Error>(())
+    /// ```
     #[must_use]
     pub fn session_cache(mut self, sessions: usize) -> Self {
         self.sessions = sessions;
@@ -212,16 +227,13 @@ impl ConfigBuilder {
                 return Err(invalid("find a root certificate in a PEM text"));
             }
         }
-        let mut verifier: Arc<dyn ServerCertVerifier> = if insecure {
-            Arc::new(AcceptAny(Arc::clone(&provider)))
+        let roots = if insecure {
+            None
         } else {
-            WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider))
-                .build()
-                .map_err(|e| invalid("verify servers without a root that is trusted").with_source(e))?
+            let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider)).build();
+            Some(verifier.map_err(|e| invalid("verify servers without a root that is trusted").with_source(e))?)
         };
-        if !pins.is_empty() {
-            verifier = Arc::new(Pinned { inner: verifier, keys: pins });
-        }
+        let verifier = Arc::new(Verifier { provider: Arc::clone(&provider), roots, pins });
         let versions = if tls13_only { &[&TLS13][..] } else { &[&TLS13, &TLS12] };
         let builder = ClientConfig::builder_with_provider(provider)
             .with_protocol_versions(versions)
