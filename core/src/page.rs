@@ -63,12 +63,12 @@ impl Page {
         }
     }
 
-    #[must_use]
     /// The head, shared.
     pub(crate) fn shared_head(&self) -> Arc<Head> {
         Arc::clone(&self.head)
     }
 
+    #[must_use]
     pub(crate) fn with_remote(mut self, remote: Option<SocketAddr>) -> Self {
         self.remote = remote;
         self
