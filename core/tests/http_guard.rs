@@ -3,7 +3,7 @@
 
 mod common;
 
-use std::io;
+use std::io::{self, Read as _};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use common::{Server, TestTcp, run};
@@ -66,4 +66,33 @@ fn private_pages_and_those_who_ask_for_it_are_let_through() {
         let response = fetcher.fetch(&Request::get("http://1.1.1.1/"), &cx).await.expect("the guard is off");
         assert_eq!(&response.body[..], b"secret");
     });
+}
+
+// C4
+#[test]
+fn the_guard_judges_the_address_that_a_proxy_is_told_and_not_what_it_resolves() {
+    let socks = Server::start(|peer| {
+        let mut bytes = [0; 10];
+        peer.stream.read_exact(&mut bytes[..3])?;
+        peer.send(b"\x05\x00")?;
+        peer.stream.read_exact(&mut bytes)?;
+        peer.send(b"\x05\x00\x00\x01\x00\x00\x00\x00\x00\x00")?;
+        // The public site leads to the private one.
+        let reply: &[u8] = match bytes[4..8] == [127, 0, 0, 1] {
+            true => b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nsecret",
+            false => b"HTTP/1.1 302 Found\r\nLocation: http://127.0.0.1/\r\nContent-Length: 0\r\n\r\n",
+        };
+        while peer.request()?.is_some() {
+            peer.send(reply)?;
+        }
+        Ok(())
+    });
+    for (scheme, expected) in [("socks5", Err(ErrorKind::GuardBlocked)), ("socks5h", Ok(200))] {
+        run(async |rt| {
+            let rt = rt.with_tcp(Public(socks.addr));
+            let fetcher = HttpFetcher::builder(&rt).proxy(&format!("{scheme}://1.1.1.1")).build().expect("valid");
+            let fetched = fetcher.fetch(&Request::get("http://9.9.9.9/"), &FetchCx::detached(&rt)).await;
+            assert_eq!(fetched.map(|r| r.head.status.as_u16()).map_err(|e| e.kind()), expected, "{scheme}");
+        });
+    }
 }

@@ -73,6 +73,33 @@ fn proxies_take_turns() {
     assert_eq!(proxies.map(|p| (p.accepted(), p.heads().len())), [(1, 2), (1, 2)]);
 }
 
+// F1, F9
+#[test]
+fn an_attempt_goes_on_with_the_next_proxy_three_in_all() {
+    let free = || std::net::TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a port");
+    let dead = [(); 3].map(|()| format!("http://{}", free()));
+    let proxy = Server::replying("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
+    let alive = format!("http://{}", proxy.addr);
+    run(async |rt| {
+        let request = || Request::get("http://origin.test/");
+        let build = |dead: &[String]| {
+            let all = dead.iter().chain([&alive]);
+            all.fold(HttpFetcher::builder(&rt), |builder, p| builder.proxy(p)).build().expect("valid")
+        };
+        // The one that works is the third.
+        let fetcher = build(&dead[..2]);
+        for _ in 0..6 {
+            fetch(&rt, &fetcher, request()).await.expect("an answer");
+        }
+        assert_eq!(proxy.heads().len(), 6);
+        // It is the fourth: the next attempt begins with it.
+        let fetcher = build(&dead);
+        let error = fetch(&rt, &fetcher, request()).await.expect_err("three are dead");
+        assert_eq!(error.kind(), ErrorKind::ProxyConnect);
+        fetch(&rt, &fetcher, request()).await.expect("an answer");
+    });
+}
+
 /// SOCKS: bytes of the handshakes, and what goes through the tunnel.
 mod socks {
     use std::io::{self, Read};
