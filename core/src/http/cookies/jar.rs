@@ -67,10 +67,11 @@ impl Jar {
         if (set.secure && !is_https) || !keeps_its_prefix(&set, host_only, path, has_path) {
             return false;
         }
+        let last = now.checked_add(LONGEST).unwrap_or(now);
         let expires = match set.max_age {
             Some(MaxAge::Over) => Some(SystemTime::UNIX_EPOCH),
-            Some(MaxAge::For(time)) => now.checked_add(time.min(LONGEST)),
-            None => set.expires.map(|at| at.min(now + LONGEST)),
+            Some(MaxAge::For(time)) => Some(now.checked_add(time).map_or(last, |at| at.min(last))),
+            None => set.expires.map(|at| at.min(last)),
         };
         let is_over = expires.is_some_and(|at| at <= now);
         let key = site_of(host);
