@@ -223,10 +223,10 @@ impl FetchCx {
         }
     }
 
-    /// Replaces the limits, for a detached context.
+    /// Replaces the limits, for a detached context. Many contexts share them as an `Arc`.
     #[must_use]
-    pub fn with_limits(mut self, limits: Limits) -> Self {
-        self.limits = Arc::new(limits);
+    pub fn with_limits(mut self, limits: impl Into<Arc<Limits>>) -> Self {
+        self.limits = limits.into();
         self
     }
 

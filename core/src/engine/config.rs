@@ -77,6 +77,9 @@ pub struct Config {
     pub room_patience: Duration,
     /// Jobs that wait in the engine at most; more stay in the frontier: 10,000.
     pub queue: u32,
+    /// The same while some of them could start but for a limit of the whole crawl: 1,024. By Little's law what may start in the
+    /// time that the frontier takes to give more: 5,000 a second in 200 ms.
+    pub lookahead: u32,
     /// Hosts remembered at most, busy ones apart: 100,000.
     pub max_hosts: usize,
     /// Ask for the rules of a host before its first URL.
@@ -104,6 +107,7 @@ impl Config {
             &mut self.attempts,
             &mut self.prepare_permits,
             &mut self.queue,
+            &mut self.lookahead,
         ] {
             *most = (*most).max(1);
         }
@@ -144,6 +148,7 @@ impl Default for Config {
             prepare_permits: 256,
             room_patience: Duration::from_secs(600),
             queue: 10_000,
+            lookahead: 1024,
             max_hosts: 100_000,
             prepare_hosts: false,
             resolve_hosts: false,
@@ -175,6 +180,7 @@ mod tests {
             attempts: 0,
             prepare_permits: 0,
             queue: 0,
+            lookahead: 0,
             max_hosts: 0,
             ..Config::default()
         };

@@ -529,10 +529,11 @@ impl Engine {
         self.ending.is_none() && self.budget.is_left() && self.job(id).is_some_and(|j| j.attempts < j.max_attempts)
     }
 
-    /// How many more jobs the engine has room for.
+    /// How many more jobs the engine has room for: for many where hosts keep their own from starting, so that others are found.
     pub fn want(&self) -> u32 {
         let limit = self.config.max_starts.map_or(u64::MAX, |max| max.saturating_sub(self.first_starts));
-        let room = self.config.queue.saturating_sub(self.waiting);
+        let most = if self.ready.is_empty() { self.config.queue } else { self.config.queue.min(self.config.lookahead) };
+        let room = most.saturating_sub(self.waiting);
         let wanted = limit.saturating_sub(u64::from(self.waiting)).min(u64::from(room)) as u32;
         if self.paused || self.ending.is_some() { 0 } else { wanted }
     }

@@ -223,7 +223,8 @@ impl Audited {
         assert_eq!(engine.counters(), counters);
         let finished = counters.ok + counters.error + counters.skipped + counters.cancelled;
         assert_eq!(counters.submitted, finished + u64::from(counters.jobs), "conservation");
-        let room = model.config.queue.saturating_sub(model.waiting()).into();
+        let most = if engine.ready.is_empty() { u32::MAX } else { model.config.lookahead };
+        let room = model.config.queue.min(most).saturating_sub(model.waiting()).into();
         let starts = model.config.max_starts.map_or(u64::MAX, |max| max.saturating_sub(model.first_starts));
         let want = if model.paused || model.ending.is_some() {
             0

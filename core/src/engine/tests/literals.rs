@@ -688,6 +688,7 @@ fn the_defaults_are_those_of_the_documentation() {
         prepare_permits: 256,
         room_patience: seconds(600),
         queue: 10_000,
+        lookahead: 1024,
         max_hosts: 100_000,
         prepare_hosts: false,
         resolve_hosts: false,

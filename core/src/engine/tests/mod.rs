@@ -8,6 +8,7 @@ mod model;
 mod scripts;
 mod simulated;
 mod steps;
+mod want;
 
 use std::time::{Duration, Instant};
 

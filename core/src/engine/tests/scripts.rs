@@ -186,6 +186,7 @@ pub(super) fn configs() -> impl Strategy<Value = Config> {
             ramp_from: rest.0,
             max_starts: rest.1,
             queue: rest.2,
+            lookahead: rest.2 / 2,
             sockets: rest.3,
             byte_budget: 1000,
             seed,

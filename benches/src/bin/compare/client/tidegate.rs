@@ -23,11 +23,11 @@ struct Bare {
 
 pub(super) async fn run(work: &Work, runtime: &Runtime) -> Result<(), Failure> {
     let fetcher = fetcher(work, runtime)?;
-    let (shared, limits) = (Arc::new(work.clone()), limits());
+    let (shared, limits) = (Arc::new(work.clone()), Arc::new(limits()));
     let new = || Bare {
         work: Arc::clone(&shared),
         fetcher: fetcher.clone(),
-        cx: FetchCx::detached(runtime).with_limits(limits.clone()),
+        cx: FetchCx::detached(runtime).with_limits(Arc::clone(&limits)),
     };
     workers::run(work, runtime, |task| runtime.spawn(task), new).await
 }
