@@ -11,8 +11,9 @@ use async_trait::async_trait;
 use futures::channel::oneshot;
 use url::Url;
 
+use crate::engine::JobId;
 use crate::observer::{FetchWatch, What};
-use crate::rt::{PhaseTimer, Runtime, SliceClock, Wheel};
+use crate::rt::{Moment, PhaseTimer, Runtime, SliceClock, Wheel};
 use crate::sync::atomic::{AtomicU16, Ordering};
 use crate::sync::{Mutex, MutexGuard};
 use crate::time::later;
@@ -136,31 +137,54 @@ impl Timings {
     }
 }
 
-/// What the crawl wants of a fetch; one allocation for each.
+/// What the crawl wants of its fetches.
 #[cfg_attr(not(feature = "http"), allow(dead_code, reason = "only a fetcher that books its sockets stands in line"))]
 pub(crate) trait Wishes: Send + Sync {
-    /// Where it has observers: what they are told.
-    fn watch(&self) -> Option<&FetchWatch>;
-
     /// Whether the body is wanted.
-    fn accept(&self, head: &Head) -> Accept;
+    fn accept(&self, wish: &Wish, head: &Head) -> Accept;
 
     /// The fetch must wait for a port or a descriptor, without its permit.
-    fn waits(&self);
+    fn waits(&self, job: JobId);
 
     /// It has what it waited for; the answer, or the end of the crawl, says that it has its permit again.
-    fn turn(&self) -> oneshot::Receiver<()>;
+    fn turn(&self, job: JobId) -> oneshot::Receiver<()>;
+}
+
+/// What the crawl wants of one of them.
+pub(crate) struct Wish {
+    pub(crate) job: JobId,
+    pub(crate) request: Arc<Request>,
+    /// Where it has observers: what they are told.
+    pub(crate) watch: Option<Arc<FetchWatch>>,
+    /// A redirect will be followed.
+    pub(crate) follows: bool,
+    /// Somebody waits for the page itself, whatever the parser would say.
+    pub(crate) page_only: bool,
+}
+
+/// What all fetches of a loop share: one allocation for them all, and one count that each goes through.
+pub(crate) struct Home {
+    pub(crate) runtime: Runtime,
+    pub(crate) timing: Option<(Wheel, Arc<SliceClock>)>,
+    pub(crate) bytes: Option<Arc<BodyBytes>>,
+    pub(crate) wishes: Option<Box<dyn Wishes>>,
+}
+
+impl Home {
+    /// That of fetches without a crawl.
+    fn detached(runtime: &Runtime) -> Self {
+        Self { runtime: runtime.clone(), timing: None, bytes: None, wishes: None }
+    }
 }
 
 /// All that a fetch may ask of the crawl: clock, deadlines, limits, byte booking, phases.
 ///
 /// A fetcher that is used without a crawl is given [`FetchCx::detached`]; a test fetcher ignores it.
 pub struct FetchCx {
-    runtime: Runtime,
-    wheel: Option<Wheel>,
-    slice: Option<Arc<SliceClock>>,
+    home: Arc<Home>,
     limits: Arc<Limits>,
-    wishes: Option<Arc<dyn Wishes>>,
+    /// `None`: nobody's but the caller's.
+    wish: Option<Wish>,
     guards: bool,
     guarded: bool,
     job: u64,
@@ -198,21 +222,16 @@ impl FetchCx {
     /// # Ok(()) }
     /// ```
     pub fn detached(runtime: &Runtime) -> Self {
-        Self::make(runtime.clone(), Arc::new(Limits::listed()), 0, 1, None)
+        Self::new(Arc::new(Home::detached(runtime)), runtime.now(), Arc::new(Limits::listed()), 0, 1)
     }
 
-    pub(crate) fn new(runtime: Runtime, limits: Arc<Limits>, job: u64, attempt: u32, ledger: Arc<BodyBytes>) -> Self {
-        Self::make(runtime, limits, job, attempt, Some(Booking::new(ledger)))
-    }
-
-    fn make(runtime: Runtime, limits: Arc<Limits>, job: u64, attempt: u32, booking: Option<Booking>) -> Self {
-        let started = runtime.now();
+    /// One that starts now.
+    pub(crate) fn new(home: Arc<Home>, started: Instant, limits: Arc<Limits>, job: u64, attempt: u32) -> Self {
+        let booking = home.bytes.as_ref().map(|bytes| Booking::new(Arc::clone(bytes)));
         Self {
-            runtime,
-            wheel: None,
-            slice: None,
+            home,
             limits,
-            wishes: None,
+            wish: None,
             guards: true,
             guarded: false,
             job,
@@ -255,17 +274,20 @@ impl FetchCx {
         self.guarded
     }
 
-    pub(crate) fn in_loop(&mut self, wheel: Wheel, slice: Arc<SliceClock>) {
-        self.wheel = Some(wheel);
-        self.slice = Some(slice);
+    pub(crate) fn wishing(&mut self, wish: Wish) {
+        self.wish = Some(wish);
     }
 
-    pub(crate) fn wishing(&mut self, wishes: Arc<dyn Wishes>) {
-        self.wishes = Some(wishes);
+    pub(crate) fn wish(&self) -> Option<&Wish> {
+        self.wish.as_ref()
+    }
+
+    fn wished(&self) -> Option<(&dyn Wishes, &Wish)> {
+        Some((&**self.home.wishes.as_ref()?, self.wish.as_ref()?))
     }
 
     fn tell(&self, now: impl FnOnce() -> Instant, what: What<'_>) {
-        if let Some(watch) = self.wishes.as_ref().and_then(|wishes| wishes.watch()) {
+        if let Some(watch) = self.wish.as_ref().and_then(|wish| wish.watch.as_ref()) {
             watch.tell(now(), self.job, self.attempt, what);
         }
     }
@@ -276,17 +298,22 @@ impl FetchCx {
 
     /// The runtime that the fetch runs on.
     pub fn runtime(&self) -> &Runtime {
-        &self.runtime
+        &self.home.runtime
     }
 
     /// The clock.
     pub fn now(&self) -> Instant {
-        self.runtime.now()
+        self.home.runtime.now()
+    }
+
+    /// When the poll under way began, where a fetch loop polls; now elsewhere.
+    pub(crate) fn moment(&self) -> Instant {
+        Moment::now().filter(|_| self.home.timing.is_some()).unwrap_or_else(|| self.now())
     }
 
     /// The clock on the wall.
     pub fn wall_clock(&self) -> SystemTime {
-        self.runtime.wall_clock()
+        self.home.runtime.wall_clock()
     }
 
     /// The number of the job in its crawl; 0 when detached.
@@ -311,18 +338,18 @@ impl FetchCx {
 
     /// Whether the fetcher follows redirects by itself: only where there is no crawl to re-admit the target.
     pub fn follows_redirects(&self) -> bool {
-        self.wishes.is_none()
+        self.wish.is_none()
     }
 
     /// Asks the parser whether it wants the body.
     pub fn accept(&self, head: &Head) -> Accept {
         self.tell(|| self.now(), What::Headers { status: head.status, version: head.version });
-        self.wishes.as_ref().map_or(Accept::Body, |wishes| wishes.accept(head))
+        self.wished().map_or(Accept::Body, |(wishes, wish)| wishes.accept(wish, head))
     }
 
     /// Says that `phase` begins, and so that the one before it ended.
     pub fn phase(&self, phase: Phase) {
-        let now = self.now();
+        let now = self.moment();
         let stalled = self.stalled(now);
         let mut state = self.state();
         Self::end_phase(&mut state, now, stalled);
@@ -345,8 +372,8 @@ impl FetchCx {
         allow(dead_code, reason = "only a fetcher that books its sockets stands in line")
     )]
     pub(crate) fn stands_in_line(&self) {
-        if let Some(wishes) = &self.wishes {
-            wishes.waits();
+        if let Some((wishes, wish)) = self.wished() {
+            wishes.waits(wish.job);
         }
     }
 
@@ -359,7 +386,7 @@ impl FetchCx {
         allow(dead_code, reason = "only a fetcher that books its sockets stands in line")
     )]
     pub(crate) async fn readmitted(&self) {
-        let Some(admission) = self.wishes.as_ref().map(|wishes| wishes.turn()) else { return };
+        let Some(admission) = self.wished().map(|(wishes, wish)| wishes.turn(wish.job)) else { return };
         // Nobody answers where the crawl has ended, and the fetch is dropped then.
         let _ = admission.await;
     }
@@ -383,9 +410,10 @@ impl FetchCx {
         self.tell(|| self.now(), What::Connected { remote, reused });
     }
 
-    /// The time that the loop stood still, up to `now`, in microseconds; never without a crawl.
-    fn stalled(&self, now: Instant) -> u32 {
-        self.wheel.as_ref().map_or(0, |wheel| wheel.stalled(now).as_micros() as u32)
+    /// The time that the loop stood still, up to the [`moment`](Self::moment), in microseconds; never without a crawl.
+    fn stalled(&self, moment: Instant) -> u32 {
+        let Some((wheel, _)) = &self.home.timing else { return 0 };
+        Moment::stalled(|now| wheel.stalled(now)).unwrap_or_else(|| wheel.stalled(moment)).as_micros() as u32
     }
 
     fn end_phase(state: &mut State, now: Instant, stalled: u32) {
@@ -403,7 +431,7 @@ impl FetchCx {
 
     /// Says that the attempt ended; gives what was measured.
     pub fn finish(&self) -> Timings {
-        let now = self.now();
+        let now = self.moment();
         let stalled = self.stalled(now);
         let mut state = self.state();
         Self::end_phase(&mut state, now, stalled);
@@ -420,10 +448,10 @@ impl FetchCx {
     /// In a crawl it is put off by the time that the loop itself stands still meanwhile, at most by `limit`, so that no server is
     /// blamed for our lag; [`PhaseTimer::reset`] begins anew.
     pub fn deadline(&self, limit: Duration) -> PhaseTimer {
-        let now = self.now();
-        match &self.wheel {
-            Some(wheel) => wheel.phase(now, limit),
-            None => PhaseTimer::from_sleep(self.runtime.clone(), later(now, limit)),
+        let now = self.moment();
+        match &self.home.timing {
+            Some((wheel, _)) => wheel.phase(now, limit),
+            None => PhaseTimer::from_sleep(self.runtime().clone(), later(now, limit)),
         }
     }
 
@@ -448,10 +476,10 @@ impl FetchCx {
 
     /// A deadline that nothing puts off.
     fn firm_deadline(&self, limit: Duration) -> PhaseTimer {
-        let at = later(self.now(), limit);
-        match &self.wheel {
-            Some(wheel) => wheel.timer(at),
-            None => PhaseTimer::from_sleep(self.runtime.clone(), at),
+        let at = later(self.moment(), limit);
+        match &self.home.timing {
+            Some((wheel, _)) => wheel.timer(at),
+            None => PhaseTimer::from_sleep(self.runtime().clone(), at),
         }
     }
 
@@ -531,7 +559,7 @@ impl FetchCx {
 
     /// Whether the loop wants its thread back: a fetch that has more to read then calls [`yield_now`](Self::yield_now).
     pub fn slice_is_over(&self) -> bool {
-        self.slice.as_ref().is_some_and(|slice| slice.is_over(self.now()))
+        self.home.timing.as_ref().is_some_and(|(_, slice)| slice.is_over(self.now()))
     }
 
     /// Gives the thread back; the fetch is polled again in the next slice, before others.

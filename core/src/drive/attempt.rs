@@ -12,9 +12,10 @@ use futures::channel::oneshot;
 use url::Url;
 
 use super::inbox::{Answer, Inbox, Message, NoAnswer};
+use super::lag_probe::Worker;
+use super::parse_stage::ParseStage;
 use crate::engine::{HostId, JobId};
-use crate::fetch::Wishes;
-use crate::observer::FetchWatch;
+use crate::fetch::{Wish, Wishes};
 use crate::panics::panic_message;
 use crate::rt::{Job, Rejected};
 use crate::time::later;
@@ -40,31 +41,29 @@ async fn contained<T>(kind: ErrorKind, work: impl Future<Output = Result<T, Erro
     .await
 }
 
-/// What the crawl wants of an attempt.
-#[cfg_attr(not(feature = "http"), allow(dead_code, reason = "only a fetcher that books its sockets stands in line"))]
-pub(super) struct Wanted<A> {
-    pub(super) watch: Option<Arc<FetchWatch>>,
-    pub(super) accept: A,
+/// What the crawl wants of the attempts of a loop.
+pub(super) struct Wanted {
+    pub(super) stage: Arc<dyn ParseStage>,
+    pub(super) worker: Arc<Worker>,
     pub(super) inbox: Arc<Inbox>,
-    pub(super) job: JobId,
 }
 
-impl<A: Fn(&Head) -> Accept + Send + Sync> Wishes for Wanted<A> {
-    fn watch(&self) -> Option<&FetchWatch> {
-        self.watch.as_deref()
+impl Wishes for Wanted {
+    fn accept(&self, wish: &Wish, head: &Head) -> Accept {
+        match head.location() {
+            Some(_) if wish.follows => accept_redirect(head),
+            _ if wish.page_only => Accept::Body,
+            _ => self.worker.hook(|| self.stage.accept(wish.request.label(), head)),
+        }
     }
 
-    fn accept(&self, head: &Head) -> Accept {
-        (self.accept)(head)
+    fn waits(&self, job: JobId) {
+        self.inbox.push(Message::Waits { job });
     }
 
-    fn waits(&self) {
-        self.inbox.push(Message::Waits { job: self.job });
-    }
-
-    fn turn(&self) -> oneshot::Receiver<()> {
+    fn turn(&self, job: JobId) -> oneshot::Receiver<()> {
         let (readmit, admission) = oneshot::channel();
-        self.inbox.push(Message::Turn { job: self.job, readmit });
+        self.inbox.push(Message::Turn { job, readmit });
         admission
     }
 }
@@ -74,16 +73,13 @@ impl<A: Fn(&Head) -> Accept + Send + Sync> Wishes for Wanted<A> {
     clippy::manual_async_fn,
     reason = "an async fn holds its arguments twice, and there is one for each fetch in flight"
 )]
-pub(super) fn fetch(
-    fetcher: Arc<dyn Fetcher>,
-    request: Arc<Request>,
-    cx: FetchCx,
-    job: JobId,
-) -> impl Future<Output = Message> {
+pub(super) fn fetch(fetcher: Arc<dyn Fetcher>, wish: Wish, mut cx: FetchCx) -> impl Future<Output = Message> {
+    cx.wishing(wish);
     async move {
-        cx.set_local(cx.now().saturating_duration_since(cx.started()));
-        let (fetcher, request, cx) = (&fetcher, &request, &cx);
-        let mut work = None;
+        cx.set_local(cx.moment().saturating_duration_since(cx.started()));
+        let (fetcher, cx) = (&fetcher, &cx);
+        let Wish { job, request, .. } = cx.wish().expect("it was given one");
+        let (job, mut work) = (*job, None);
         let mut attempt = poll_fn(move |task| {
             let poll = || work.get_or_insert_with(|| fetcher.fetch(request, cx)).as_mut().poll(task);
             catch_unwind(AssertUnwindSafe(poll))
@@ -103,7 +99,7 @@ pub(super) fn fetch(
 }
 
 /// What the crawl wants of an answer: a redirect that will be followed is read only for the sake of its connection.
-pub(super) fn accept_redirect(head: &Head) -> Accept {
+fn accept_redirect(head: &Head) -> Accept {
     let length = head.headers.get(http::header::CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse::<u64>().ok());
     if length.is_some_and(|length| length <= DRAIN) { Accept::Body } else { Accept::Head }
 }
@@ -165,6 +161,7 @@ mod tests {
 
     use super::*;
     use crate::engine::{Config, Engine, JobSpec};
+    use crate::fetch::Home;
     use crate::rt::manual::Manual;
     use crate::rt::{Inline, Offload, Place, ThreadPool, Ticket};
     #[cfg(feature = "http")]
@@ -262,8 +259,13 @@ mod tests {
         for (phase, stalls, before, after) in [(30, false, 2, 2), (10, true, 1, 2)] {
             let clock = Arc::new(StallClock::new(Duration::ZERO));
             let wheel = Wheel::with_stalls(&manual.runtime(), Arc::clone(&clock));
-            let mut cx = FetchCx::new(manual.runtime(), Arc::default(), 1, 1, Arc::default());
-            cx.in_loop(wheel.clone(), Arc::new(SliceClock::new(start)));
+            let home = Home {
+                runtime: manual.runtime(),
+                timing: Some((wheel.clone(), Arc::new(SliceClock::new(start)))),
+                bytes: None,
+                wishes: None,
+            };
+            let cx = FetchCx::new(Arc::new(home), start, Arc::default(), 1, 1);
             let (begun, mut timer) = (manual.runtime().now(), None);
             let waits =
                 poll_fn(|task| cx.poll_deadline(timer.get_or_insert_with(|| cx.deadline(seconds(phase))), task));
@@ -292,9 +294,11 @@ mod tests {
         let mut engine = Engine::new(Config::default());
         let host = engine.host("http://a.test");
         let job = engine.submit(manual.runtime().now(), host, JobSpec::default());
-        let cx = FetchCx::new(manual.runtime(), Arc::default(), 1, 1, Arc::default());
+        let cx = FetchCx::detached(&manual.runtime());
+        let request = Arc::new(Request::get("http://a.test/"));
+        let wish = Wish { job, request, watch: None, follows: true, page_only: false };
         let fetcher = |_| async { Err(Error::new(ErrorKind::Other, "fetch")) };
-        let size = size_of_val(&super::fetch(Arc::new(fetcher), Arc::new(Request::get("http://a.test/")), cx, job));
-        assert!(size <= 640, "{size} bytes");
+        let size = size_of_val(&super::fetch(Arc::new(fetcher), wish, cx));
+        assert!(size <= 528, "{size} bytes");
     }
 }

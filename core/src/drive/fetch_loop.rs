@@ -16,7 +16,7 @@ use slab::Slab;
 use super::inbox::{Inbox, Message};
 use super::lag_probe::Worker;
 use crate::StallCause;
-use crate::rt::{BoxFuture, Runtime, Sleep, SliceClock, Wheel};
+use crate::rt::{BoxFuture, Moment, Runtime, Sleep, SliceClock, Wheel};
 use crate::sync::atomic::{AtomicBool, Ordering};
 use crate::sync::{Mutex, MutexGuard, keep_waker};
 
@@ -353,7 +353,7 @@ impl Future for Task {
                 let began = now;
                 let key = task.slots.get(index).and_then(|slot| slot.key);
                 task.worker.enter(StallCause::Fetch, key);
-                let lives = task.poll_slot(index);
+                let lives = Moment::during(now, || task.poll_slot(index));
                 now = task.runtime.now();
                 let is_over = now >= end;
                 task.worker.leave_slice(is_over, key, began, now);

@@ -16,6 +16,9 @@ use crate::frontier::{FrontierError, Leased};
 use crate::sync::{Mutex, MutexGuard, keep_waker};
 use crate::{Booking, Error, HostRules, Page, ParseError, Request, Response, Timings};
 
+/// Links of a page that are passed on in about a microsecond.
+const FEW_LINKS: usize = 32;
+
 /// What the driver is told.
 ///
 /// Unbounded as a queue; bounded by what can be under way: each fetch, parse and delivery holds a permit of the engine, or
@@ -109,6 +112,18 @@ impl Message {
             | Self::Delivered { job, .. }
             | Self::Closed { job } => Some(*job),
             _ => None,
+        }
+    }
+
+    /// Whether it is about a microsecond's work, and calls nobody: neither the filter of a scope nor observers.
+    pub(super) fn is_short(&self) -> bool {
+        match self {
+            Self::Fetched { end: Ok(answer), .. } => !answer.response.head.status.is_redirection(),
+            Self::Parsed { end: ParseEnd { result: Ok(parsed), .. }, .. } => {
+                parsed.found.len() <= FEW_LINKS && parsed.more.is_none()
+            }
+            Self::Fetched { .. } | Self::Delivered { .. } | Self::Closed { .. } => true,
+            _ => false,
         }
     }
 }

@@ -69,7 +69,7 @@ pub(super) fn read<'a>(
             }
             // What was waited for since these bytes came is no time of the server's.
             if let Some(timer) = timer.as_mut() {
-                timer.reset(later(cx.now(), limits.deadlines.idle));
+                timer.reset(later(cx.moment(), limits.deadlines.idle));
             }
             if came > 0 && !conn.has_ended() && cx.slice_is_over() {
                 cx.yield_now().await;

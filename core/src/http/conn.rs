@@ -208,7 +208,7 @@ impl Conn {
                 let (was, timer) = timer.get_or_insert_with(|| (waiting, cx.deadline(limit)));
                 if *was != waiting {
                     *was = waiting;
-                    timer.reset(later(cx.now(), limit));
+                    timer.reset(later(cx.moment(), limit));
                 }
                 ready!(cx.poll_deadline(timer, task));
                 let (kind, what) = match waiting {

@@ -272,7 +272,7 @@ impl Inner {
         cx: &'a FetchCx,
     ) -> impl Future<Output = Result<(Arc<Key>, Box<Conn>, Answered), Error>> + Send + 'a {
         async move {
-            let mut parked = self.pool.take_quiet(route.key(), cx.now());
+            let mut parked = self.pool.take_quiet(route.key(), cx.moment());
             loop {
                 let (own, mut conn) = match parked.take() {
                     Some((own, conn)) => (Some(own), conn),
@@ -362,7 +362,7 @@ impl Inner {
         if conn.finish() {
             let to = conn.socket().to();
             conn.socket().set_idle(true);
-            self.pool.put(key, conn, cx.now());
+            self.pool.put(key, conn, cx.moment());
             // Where somebody waits for what this connection holds, it makes room.
             if !self.connector.ledger.parked(to) {
                 self.connector.ledger.evict(1);

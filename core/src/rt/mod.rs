@@ -9,6 +9,7 @@ mod flight;
 mod inline;
 #[cfg(test)]
 pub(crate) mod manual;
+mod moment;
 pub(crate) mod net;
 pub(crate) mod offload;
 mod resolve;
@@ -28,6 +29,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 pub use self::dns::{CachedResolver, DnsLimits};
 pub use self::inline::{InlineTasks, inline};
+pub(crate) use self::moment::Moment;
 pub use self::net::{Io, TcpConn, TcpConnect, TcpOptions, start_connect};
 pub use self::offload::{Inline, Job, Offload, Place, Priority, Rejected, ThreadPool, Ticket};
 pub use self::resolve::{Addrs, Name, Resolve, ResolveError, SystemResolver};

@@ -6,7 +6,7 @@ use std::sync::{Arc, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
-use super::{Runtime, Sleep, StallClock};
+use super::{Moment, Runtime, Sleep, StallClock};
 use crate::sync::{Mutex, MutexGuard, keep_waker};
 use crate::time::later;
 
@@ -133,7 +133,10 @@ impl Wheel {
     pub(crate) fn phase(&self, now: Instant, length: Duration) -> PhaseTimer {
         let at = later(now, length);
         let credit = match &self.0.stalls {
-            Some(stalls) => Allowance::unused(stalls.stalled(now), length),
+            Some(stalls) => {
+                let stalled = Moment::stalled(|now| stalls.stalled(now)).unwrap_or_else(|| stalls.stalled(now));
+                Allowance::unused(stalled, length)
+            }
             None => Allowance::None,
         };
         PhaseTimer { kind: Kind::Wheel { wheel: self.clone(), at, entry: None }, credit }
@@ -421,7 +424,7 @@ impl PhaseTimer {
         match &mut self.kind {
             Kind::Wheel { wheel, at, entry } => {
                 let Some(index) = *entry else {
-                    if wheel.0.runtime.now() >= *at {
+                    if Moment::now().unwrap_or_else(|| wheel.0.runtime.now()) >= *at {
                         return Poll::Ready(());
                     }
                     let tick = wheel.0.tick_of(*at);

@@ -271,8 +271,6 @@ impl Driver {
     }
 
     pub(super) fn answered(&mut self, now: Instant, job: JobId, answer: Box<Answer>) {
-        let wall_clock = self.p.runtime.wall_clock();
-        let (may_retry, may_wait) = (self.p.engine.may_retry(job), self.p.engine.may_wait(job));
         let Some(record) = self.record(job) else { return };
         let response = &answer.response;
         record.note_response(response);
@@ -287,9 +285,10 @@ impl Driver {
                 Err(error) => return self.failed(now, job, error, RetryTime::Never, Blame::Url),
             }
         }
-        let Some(record) = self.record(job) else { return };
         if record::is_retry_status(status) {
-            let wait = record::retry_after(&response.head, wall_clock);
+            let (may_retry, may_wait) = (self.p.engine.may_retry(job), self.p.engine.may_wait(job));
+            let wait = record::retry_after(&response.head, self.p.runtime.wall_clock());
+            let Some(record) = self.record(job) else { return };
             let blame = record::blame_of_status(status);
             let throttled = blame == Blame::Throttled;
             let retry = wait.map_or(RetryTime::AfterBackoff, RetryTime::After);

@@ -3,17 +3,15 @@
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
-use super::super::attempt::{self, Wanted};
+use super::super::attempt;
 use super::super::parse_stage::ParseJob;
 use super::{Driver, key};
 use crate::engine::{Action, Blame, Event, HostId, JobId, JobVerdict};
+use crate::fetch::Wish;
 use crate::observer::{FetchWatch, What};
 use crate::request::without_userinfo;
 use crate::time::later;
-use crate::{
-    Accept, Delivery, DeliveryId, Error, ErrorKind, FetchCx, Head, HostCx, Limits, Outcome, RetryTime, SkipReason,
-    Verdict,
-};
+use crate::{Delivery, DeliveryId, Error, ErrorKind, FetchCx, HostCx, Limits, Outcome, RetryTime, SkipReason, Verdict};
 
 impl Driver {
     pub(super) fn act(&mut self, now: Instant, action: Action) {
@@ -63,10 +61,7 @@ impl Driver {
     }
 
     pub(super) fn context(&self, at: usize, limits: Arc<Limits>, number: u64, attempt: u32) -> FetchCx {
-        let runtime = self.p.runtime.clone();
-        let mut cx = FetchCx::new(runtime, limits, number, attempt, Arc::clone(&self.p.ledger));
-        cx.in_loop(self.p.loops[at].wheel(), self.p.loops[at].slice());
-        cx
+        FetchCx::new(Arc::clone(&self.homes[at]), self.p.runtime.now(), limits, number, attempt)
     }
 
     pub(super) fn prepare(&mut self, now: Instant, host: HostId) {
@@ -78,13 +73,11 @@ impl Driver {
         let at = self.loop_of(host);
         let (guards, guarded) = (self.p.settings.profile.guard, !self.trusted.contains(&host));
         let limits = Arc::clone(&self.limits);
-        let (runtime, ledger) = (self.p.runtime.clone(), Arc::clone(&self.p.ledger));
-        let (wheel, slice) = (self.p.loops[at].wheel(), self.p.loops[at].slice());
+        let home = Arc::clone(&self.homes[at]);
         // Bodies before a sink that waits for a page of this host must not keep its rules from being read.
         let is_awaited = self.p.engine.is_awaited(host);
         let cx = HostCx::new(self.p.settings.user_agent.clone(), move |request| {
-            let mut cx = FetchCx::new(runtime.clone(), Arc::clone(&limits), 0, 1, Arc::clone(&ledger));
-            cx.in_loop(wheel.clone(), Arc::clone(&slice));
+            let mut cx = FetchCx::new(Arc::clone(&home), home.runtime.now(), Arc::clone(&limits), 0, 1);
             cx.guarding(guards, guarded);
             if is_awaited {
                 cx.books_at_once();
@@ -129,25 +122,16 @@ impl Driver {
         let request = Arc::clone(record.current());
         let (limits, number) = (Arc::clone(&record.limits), record.number());
         let guarded = record.guarded;
-        let (follow, page_only) = (record.hops() < limits.redirects, record.reply.is_some());
-        let accept = {
-            let (stage, request) = (Arc::clone(&self.p.stage), Arc::clone(&request));
-            let worker = self.p.loops[at].worker();
-            move |head: &Head| match head.location() {
-                Some(_) if follow => attempt::accept_redirect(head),
-                _ if page_only => Accept::Body,
-                _ => worker.hook(|| stage.accept(request.label(), head)),
-            }
-        };
+        let (follows, page_only) = (record.hops() < limits.redirects, record.reply.is_some());
         let guards = self.p.settings.profile.guard;
         let watch = |observers| Arc::new(FetchWatch::new(Arc::clone(observers), Arc::clone(&request)));
         let watch = self.p.observers.as_ref().map(watch);
         if let Some(record) = self.record(job) {
             record.watch.clone_from(&watch);
         }
-        let mut cx = self.context(at, limits, number, attempt);
+        let mut cx = FetchCx::new(Arc::clone(&self.homes[at]), now, limits, number, attempt);
         cx.guarding(guards, guarded);
-        cx.wishing(Arc::new(Wanted { watch, accept, inbox: Arc::clone(&self.p.inbox), job }));
+        let wish = Wish { job, request, watch, follows, page_only };
         if page_only {
             cx.books_at_once();
         }
@@ -156,7 +140,7 @@ impl Driver {
             queue: record.settled.timings.queue.unwrap_or_default(),
         });
         let Some(fetcher) = self.p.fetcher.clone() else { return };
-        self.p.loops[at].begin(Some(key(job)), Box::pin(attempt::fetch(fetcher, request, cx, job)));
+        self.p.loops[at].begin(Some(key(job)), Box::pin(attempt::fetch(fetcher, wish, cx)));
     }
 
     pub(super) fn parse(&mut self, now: Instant, job: JobId) {
