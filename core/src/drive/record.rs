@@ -15,6 +15,9 @@ use crate::{Error, ErrorKind, Head, Hop, Limits, Outcome, Page, Request, Respons
 
 pub(super) struct Record {
     pub(super) id: JobId,
+    /// In the order of submission, from 1.
+    pub(super) number: u64,
+    pub(super) request: Arc<Request>,
     pub(super) lease: Option<LeaseId>,
     pub(super) limits: Arc<Limits>,
     pub(super) submitted: Instant,
@@ -38,14 +41,15 @@ pub(super) struct Record {
     pub(super) readmit: Option<oneshot::Sender<()>>,
     /// Where the crawl has observers: what the fetch tells them.
     pub(super) watch: Option<Arc<FetchWatch>>,
-    /// Boxed: it is large, and most records wait in a queue.
-    pub(super) settled: Box<Settled>,
+    /// What is known of it; most records wait in a queue, and have none.
+    facts: Option<Box<Settled>>,
 }
 
 impl Record {
     pub(super) fn new(id: JobId, number: u64, request: Arc<Request>, limits: Arc<Limits>, submitted: Instant) -> Self {
         Self {
             id,
+            number,
             lease: None,
             limits,
             submitted,
@@ -61,17 +65,25 @@ impl Record {
             guarded: request.is_guarded(),
             readmit: None,
             watch: None,
-            settled: Box::new(Settled::new(number, request, Outcome::Cancelled)),
+            facts: None,
+            request,
         }
     }
 
-    pub(super) fn number(&self) -> u64 {
-        self.settled.job
+    /// What is known of it so far.
+    pub(super) fn facts(&mut self) -> &mut Settled {
+        let Self { facts, number, request, .. } = self;
+        facts.get_or_insert_with(|| Box::new(Settled::new(*number, Arc::clone(request), Outcome::Cancelled)))
+    }
+
+    /// The same, where anything is.
+    pub(super) fn known(&self) -> Option<&Settled> {
+        self.facts.as_deref()
     }
 
     /// The request of the hop that is to be fetched.
     pub(super) fn current(&self) -> &Arc<Request> {
-        self.hop.as_ref().unwrap_or(&self.settled.request)
+        self.hop.as_ref().unwrap_or(&self.request)
     }
 
     /// Methods that may be sent again although the first may have arrived (RFC 9110, 9.2.2).
@@ -82,7 +94,7 @@ impl Record {
 
     /// Forgets the answer of the attempt before.
     pub(super) fn clear(&mut self) {
-        let s = &mut self.settled;
+        let s = self.facts();
         s.head = None;
         s.bytes = 0;
         s.bytes_wire = 0;
@@ -92,11 +104,11 @@ impl Record {
     }
 
     pub(super) fn note_response(&mut self, response: &Response) {
-        let s = &mut self.settled;
+        self.guarded |= response.remote.is_some_and(|remote| crate::guard::is_public(remote.ip()));
+        let s = self.facts();
         s.head = Some(Arc::clone(&response.head));
         s.answered.clone_from(&s.head);
         s.remote = response.remote;
-        self.guarded |= response.remote.is_some_and(|remote| crate::guard::is_public(remote.ip()));
         s.proxy.clone_from(&response.proxy);
         s.bytes_wire = response.bytes_wire;
         s.certificate_expiry = response.certificate_expiry;
@@ -104,11 +116,11 @@ impl Record {
     }
 
     pub(super) fn note_hop(&mut self, head: &Head) {
-        self.settled.redirects.push(Hop::new(without_userinfo(head.url.as_str()), head.status));
+        self.facts().redirects.push(Hop::new(without_userinfo(head.url.as_str()), head.status));
     }
 
     pub(super) fn hops(&self) -> u32 {
-        u32::try_from(self.settled.redirects.len()).unwrap_or(u32::MAX)
+        self.known().map_or(0, |facts| u32::try_from(facts.redirects.len()).unwrap_or(u32::MAX))
     }
 
     /// The error of a page that could not be parsed.
@@ -117,11 +129,11 @@ impl Record {
         match failure {
             ParseFailure::Decode(error) => error,
             ParseFailure::Panicked { message, page } => {
-                self.settled.page = page;
+                self.facts().page = page;
                 Error::new(ErrorKind::ParserPanic, message)
             }
             ParseFailure::Refused { error, page } => {
-                self.settled.page = Some(page);
+                self.facts().page = Some(page);
                 let kind = match error.action() {
                     ParseAction::Retry => ErrorKind::ParserRetry,
                     ParseAction::Blocked => ErrorKind::ParserBlocked,
@@ -140,10 +152,10 @@ impl Record {
     }
 
     /// The final record. The record itself stays until the job is closed.
-    pub(super) fn settle(&mut self, verdict: JobVerdict, attempts: u32, host_error: Option<Error>) -> Settled {
-        let request = Arc::clone(&self.settled.request);
-        let empty = Settled::new(self.settled.job, request, Outcome::Cancelled);
-        let mut settled = std::mem::replace(&mut *self.settled, empty);
+    pub(super) fn settle(&mut self, verdict: JobVerdict, attempts: u32, host_error: Option<Error>) -> Box<Settled> {
+        let settled = self.facts.take();
+        let new = || Box::new(Settled::new(self.number, Arc::clone(&self.request), Outcome::Cancelled));
+        let mut settled = settled.unwrap_or_else(new);
         settled.attempts = attempts;
         settled.outcome = match verdict {
             JobVerdict::Ok => Outcome::Ok,
@@ -288,12 +300,12 @@ mod tests {
         response.bytes_wire = 4;
         response.remote = Some(([1, 1, 1, 1], 443).into());
         record.note_response(&response);
-        let s = &record.settled;
+        let s = record.known().expect("it was answered");
         assert_eq!(s.final_url().as_deref(), Some("https://a.test/"));
         assert_eq!((s.certificate_expiry, s.bytes_wire, s.remote), (Some(SystemTime::UNIX_EPOCH), 4, response.remote));
         assert!(record.guarded, "a public page leads on");
         record.clear();
-        let s = &record.settled;
+        let s = record.known().expect("it was answered");
         assert_eq!((s.status(), s.bytes_wire, s.remote), (None, 0, None));
         assert_eq!(s.final_url().as_deref(), Some("https://a.test/"), "it has answered, whatever comes of the next");
     }

@@ -35,7 +35,7 @@ impl Driver {
             Message::Parsed { job, end } => self.parsed(now, job, end),
             Message::Delivered { job, items, rejected } => {
                 let Some(record) = self.open_record(job) else { return };
-                record.settled.items = items;
+                record.facts().items = items;
                 let is_rejected = rejected.is_some();
                 record.error = rejected;
                 self.tell(now, job, |_| What::Delivered { items });
@@ -105,7 +105,7 @@ impl Driver {
                     .records
                     .iter()
                     .flatten()
-                    .filter(|record| record.closing.is_none() && which(&record.settled.request))
+                    .filter(|record| record.closing.is_none() && which(&record.request))
                     .map(|record| record.id)
                     .collect();
                 let _ = reply.send(ids.len() as u64);
@@ -217,7 +217,7 @@ impl Driver {
         if self.records.len() <= job.index() {
             self.records.resize_with(job.index() + 1, || None);
         }
-        let depth = record.settled.request.depth();
+        let depth = record.request.depth();
         self.records[job.index()] = Some(record);
         self.tell(now, job, |_| What::Leased { depth });
         self.records[job.index()].as_mut().expect("it was put there")
@@ -250,9 +250,10 @@ impl Driver {
             Ok(answer) => (&answer.timings, answer.at),
             Err(none) => (&none.timings, none.at),
         };
-        record.settled.timings = Timings { queue: record.settled.timings.queue, ..*timings };
-        record.settled.fetched_at = Some(at);
-        let timings = record.settled.timings;
+        let facts = record.facts();
+        facts.timings = Timings { queue: facts.timings.queue, ..*timings };
+        facts.fetched_at = Some(at);
+        let timings = facts.timings;
         self.tally.fetched.push(timings);
         match end {
             Ok(answer) => self.answered(now, job, answer),
@@ -328,7 +329,7 @@ impl Driver {
         let parsed = next.parse()?;
         let target = &parsed.url;
         let is_own = record.reply.is_some();
-        let first = Arc::clone(&record.settled.request);
+        let first = Arc::clone(&record.request);
         let guarded = record.guarded;
         record.note_hop(head);
         if self.p.observers.is_some() {
@@ -371,7 +372,7 @@ impl Driver {
         let has_sink = self.p.items.is_some();
         self.tally.parsed.push(end.took);
         let Some(record) = self.open_record(job) else { return };
-        record.settled.bytes = end.bytes;
+        record.facts().bytes = end.bytes;
         let (bytes, took) = (end.bytes, end.took);
         self.tell(now, job, |_| What::Parsed { bytes, took });
         let Some(record) = self.open_record(job) else { return };
@@ -379,11 +380,11 @@ impl Driver {
             Ok(parsed) => {
                 let deliver = parsed.items.is_some();
                 record.items = parsed.items;
-                record.settled.items = if has_sink { 0 } else { parsed.item_count };
-                record.settled.links = parsed.links;
+                record.facts().items = if has_sink { 0 } else { parsed.item_count };
+                record.facts().links = parsed.links;
                 if let Some(more) = parsed.more {
                     record.page = more.page;
-                    record.settled.attachment = more.attachment;
+                    record.facts().attachment = more.attachment;
                     self.tally.counts.extend(more.counts);
                 }
                 // Also while the crawl ends: the page's lease ends, and nobody would find its links again.

@@ -250,7 +250,7 @@ impl Driver {
         let Some(observers) = &self.p.observers else { return };
         if let Some(record) = self.records.get(job.index()).and_then(Option::as_ref).filter(|r| r.id == job) {
             let attempt = self.p.engine.attempts(job);
-            observers.tell(now, record.number(), record.current().url(), attempt, what(record));
+            observers.tell(now, record.number, record.current().url(), attempt, what(record));
         }
     }
 

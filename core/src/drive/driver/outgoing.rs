@@ -31,7 +31,9 @@ impl Driver {
                 match (&self.p.items, items) {
                     (Some(lane), Some(items)) => lane.enqueue(job, items),
                     _ => {
-                        self.tell(now, job, |record| What::Delivered { items: record.settled.items });
+                        self.tell(now, job, |record| What::Delivered {
+                            items: record.known().map_or(0, |facts| facts.items),
+                        });
                         self.event(now, Event::Delivered { job, rejected: false });
                     }
                 }
@@ -118,9 +120,9 @@ impl Driver {
         let Some(record) = self.record(job) else { return };
         record.in_loop = at;
         record.clear();
-        record.settled.timings.queue = Some(now.saturating_duration_since(record.submitted));
+        record.facts().timings.queue = Some(now.saturating_duration_since(record.submitted));
         let request = Arc::clone(record.current());
-        let (limits, number) = (Arc::clone(&record.limits), record.number());
+        let (limits, number) = (Arc::clone(&record.limits), record.number);
         let guarded = record.guarded;
         let (follows, page_only) = (record.hops() < limits.redirects, record.reply.is_some());
         let guards = self.p.settings.profile.guard;
@@ -137,7 +139,7 @@ impl Driver {
         }
         self.tell(now, job, |record| What::Dispatched {
             hop: record.hops(),
-            queue: record.settled.timings.queue.unwrap_or_default(),
+            queue: record.known().and_then(|facts| facts.timings.queue).unwrap_or_default(),
         });
         let Some(fetcher) = self.p.fetcher.clone() else { return };
         self.p.loops[at].begin(Some(key(job)), Box::pin(attempt::fetch(fetcher, wish, cx)));
@@ -154,11 +156,11 @@ impl Driver {
         let Some(record) = self.record(job) else { return };
         stage.begin(ParseJob {
             job,
-            request: Arc::clone(&record.settled.request),
+            request: Arc::clone(&record.request),
             answer,
             limits: Arc::clone(&record.limits),
             attempt,
-            at: record.settled.fetched_at.unwrap_or(SystemTime::UNIX_EPOCH),
+            at: record.facts().fetched_at.unwrap_or(SystemTime::UNIX_EPOCH),
             page_only: record.reply.is_some(),
         });
     }
@@ -211,7 +213,7 @@ impl Driver {
                 let id = DeliveryId::of(&settled.request.identity_bytes(), u64::MAX);
                 let url = without_userinfo(settled.request.url()).into_owned();
                 let at = settled.fetched_at.unwrap_or_else(|| self.p.runtime.wall_clock());
-                lane.push(job, move || Delivery::new(id, url, at, settled));
+                lane.push(job, move || Delivery::new(id, url, at, *settled));
             }
             None => {
                 if self.lost_outcomes.is_some()
