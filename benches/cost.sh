@@ -6,14 +6,14 @@ set -eu
 cd "$(dirname "$0")/.."
 
 page=book/src/cost.md
-cargo build --quiet --release --locked -p tidegate-benches --bin compare --bin load-server
+cargo build --quiet --profile production --locked -p tidegate-benches --bin compare --bin load-server
 [ -d target/peers ] || benches/peers/install.sh
 
 [ $# -gt 0 ] || set -- keepalive waiting large fresh keepalive-tls waiting-tls large-tls handshakes tickets growth sockets sockets-lag \
     sockets-tls fifty node node-pages pages drip drip-proxies
 for scenario in "$@"; do
     runs=target/cost-$scenario.json
-    target/release/compare run "$scenario" --pairs "${PAIRS:-5}" --part "${PART:-1}" --json "$runs"
-    target/release/compare page "$runs" "$page"
-    [ "$scenario" != sockets ] || target/release/compare draw "$runs" book/src/images/sockets.svg
+    target/production/compare run "$scenario" --pairs "${PAIRS:-5}" --part "${PART:-1}" --json "$runs"
+    target/production/compare page "$runs" "$page"
+    [ "$scenario" != sockets ] || target/production/compare draw "$runs" book/src/images/sockets.svg
 done

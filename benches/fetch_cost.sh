@@ -5,12 +5,12 @@
 set -eu
 cd "$(dirname "$0")/.."
 
-[ -n "${BUILT:-}" ] || cargo build --quiet --release --locked -p tidegate-benches --bin fetch-cost --bin load-server
-release=${CARGO_TARGET_DIR:-target}/release
+[ -n "${BUILT:-}" ] || cargo build --quiet --profile production --locked -p tidegate-benches --bin fetch-cost --bin load-server
+built=${CARGO_TARGET_DIR:-target}/production
 
 said=$(mktemp)
 served=$(mktemp)
-"$release/load-server" >"$served" &
+"$built/load-server" >"$served" &
 server=$!
 trap 'kill "$server"; rm -f "$said" "$served"' EXIT
 until grep -q listening "$served"; do sleep 0.1; done
@@ -19,7 +19,7 @@ url=http://$(sed -n 's/listening on //p' "$served")${TARGET:-/}
 instructions() {
     # One that ended early counts for nothing.
     valgrind --tool=callgrind --callgrind-out-file="${OUT:-/dev/null}" --log-file="$said" \
-        "$release/fetch-cost" "$url" --runtime "${RUNTIME:-tokio}" --requests "$1" --unmeasured >/dev/null || return
+        "$built/fetch-cost" "$url" --runtime "${RUNTIME:-tokio}" --requests "$1" --unmeasured >/dev/null || return
     sed -n 's/.*Collected : //p' "$said"
 }
 

@@ -6,8 +6,8 @@
 set -eu
 cd "$(dirname "$0")/.."
 
-[ -n "${BUILT:-}" ] || cargo build --quiet --release --locked -p tidegate-benches --bin compare --bin load-server
-release=${CARGO_TARGET_DIR:-target}/release
+[ -n "${BUILT:-}" ] || cargo build --quiet --profile production --locked -p tidegate-benches --bin compare --bin load-server
+built=${CARGO_TARGET_DIR:-target}/production
 
 work=$(mktemp -d)
 server=
@@ -19,7 +19,7 @@ trap end EXIT
 trap 'exit 1' INT TERM
 
 touch "$work/server"
-"$release/load-server" > "$work/server" &
+"$built/load-server" > "$work/server" &
 server=$!
 tries=0
 until grep -q "^listening on" "$work/server"; do
@@ -33,7 +33,7 @@ port=$(sed -n 's/^listening on .*://p' "$work/server")
 # All is fifty times slower, so a crawl, which beats by the clock, does so more often a request.
 run() {
     # shellcheck disable=SC2086 # the words of a command
-    valgrind $1 --log-file="$work/said" "$release/compare" client "$2" --port "$port" --requests "$3" \
+    valgrind $1 --log-file="$work/said" "$built/compare" client "$2" --port "$port" --requests "$3" \
         --concurrency "${CONCURRENCY:-256}" --settle-ms 0 > "$work/out"
     grep -q '"errors":0' "$work/out"
 }
