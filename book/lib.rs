@@ -20,6 +20,7 @@ pages! {
     Why: "src/why.md";
     Limiter: "src/limiter.md";
     Errors: "src/errors.md";
+    Faults: "src/faults.md";
     Executor: "src/executor.md";
     Capacity: "src/capacity.md";
     Cost: "src/cost.md";

@@ -4,8 +4,8 @@
 mod common;
 
 use common::{Server, fetch, run};
-use tidegate::Request;
 use tidegate::http::{CookieJar, HttpFetcher};
+use tidegate::{Fetcher as _, Request};
 
 fn cookies(server: &Server) -> Vec<Option<String>> {
     let field = |head: &String| head.lines().find_map(|line| line.strip_prefix("cookie: ").map(String::from));
@@ -60,4 +60,27 @@ fn a_redirect_sets_cookies_for_its_own_host_alone() {
     let both = Some("id=s3cret; lang=en".to_owned());
     assert_eq!(cookies(&front), [None, both.clone()]);
     assert_eq!(cookies(&target), [None, both]);
+}
+
+// C8, C9
+#[test]
+fn a_flood_of_cookies_is_bounded_on_both_sides() {
+    let fields: String = (0..60).map(|n| format!("Set-Cookie: c{n}={}; Path=/\r\n", "x".repeat(2_000))).collect();
+    let server = Server::replying(format!("HTTP/1.1 200 OK\r\n{fields}Content-Length: 0\r\n\r\n"));
+    run(async |rt| {
+        let jar = CookieJar::new();
+        let fetcher = HttpFetcher::builder(&rt).cookies(jar.clone()).build().expect("valid");
+        let cx = || {
+            let mut limits = common::limits();
+            limits.head_bytes = 1 << 20;
+            tidegate::FetchCx::detached(&rt).with_limits(limits)
+        };
+        for _ in 0..2 {
+            fetcher.fetch(&Request::get(server.url("/")), &cx()).await.expect("an answer");
+        }
+        assert_eq!(jar.len(), 50, "what came after these is left out");
+    });
+    let sent = cookies(&server).pop().flatten().expect("some are sent");
+    assert!(sent.len() <= 8_190 && sent.len() > 6_000, "{}", sent.len());
+    assert!(sent.contains("c49=") && !sent.contains("c0="), "the newest");
 }

@@ -5,6 +5,7 @@ mod common;
 
 use std::io::{Read, Write};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime};
 
 use rustls_pki_types::pem::PemObject as _;
@@ -175,20 +176,170 @@ fn an_end_without_close_notify_ends_no_body() {
     }
 }
 
-// D9
-#[test]
-fn sessions_are_resumed() {
-    let (server, pem) = tls::server("a.test", |stream| {
+/// A server that says in its answers whether a session was resumed, and closes after each.
+fn telling_resumption(versions: &[&'static rustls::SupportedProtocolVersion]) -> (Server, String) {
+    tls::certified("a.test", tls::NOT_AFTER, versions, |stream| {
         common::read_head(stream)?;
         let resumed = stream.conn.handshake_kind() == Some(rustls::HandshakeKind::Resumed);
         let reply = format!("HTTP/1.1 200 OK\r\nContent-Length: 5\r\nConnection: close\r\n\r\n{resumed:5}");
         stream.write_all(reply.as_bytes())?;
         stream.conn.send_close_notify();
         stream.flush()
-    });
+    })
+}
+
+// D9
+#[test]
+fn sessions_are_resumed() {
+    let (server, pem) = telling_resumption(rustls::DEFAULT_VERSIONS);
     let config = trusting(pem);
     let ask = || String::from_utf8(get(&server, "a.test", config.clone()).expect("an answer").body.to_vec());
     assert_eq!([ask(), ask()].map(|body| body.expect("text")), ["false", "true "]);
+}
+
+/// A proxy that opens tunnels to wherever `to` listens.
+fn tunnelling(to: std::net::SocketAddr) -> Server {
+    Server::start(move |peer| {
+        peer.request()?;
+        peer.send(b"HTTP/1.1 200 OK\r\n\r\n")?;
+        let mut target = std::net::TcpStream::connect(to)?;
+        let (mut up_from, mut up_to) = (peer.stream.try_clone()?, target.try_clone()?);
+        std::thread::spawn(move || std::io::copy(&mut up_from, &mut up_to).map(drop));
+        std::io::copy(&mut target, &mut peer.stream).map(drop)
+    })
+}
+
+// D9, F5
+#[test]
+fn sessions_are_those_of_one_way_to_one_port() {
+    for versions in [&[&rustls::version::TLS13][..], &[&rustls::version::TLS12]] {
+        let (server, pem) = telling_resumption(versions);
+        let config = trusting(pem.as_str());
+        let proxies = [(); 2].map(|()| tunnelling(server.addr));
+        let ways = [
+            None,
+            Some(format!("http://{}", proxies[0].addr)),
+            Some(format!("http://me:pw@{}", proxies[0].addr)),
+            Some(format!("http://{}", proxies[1].addr)),
+        ];
+        run(async |rt| {
+            let ask = async |way: &Option<String>, port: u16, config: &Config| {
+                let builder = HttpFetcher::builder(&rt).tls(config.clone()).resolve("a.test", port, server.addr);
+                let builder = way.iter().fold(builder, |builder, proxy| builder.proxy(proxy));
+                let request = Request::get(format!("https://a.test:{port}/"));
+                let response = fetch(&rt, &builder.build().expect("valid"), request).await.expect("an answer");
+                &response.body[..] == b"true "
+            };
+            for port in [443, 8443] {
+                for way in &ways {
+                    let resumed = [ask(way, port, &config).await, ask(way, port, &config).await];
+                    assert_eq!(resumed, [false, true], "{way:?} to {port}");
+                }
+            }
+            assert!(!ask(&None, 443, &trusting(pem.as_str())).await, "another configuration");
+            assert!(ask(&None, 443, &config).await);
+        });
+    }
+}
+
+/// A server with this configuration, which answers one request.
+fn configured(config: rustls::ServerConfig) -> Server {
+    let config = Arc::new(config);
+    Server::start(move |peer| {
+        let connection = rustls::ServerConnection::new(Arc::clone(&config)).map_err(std::io::Error::other)?;
+        let mut stream = rustls::StreamOwned::new(connection, peer.stream.try_clone()?);
+        common::read_head(&mut stream)?;
+        stream.write_all(HELLO)?;
+        stream.flush()
+    })
+}
+
+fn server_config(chain: Vec<rustls_pki_types::CertificateDer<'static>>, key_pem: &str) -> rustls::ServerConfig {
+    let key = rustls_pki_types::PrivateKeyDer::from_pem_slice(key_pem.as_bytes()).expect("a key");
+    rustls::ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .expect("ring has them")
+        .with_no_client_auth()
+        .with_single_cert(chain, key)
+        .expect("they belong together")
+}
+
+// D6
+#[test]
+fn a_server_that_insists_on_another_protocol_is_told() {
+    let (certificate, pem, _) = identity("a.test");
+    for (protocols, expected) in [(&[][..], Ok(())), (&["http/1.1"], Ok(())), (&["x-unheard"], Err(()))] {
+        let mut config = server_config(vec![certificate.der().clone()], &pem);
+        config.alpn_protocols = protocols.iter().map(|name| name.as_bytes().to_vec()).collect();
+        let server = configured(config);
+        match get(&server, "a.test", trusting(certificate.pem())) {
+            Ok(response) => assert_eq!((&response.body[..], expected), (&b"hello"[..], Ok(()))),
+            Err(error) => assert_eq!((error.kind(), expected), (ErrorKind::TlsHandshake, Err(())), "{error}"),
+        }
+    }
+}
+
+// D7
+#[test]
+fn long_chains_and_certificates_of_many_names_are_judged_in_bounded_work() {
+    let mut names: Vec<_> = (0..1_000).map(|n| format!("n{n}.test")).collect();
+    names.push("a.test".into());
+    let key = rcgen::KeyPair::generate().expect("a key");
+    let many = rcgen::CertificateParams::new(names).and_then(|p| p.self_signed(&key)).expect("valid");
+    let server = configured(server_config(vec![many.der().clone()], &key.serialize_pem()));
+    assert_eq!(&get(&server, "a.test", trusting(many.pem())).expect("it is one of the names").body[..], b"hello");
+    // Authorities of one name and one key each, any of which may have signed any other: nothing leads to a root.
+    let authorities: Vec<_> = (0..100)
+        .map(|_| {
+            let mut params = rcgen::CertificateParams::new(Vec::new()).expect("no names");
+            params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+            params.distinguished_name.push(rcgen::DnType::CommonName, "all alike");
+            let key = rcgen::KeyPair::generate().expect("a key");
+            (params.self_signed(&key).expect("valid"), params, key)
+        })
+        .collect();
+    let (_, params, signer) = &authorities[0];
+    let issuer = rcgen::Issuer::from_params(params, signer);
+    let leaf = rcgen::CertificateParams::new(["a.test".to_owned()]).and_then(|p| p.signed_by(&key, &issuer));
+    let mut chain = vec![leaf.expect("valid").der().clone()];
+    chain.extend(authorities.iter().map(|(certificate, ..)| certificate.der().clone()));
+    let server = configured(server_config(chain, &key.serialize_pem()));
+    let error = get(&server, "a.test", trusting(many.pem())).expect_err("no root");
+    assert_eq!(error.kind(), ErrorKind::TlsCertificate, "{error}");
+}
+
+// D7
+#[test]
+fn handshakes_take_turns() {
+    const AT_ONCE: usize = 3;
+    let (inside, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    let (within, highest) = (Arc::clone(&inside), Arc::clone(&most));
+    let (certificate, pem, _) = identity("a.test");
+    let config = Arc::new(server_config(vec![certificate.der().clone()], &pem));
+    let server = Server::start(move |peer| {
+        // The first bytes of a hello are those of a handshake that has its turn.
+        peer.stream.peek(&mut [0])?;
+        highest.fetch_max(within.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+        let mut connection = rustls::ServerConnection::new(Arc::clone(&config)).map_err(std::io::Error::other)?;
+        within.fetch_sub(1, Ordering::SeqCst);
+        connection.complete_io(&mut peer.stream)?;
+        let mut stream = rustls::StreamOwned::new(connection, peer.stream.try_clone()?);
+        common::read_head(&mut stream)?;
+        stream.write_all(HELLO)?;
+        stream.flush()
+    });
+    run(async |rt| {
+        let mut limits = tidegate::LedgerLimits::default();
+        limits.handshakes = AT_ONCE as u32;
+        let (port, ledger) = (server.addr.port(), tidegate::Ledger::new(limits));
+        let builder = HttpFetcher::builder(&rt).tls(trusting(certificate.pem())).ledger(ledger.clone());
+        let fetcher = builder.resolve("a.test", port, server.addr).build().expect("valid");
+        let request = || fetch(&rt, &fetcher, Request::get(format!("https://a.test:{port}/")));
+        let all = futures::future::join_all((0..60).map(|_| request())).await;
+        assert!(all.iter().all(|answer| answer.as_ref().is_ok_and(|r| &r.body[..] == b"hello")));
+        assert_eq!(ledger.usage().handshakes, 0);
+    });
+    assert!((1..=AT_ONCE).contains(&most.load(Ordering::SeqCst)), "{most:?}");
 }
 
 // D2: every record comes in pieces of one byte.

@@ -22,8 +22,17 @@ struct Daemon {
 impl Daemon {
     /// Starts a program that will listen on `port`, and waits until it does.
     fn start(port: u16, program: &str, args: &[&str]) -> Self {
+        Self::start_with(port, program, args, &[])
+    }
+
+    fn start_with(port: u16, program: &str, args: &[&str], variables: &[(&str, &str)]) -> Self {
         let mut command = Command::new(program);
-        command.args(args).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+        command
+            .args(args)
+            .envs(variables.iter().copied())
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped());
         let mut child = command.spawn().unwrap_or_else(|e| panic!("{program} is not installed: {e}"));
         while TcpStream::connect(("127.0.0.1", port)).is_err() {
             if let Some(status) = child.try_wait().expect("it is ours") {
@@ -73,9 +82,7 @@ fn site(files: &Files) -> (Daemon, [String; 2], String) {
 
 fn squid(files: &Files) -> Daemon {
     let port = free_port();
-    let hashed = Command::new("openssl").args(["passwd", "-5", "hunter2"]).output().expect("openssl");
-    let hashed = String::from_utf8(hashed.stdout).expect("text");
-    let passwords = files.write("squid.passwords", format!("me:{hashed}"));
+    let passwords = files.write("squid.passwords", format!("me:{}\n", hashed_password()));
     // It gives up being root, and is to read this all the same.
     let folder = std::path::Path::new(&passwords).parent().expect("a folder");
     std::fs::set_permissions(folder, Permissions::from_mode(0o755)).expect("ours");
@@ -100,16 +107,42 @@ fn microsocks() -> Daemon {
     Daemon::start(port, "microsocks", &["-i", "127.0.0.1", "-p", &port.to_string(), "-u", "me", "-P", "hunter2"])
 }
 
-fn dante(files: &Files) -> Daemon {
-    let port = free_port();
+fn dante_config(files: &Files, port: u16, method: &str) -> String {
     let config = format!(
-        "logoutput: {}\ninternal: 127.0.0.1 port = {port}\nexternal: 127.0.0.1\nsocksmethod: none\nclientmethod: none\n\
+        "logoutput: {}\ninternal: 127.0.0.1 port = {port}\nexternal: 127.0.0.1\nsocksmethod: {method}\nclientmethod: none\n\
          user.privileged: root\nuser.unprivileged: nobody\n\
          client pass {{ from: 127.0.0.0/8 to: 0.0.0.0/0 }}\nsocks pass {{ from: 127.0.0.0/8 to: 127.0.0.0/8 }}\n",
-        files.path("dante.log")
+        files.path(&format!("dante{port}.log"))
     );
-    let config = files.write("dante.conf", config);
-    Daemon::start(port, "danted", &["-f", &config])
+    files.write(&format!("dante{port}.conf"), config)
+}
+
+fn dante(files: &Files) -> Daemon {
+    let port = free_port();
+    Daemon::start(port, "danted", &["-f", &dante_config(files, port, "none")])
+}
+
+/// Dante that asks for the password of a user of the system: of one that only it sees.
+fn dante_with_password(files: &Files) -> Daemon {
+    let port = free_port();
+    let config = dante_config(files, port, "username");
+    let users = "root:x:0:0::/:/bin/sh\nnobody:x:65534:65534::/:/bin/false\nme:x:60001:65534::/:/bin/false\n";
+    let users = files.write("users", users);
+    let groups = files.write("groups", "root:x:0:\nnogroup:x:65534:\n");
+    let shadow = format!("me:{}:19000:0:99999:7:::\n", hashed_password());
+    let shadow = files.write("shadow", format!("root:*:19000:0:99999:7:::\nnobody:*:19000:0:99999:7:::\n{shadow}"));
+    let variables = [
+        ("LD_PRELOAD", "libnss_wrapper.so"),
+        ("NSS_WRAPPER_PASSWD", &users),
+        ("NSS_WRAPPER_GROUP", &groups),
+        ("NSS_WRAPPER_SHADOW", &shadow),
+    ];
+    Daemon::start_with(port, "danted", &["-f", &config], &variables)
+}
+
+fn hashed_password() -> String {
+    let hashed = Command::new("openssl").args(["passwd", "-5", "hunter2"]).output().expect("openssl");
+    String::from_utf8(hashed.stdout).expect("text").trim().to_owned()
 }
 
 /// Fetches `url` through `proxy`: outcome or kind of the error, and the body.
@@ -144,6 +177,7 @@ fn right_credentials_are_let_through_and_wrong_ones_are_told_apart() {
     let files = Files::new();
     let (_nginx, urls, certificate) = site(&files);
     let (squid, tinyproxy, microsocks, dante) = (squid(&files), tinyproxy(&files), microsocks(), dante(&files));
+    let dante_with_password = dante_with_password(&files);
     for runtime in RUNTIMES {
         for url in &urls {
             let fetched = |scheme: &str, userinfo: &str, proxy: &Daemon| {
@@ -164,9 +198,11 @@ fn right_credentials_are_let_through_and_wrong_ones_are_told_apart() {
                 }
             }
             for scheme in ["socks5", "socks5h"] {
-                assert_eq!(fetched(scheme, "me:hunter2@", &microsocks), good, "{url} by {scheme} on {runtime}");
-                assert_eq!(fetched(scheme, "me:wrong@", &microsocks), bad, "{url} by {scheme} on {runtime}");
-                assert_eq!(fetched(scheme, "", &microsocks), bad, "{url} by {scheme} on {runtime}");
+                for proxy in [&microsocks, &dante_with_password] {
+                    assert_eq!(fetched(scheme, "me:hunter2@", proxy), good, "{url} by {scheme} on {runtime}");
+                    assert_eq!(fetched(scheme, "me:wrong@", proxy), bad, "{url} by {scheme} on {runtime}");
+                    assert_eq!(fetched(scheme, "", proxy), bad, "{url} by {scheme} on {runtime}");
+                }
                 assert_eq!(fetched(scheme, "", &dante), good, "{url} by {scheme} on {runtime}");
             }
             assert_eq!(fetched("socks4a", "", &dante), good, "{url} by socks4a on {runtime}");
@@ -174,17 +210,20 @@ fn right_credentials_are_let_through_and_wrong_ones_are_told_apart() {
     }
 }
 
-// F1
+// F1, F2, F9
 #[test]
 fn others_take_over_from_a_proxy_that_dies_in_the_middle() {
     let files = Files::new();
     let (_nginx, urls, certificate) = site(&files);
-    for runtime in RUNTIMES {
-        let (mut dying, survivor) = (microsocks(), tinyproxy(&files));
+    for (runtime, scheme) in RUNTIMES.iter().flat_map(|runtime| [(*runtime, "socks5h"), (*runtime, "http")]) {
+        let (mut dying, survivor) = match scheme {
+            "http" => (squid(&files), tinyproxy(&files)),
+            _ => (microsocks(), tinyproxy(&files)),
+        };
         let list: String = (0..2_000).map(|n| format!("{}{n}\n", urls[n % 2])).collect();
-        let list = files.write(&format!("{runtime}.urls"), list);
+        let list = files.write(&format!("{runtime}.{scheme}.urls"), list);
         let proxies = [
-            format!("socks5h://me:hunter2@127.0.0.1:{}", dying.port),
+            format!("{scheme}://me:hunter2@127.0.0.1:{}", dying.port),
             format!("http://me:hunter2@127.0.0.1:{}", survivor.port),
         ];
         let mut running = Running::start(&[
@@ -212,8 +251,8 @@ fn others_take_over_from_a_proxy_that_dies_in_the_middle() {
         assert_eq!((ended.code, records.len()), (Some(0), 2_000), "{}", ended.stderr);
         let lost: Vec<_> = records.iter().filter(|record| record["outcome"] != "ok").collect();
         assert!(lost.is_empty(), "{} of 2,000: {:?}", lost.len(), lost.first());
-        let by_survivor =
-            records.iter().filter(|record| record["proxy"].as_str().is_some_and(|p| p.starts_with("http")));
+        let survivor = format!("http://127.0.0.1:{}", survivor.port);
+        let by_survivor = records.iter().filter(|record| record["proxy"] == survivor.as_str());
         assert!(by_survivor.count() > 1_000, "most come by the one that is left");
     }
 }

@@ -173,6 +173,7 @@ pub fn refused<H: Harness>(harness: &Arc<H>) {
 }
 
 /// The `dns` deadline, under a resolver that never answers.
+// G2
 pub fn deadline_of_dns<H: Harness>(harness: &Arc<H>) {
     let mut limits = Limits::listed();
     limits.deadlines.dns = SOON;
@@ -189,12 +190,14 @@ pub fn deadline_of_connect<H: Harness>(harness: &Arc<H>) {
 }
 
 /// The `first_byte` deadline: the server takes the request and says nothing.
+// A1
 pub fn deadline_of_the_first_byte<H: Harness>(harness: &Arc<H>) {
     let steps = [Step::ReadToEnd];
     stalls(harness, steps, |limits| limits.deadlines.first_byte = SOON, ErrorKind::TimeoutFirstByte);
 }
 
 /// The `head` deadline: the server stops in the middle of the head.
+// A8
 pub fn deadline_of_the_head<H: Harness>(harness: &Arc<H>) {
     let steps = [Step::ReadHead, Step::write("HTTP/1.1 200 OK\r\nContent-"), Step::ReadToEnd];
     stalls(harness, steps, |limits| limits.deadlines.head = SOON, ErrorKind::TimeoutHead);
@@ -207,6 +210,7 @@ pub fn deadline_of_an_idle_body<H: Harness>(harness: &Arc<H>) {
 }
 
 /// The `idle` deadline while a request is sent: the server takes no more of it.
+// A24
 pub fn deadline_of_an_unread_request<H: Harness>(harness: &Arc<H>) {
     let (runtime, end) = (harness.runtime(), Signal::new());
     let addr = harness.serve(Script::new([Step::Wait(end.clone())])).addr;
@@ -228,6 +232,7 @@ pub fn deadline_of_the_whole<H: Harness>(harness: &Arc<H>) {
 }
 
 /// A fetch that is dropped in the middle of a body closes its connection.
+// H10
 pub fn dropped_mid_body_closes_the_connection<H: Harness>(harness: &Arc<H>) {
     let (runtime, sent) = (harness.runtime(), Signal::new());
     let served = harness.serve(Script::new([
@@ -252,6 +257,7 @@ pub fn dropped_mid_body_closes_the_connection<H: Harness>(harness: &Arc<H>) {
 
 /// A fetch that a crawl gives up in the middle of a body gives its permit back, the only one that there is, and closes its
 /// connection.
+// H10
 pub fn given_up_mid_body_frees_the_permit<H: Harness>(harness: &Arc<H>) {
     let (runtime, go_on) = (harness.runtime(), Signal::new());
     let stalling = [Step::ReadHead, Step::write("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhe"), Step::ReadToEnd];

@@ -24,14 +24,22 @@ pub mod idle;
 pub mod net;
 pub mod offload;
 mod player;
+#[cfg(feature = "http")]
+pub mod proxies;
+#[cfg(feature = "http")]
+pub mod replies;
 mod script;
 mod server;
 pub mod spawn;
 mod std_harness;
 mod support;
+#[cfg(feature = "http")]
+pub mod targets;
 pub mod timer;
 #[cfg(feature = "tls")]
 pub mod tls;
+#[cfg(feature = "http")]
+mod trial;
 
 use std::sync::Arc;
 
@@ -147,6 +155,18 @@ macro_rules! __conformance_http_cases {
                 deadline_of_the_head; deadline_of_an_idle_body; deadline_of_an_unread_request; deadline_of_the_whole;
                 dropped_mid_body_closes_the_connection; given_up_mid_body_frees_the_permit;
             }
+            replies {
+                broken_off; no_status_line; large_heads; interim_answers; lengths_that_lie; bad_chunks; trailers; odd_fields;
+                endless_body; bytes_after_an_answer; an_unsolicited_answer; an_early_answer; an_end_without_a_close;
+                endless_drips; bombs; a_bomb_on_a_redirect; encodings; dropped_after_any_poll;
+            }
+            targets {
+                a_redirect_loop; redirects_to_nowhere; secrets_on_redirects; names;
+            }
+            proxies {
+                dead; another_takes_over; an_answer_of_its_own; garbled_answers; socks5; a_slow_socks5_handshake;
+                an_eager_socks5_handshake; socks4a;
+            }
         }
     };
 }
@@ -170,6 +190,7 @@ macro_rules! __conformance_tls_cases {
         $($then)*! { [$($with)*]
             tls {
                 a_trusted_server_answers; many_records; another_name_is_refused; truncated; deadline_of_tls;
+                what_is_no_handshake; a_storm_of_records; refused_tunnels;
             }
         }
     };

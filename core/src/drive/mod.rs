@@ -34,6 +34,8 @@ pub use self::items::{Item, Items};
 pub use self::lag_probe::LagSnapshot;
 pub use self::latency::{Latencies, Latency, Quantiles};
 pub use self::load::LoadSignal;
+#[cfg(fuzzing)]
+pub use self::record::retry_after_of;
 pub use self::scope::Scope;
 pub use self::settings::Profile;
 pub use self::stats::{BoundShare, FinishReason, HostSnapshot, Report, Snapshot};

@@ -253,11 +253,28 @@ pub(super) fn is_retry_status(status: StatusCode) -> bool {
 /// `Retry-After` in seconds or as a date, from now (RFC 9110, 10.2.3). A date in the past is no wait; garbage is none.
 pub(super) fn retry_after(head: &Head, now: std::time::SystemTime) -> Option<std::time::Duration> {
     let text = head.headers.get(http::header::RETRY_AFTER)?.to_str().ok()?.trim();
-    if let Ok(seconds) = text.parse::<u64>() {
-        return Some(std::time::Duration::from_secs(seconds));
+    if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
+        // More than can be counted is very long, and not garbage.
+        return Some(std::time::Duration::from_secs(text.parse().unwrap_or(u64::MAX)));
     }
     let date = httpdate::parse_http_date(text).ok()?;
     Some(date.duration_since(now).unwrap_or_default())
+}
+
+/// For a fuzzer: any value is a wait or none, and one that says a number says that number.
+///
+/// # Panics
+/// Where it does not.
+#[cfg(fuzzing)]
+pub fn retry_after_of(input: &[u8]) {
+    let Ok(value) = http::HeaderValue::from_bytes(input) else { return };
+    let number = value.to_str().ok().and_then(|text| text.trim().parse::<u32>().ok().filter(|_| !text.contains('+')));
+    let mut head = Head::new("http://a.test/".parse().expect("literal"), StatusCode::TOO_MANY_REQUESTS);
+    head.headers.insert(http::header::RETRY_AFTER, value);
+    let wait = retry_after(&head, std::time::SystemTime::UNIX_EPOCH);
+    if let Some(seconds) = number {
+        assert_eq!(wait, Some(std::time::Duration::from_secs(seconds.into())));
+    }
 }
 
 #[cfg(test)]
@@ -275,7 +292,10 @@ mod tests {
         for (text, wait) in [
             ("2", Some(2)),
             (" 99999999 ", Some(99_999_999)),
+            ("99999999999999999999999", Some(u64::MAX)),
             ("-1", None),
+            ("+1", None),
+            ("", None),
             ("soon", None),
             ("Sun, 06 Nov 1994 08:49:47 GMT", Some(10)),
             ("Sun, 06 Nov 1994 08:49:00 GMT", Some(0)),

@@ -138,7 +138,8 @@ impl Connector {
         let is_https = url.scheme() == "https";
         if let Some(proxy) = proxy {
             if proxy.is_https() {
-                let secured = self.shake_hands(io, proxy.host(), &mut peer, limits, cx).await;
+                let secured =
+                    self.shake_hands(io, (proxy.host(), proxy.port()), Some(proxy), &mut peer, limits, cx).await;
                 io = secured.map_err(|e| proxy::insecure(proxy, e))?;
                 peer.certificate_expiry = None;
             }
@@ -159,16 +160,18 @@ impl Connector {
             }
         }
         if is_https {
-            io = self.shake_hands(io, endpoint(url)?.0, &mut peer, limits, cx).await?;
+            io = self.shake_hands(io, endpoint(url)?, proxy, &mut peer, limits, cx).await?;
         }
         Ok(Box::new(Conn::new(io, peer, socket)))
     }
 
+    /// Shakes hands with a host at a port, by way of this proxy or with it.
     #[cfg(feature = "tls")]
     async fn shake_hands(
         &self,
         io: Box<dyn Io>,
-        host: Host<&str>,
+        (host, port): (Host<&str>, u16),
+        proxy: Option<&Proxy>,
         peer: &mut Peer,
         limits: &Limits,
         cx: &FetchCx,
@@ -176,7 +179,8 @@ impl Connector {
         let _turn = self.ledger.handshake(|| cx.waits_for(ErrorKind::LocalResource)).await;
         cx.phase(Phase::Tls);
         let attempted = format!("shake hands over TLS with {} at {}", host, peer.addr);
-        let shaking = self.tls.connect(&host, io);
+        let scope = crate::tls::Scope { port, proxy: proxy.map(|proxy| &**proxy.identity()) };
+        let shaking = self.tls.connect(&host, scope, io);
         let secured = cx.timeout(limits.deadlines.tls, ErrorKind::TimeoutTls, &attempted, shaking).await??;
         peer.certificate_expiry = secured.certificate_expiry();
         Ok(Box::new(secured))
@@ -187,7 +191,8 @@ impl Connector {
     async fn shake_hands(
         &self,
         _io: Box<dyn Io>,
-        host: Host<&str>,
+        (host, _): (Host<&str>, u16),
+        _proxy: Option<&Proxy>,
         _peer: &mut Peer,
         _limits: &Limits,
         _cx: &FetchCx,

@@ -17,6 +17,8 @@ pub(crate) mod scratch;
 #[cfg(fuzzing)]
 pub mod fuzzing {
     pub use super::h1::replies;
+    pub use super::proxy::handshakes;
+    pub use crate::drive::retry_after_of;
 }
 
 use std::future::Future;

@@ -1,12 +1,13 @@
 //! TLS by rustls and ring, driven over the seam's [`Io`]: [`Config`], and no type of rustls in public.
 
 mod expiry;
+mod sessions;
 mod stream;
 mod verify;
 
 use std::sync::Arc;
 
-use rustls::client::{Resumption, WebPkiServerVerifier};
+use rustls::client::{ClientSessionMemoryCache, Resumption, WebPkiServerVerifier};
 use rustls::crypto::ring;
 use rustls::version::{TLS12, TLS13};
 use rustls::{ClientConfig, ClientConnection, RootCertStore};
@@ -14,6 +15,8 @@ use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use url::Host;
 
+pub(crate) use self::sessions::Scope;
+use self::sessions::Scoped;
 pub(crate) use self::stream::TlsStream;
 use self::verify::Verifier;
 use crate::rt::Io;
@@ -22,7 +25,8 @@ use crate::{Error, ErrorKind};
 /// Sessions that are kept for resumption: 4,096. rustls' default keeps 256 names, far too few for a crawl.
 const SESSIONS: usize = 4096;
 
-/// How servers are verified, and how many sessions are remembered. Clones share the session cache.
+/// How servers are verified, and how many sessions are remembered. Clones share the session cache, of which a session is resumed
+/// with the same host and port alone, and by way of the same proxy with the same credential.
 ///
 /// TLS 1.2 and 1.3, ALPN `http/1.1`, the Mozilla roots; with the feature `native-roots` those of the system too.
 ///
@@ -34,6 +38,7 @@ const SESSIONS: usize = 4096;
 #[derive(Clone)]
 pub struct Config {
     client: Arc<ClientConfig>,
+    sessions: Arc<ClientSessionMemoryCache>,
 }
 
 impl Config {
@@ -51,15 +56,24 @@ impl Config {
         }
     }
 
-    /// Shakes hands with `host` over `io`. The caller bounds the time.
-    pub(crate) async fn connect(&self, host: &Host<&str>, io: Box<dyn Io>) -> Result<TlsStream, Error> {
+    /// Shakes hands with `host` over `io`, and may resume a session of this scope. The caller bounds the time.
+    pub(crate) async fn connect(
+        &self,
+        host: &Host<&str>,
+        scope: Scope<'_>,
+        io: Box<dyn Io>,
+    ) -> Result<TlsStream, Error> {
         let name = match *host {
             Host::Domain(domain) => ServerName::try_from(domain.strip_suffix('.').unwrap_or(domain).to_owned())
                 .map_err(|e| Error::new(ErrorKind::TlsCertificate, format!("name {host} in TLS")).with_source(e))?,
             Host::Ipv4(ip) => ServerName::from(std::net::IpAddr::from(ip)),
             Host::Ipv6(ip) => ServerName::from(std::net::IpAddr::from(ip)),
         };
-        let connection = ClientConnection::new(Arc::clone(&self.client), name).map_err(|e| handshake_error(e, host))?;
+        let mut client = ClientConfig::clone(&self.client);
+        if let Some(sessions) = Scoped::new(&self.sessions, &name, scope) {
+            client.resumption = Resumption::store(Arc::new(sessions));
+        }
+        let connection = ClientConnection::new(Arc::new(client), name).map_err(|e| handshake_error(e, host))?;
         TlsStream::handshake(Box::new(connection), io, host).await
     }
 }
@@ -255,8 +269,9 @@ impl ConfigBuilder {
         };
         client.enable_sni = sni;
         client.alpn_protocols = vec![b"http/1.1".to_vec()];
-        client.resumption = Resumption::in_memory_sessions(sessions);
-        Ok(Config { client: Arc::new(client) })
+        // Those of each connection are of its scope.
+        client.resumption = Resumption::disabled();
+        Ok(Config { client: Arc::new(client), sessions: Arc::new(ClientSessionMemoryCache::new(sessions)) })
     }
 }
 

@@ -39,6 +39,8 @@ pub(super) async fn run(
     let broken =
         |e: io::Error| Error::new(ErrorKind::ProxyReply, format!("talk to the proxy {}", proxy.shown())).with_source(e);
     let mut unsent = Bytes::from(handshake.begin());
+    // What it has may be the next answer already: a proxy need not wait for the question.
+    let mut goes_on = false;
     std::future::poll_fn(|task| {
         loop {
             while !unsent.is_empty() {
@@ -49,17 +51,24 @@ pub(super) async fn run(
                 unsent.advance(n);
             }
             ready!(Pin::new(&mut io).poll_flush(task)).map_err(broken)?;
-            let step = with_scratch(|scratch| {
-                let mut buf = ReadBuf::new(scratch);
-                ready!(Pin::new(&mut io).poll_read(task, buf.unfilled())).map_err(broken)?;
-                Poll::Ready(match buf.filled() {
-                    [] => Err(broken(io::ErrorKind::UnexpectedEof.into())),
-                    bytes => handshake.push(bytes, proxy),
+            let step = if std::mem::take(&mut goes_on) {
+                Poll::Ready(handshake.push(&[], proxy))
+            } else {
+                with_scratch(|scratch| {
+                    let mut buf = ReadBuf::new(scratch);
+                    ready!(Pin::new(&mut io).poll_read(task, buf.unfilled())).map_err(broken)?;
+                    Poll::Ready(match buf.filled() {
+                        [] => Err(broken(io::ErrorKind::UnexpectedEof.into())),
+                        bytes => handshake.push(bytes, proxy),
+                    })
                 })
-            });
+            };
             match ready!(step)? {
                 Step::Read => {}
-                Step::Send(bytes) => unsent = bytes.into(),
+                Step::Send(bytes) => {
+                    unsent = bytes.into();
+                    goes_on = true;
+                }
                 Step::Open(early) => return Poll::Ready(Ok(early)),
             }
         }

@@ -1,5 +1,7 @@
 //! Proxies: how one is named, and the handshakes that open a tunnel through it, each a state machine without I/O.
 
+#[cfg(fuzzing)]
+mod fuzzing;
 mod handshake;
 mod http_connect;
 mod socks4;
@@ -11,6 +13,8 @@ use base64::Engine as _;
 use http::HeaderValue;
 use url::{Host, Url};
 
+#[cfg(fuzzing)]
+pub use self::fuzzing::handshakes;
 use self::http_connect::Connect;
 use self::socks4::Socks4;
 use self::socks5::Socks5;
