@@ -80,13 +80,15 @@ fn build(bytes: &[u8], parsed: &Parsed<'_, '_>) -> Result<(Head, Fields, usize),
     for field in fields {
         let name = HeaderName::from_bytes(field.name.as_bytes()).map_err(|_| Violation::Field)?;
         framing.see(&name, field.value);
-        let value = if field.value.is_empty() {
+        let mut value = if field.value.is_empty() {
             HeaderValue::from_static("")
         } else {
             let start = field.value.as_ptr().addr() - bytes.as_ptr().addr();
             HeaderValue::from_maybe_shared(copy.slice(start..start + field.value.len()))
                 .map_err(|_| Violation::Field)?
         };
+        // A session's key, which no log is to have.
+        value.set_sensitive(name == http::header::SET_COOKIE);
         headers.append(name, value);
     }
     Ok((Head { status, version, headers }, framing, length))
