@@ -63,6 +63,12 @@ impl Fields {
             (Some(_), _) if is_old => Err(Violation::TransferEncoding),
             (Some(Transfer { has_gap: true, .. }), _) => Err(Violation::TransferEncoding),
             (Some(Transfer { last_is_chunked: true, is_foreign: true, .. }), _) => Err(Violation::TransferEncoding),
+            // A length that is none is refused whatever else there is, as others do.
+            (Some(_), Some(Err(violation))) => Err(violation),
+            // The length of what is done to the body, or of what it was before: nobody else takes it for either.
+            (Some(Transfer { last_is_chunked: false, is_foreign: true, .. }), Some(_)) => {
+                Err(Violation::TransferEncoding)
+            }
             // Chunked wins, but somebody on the way may have gone by the length.
             (Some(Transfer { last_is_chunked: true, .. }), length) => {
                 Ok((Body::Chunked(Chunked::default()), stays && length.is_none()))
@@ -133,6 +139,8 @@ mod tests {
             (&[(cl, "0005")], "5 true"),
             (&[(cl, "5, 5"), (cl, "5")], "5 true"),
             (&[(cl, "5,6")], "ContentLength"),
+            (&[(cl, "5"), (te, "xchunked")], "TransferEncoding"),
+            (&[(te, "xchunked")], "close false"),
             (&[(cl, "5"), (cl, "6")], "ContentLength"),
             (&[(cl, "")], "ContentLength"),
             (&[(cl, "5,")], "ContentLength"),
@@ -146,7 +154,7 @@ mod tests {
             (&[(te, "identity, chunked")], "chunked true"),
             (&[(te, "identity"), (te, "chunked")], "chunked true"),
             (&[(te, "chunked"), (cl, "5")], "chunked false"),
-            (&[(te, "chunked"), (cl, "x")], "chunked false"),
+            (&[(te, "chunked"), (cl, "x")], "ContentLength"),
             (&[(te, "chunked, chunked")], "TransferEncoding"),
             (&[(te, "chunked"), (te, "chunked")], "TransferEncoding"),
             (&[(te, "gzip, chunked")], "TransferEncoding"),
