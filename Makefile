@@ -3,7 +3,7 @@
 CARGO ?= cargo
 DENY_WARNINGS = -D warnings -D clippy::incompatible_msrv
 
-.PHONY: verify check fmt clippy test test-no-default loom features doc purity licences mutants-apply fuzz fix bench
+.PHONY: verify check fmt clippy test test-no-default loom features doc purity licences mutants-apply fuzz libfuzzer fix bench
 
 verify: test check
 
@@ -55,6 +55,11 @@ mutants-apply:
 CASES ?= 100000000
 fuzz:
 	PROPTEST_CASES=$(CASES) $(CARGO) test --release -p tidegate --lib --locked h1::tests
+
+# What reads bytes from outside, by libFuzzer: each target for so many seconds.
+FUZZ_SECONDS ?= 20
+libfuzzer:
+	.ci/fuzz.sh $(FUZZ_SECONDS)
 
 fix:
 	$(CARGO) clippy --workspace --all-targets --fix --allow-dirty --allow-staged

@@ -88,7 +88,7 @@ fn all_addresses_share_one_deadline() {
     assert!(error.to_string().contains("198.51.100.1:") && error.to_string().contains("198.51.100.2:"), "{error}");
 }
 
-// H1, H2
+// H1, H2, H3
 #[test]
 fn our_own_shortage_is_not_the_targets_fault() {
     use nix::errno::Errno;

@@ -26,7 +26,7 @@ impl TcpConnect for Public {
     }
 }
 
-// C4
+// C4, G5
 #[test]
 fn a_public_page_does_not_lead_to_a_private_address() {
     let secret = Server::replying("HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nsecret");

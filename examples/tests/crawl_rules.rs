@@ -731,6 +731,7 @@ impl HostPolicy for Unruly {
     }
 }
 
+// C13
 fn rules_that_cannot_be_had_fail_the_url(runtime: &Runtime) {
     let kept = outcomes();
     let hosts = ["panic", "never", "again"];

@@ -161,7 +161,7 @@ macro_rules! __conformance_http_cases {
                 endless_drips; bombs; a_bomb_on_a_redirect; encodings; dropped_after_any_poll;
             }
             targets {
-                a_redirect_loop; redirects_to_nowhere; secrets_on_redirects; names;
+                a_redirect_loop; redirects_to_nowhere; secrets_on_redirects; line_ends; names;
             }
             proxies {
                 dead; another_takes_over; an_answer_of_its_own; garbled_answers; socks5; a_slow_socks5_handshake;

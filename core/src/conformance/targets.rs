@@ -97,6 +97,29 @@ pub fn secrets_on_redirects<H: Harness>(harness: &Arc<H>) {
     }
 }
 
+/// Line ends in a URL or a field make no second request and no field: they are taken out, written as `%0A`, or cannot be said.
+// C10, C11
+pub fn line_ends<H: Harness>(harness: &Arc<H>) {
+    let runtime = harness.runtime();
+    let served = harness.serve(Script::new([Step::Repeat(vec![Step::ReadHead, Step::write(HELLO)])]));
+    let urls = ["/a\r\nX-Evil: 1", "/a\tb", "/a?b\nc#d\re", "/%0d%0aX-Evil:%201", "/\0"];
+    assert!(HeaderValue::from_bytes(b"a\r\nX-Evil: 1").is_err() && HeaderName::from_bytes(b"a\nb").is_err());
+    let outcome = on(&**harness, async move {
+        let fetcher = HttpFetcher::builder(&runtime).build().expect("the defaults are valid");
+        for url in urls {
+            let response = get(&runtime, &fetcher, format!("http://{}{url}", served.addr), Limits::listed()).await;
+            assert_eq!(&response.expect("an answer").body[..], b"hello");
+        }
+        let unsayable = get(&runtime, &fetcher, format!("http://a\0b:{}/", served.addr.port()), Limits::listed()).await;
+        assert_eq!(unsayable.expect_err("no host").kind(), ErrorKind::UrlInvalid);
+        drop(fetcher);
+        served.outcome().await
+    });
+    let text = String::from_utf8_lossy(&outcome.received).to_ascii_lowercase();
+    assert_eq!(text.matches(" http/1.1\r\n").count(), urls.len(), "{text}");
+    assert!(!text.contains("\nx-evil") && !text.contains('\0'), "{text}");
+}
+
 /// Answers of a name server, by name.
 #[derive(Clone)]
 struct Zone(Arc<HashMap<&'static str, Result<Vec<SocketAddr>, fn(Name) -> ResolveError>>>);

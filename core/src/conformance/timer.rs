@@ -70,6 +70,7 @@ pub fn reset_moves_a_deadline<H: Harness>(harness: &Arc<H>) {
 }
 
 /// 10,000 sleeps fire, and 10,000 that are dropped while they are armed do no harm.
+// H11
 pub fn ten_thousand_timers<H: Harness>(harness: &Arc<H>) {
     let runtime = harness.runtime();
     on(&**harness, async move {

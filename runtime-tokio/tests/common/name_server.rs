@@ -160,6 +160,7 @@ macro_rules! tests {
             block_on(runtime.resolver().resolve(&Name::new(name).expect("a name")))
         }
 
+        // G3
         #[test]
         fn addresses_come_with_the_least_ttl() {
             let server = name_server::start();
@@ -173,6 +174,7 @@ macro_rules! tests {
             assert_eq!(found.ttl, Some(Duration::from_secs(40)));
         }
 
+        // G2
         #[test]
         fn a_truncated_answer_is_asked_for_again_over_tcp() {
             let server = name_server::start();
@@ -181,6 +183,7 @@ macro_rules! tests {
             assert_eq!(found, Addrs::new(vec![expected], Some(Duration::from_secs(7))));
         }
 
+        // G1
         #[test]
         fn a_name_without_addresses_is_not_found() {
             let server = name_server::start();
@@ -196,6 +199,7 @@ macro_rules! tests {
             );
         }
 
+        // G1
         #[test]
         fn a_failing_server_is_a_failure() {
             let server = name_server::start();
@@ -203,7 +207,7 @@ macro_rules! tests {
             assert!(matches!(error, ResolveError::Failed { .. }), "{error}");
         }
 
-        // H1
+        // G7, H1
         #[cfg(unix)]
         #[test]
         fn a_process_without_descriptors_has_no_room() {
@@ -220,6 +224,7 @@ macro_rules! tests {
             assert!(matches!(error, ResolveError::NoRoom { .. }), "{error}");
         }
 
+        // G2
         #[test]
         fn a_mute_server_ends_in_its_own_time() {
             let server = name_server::start();
@@ -241,6 +246,7 @@ macro_rules! tests {
             assert_eq!(server.asked.lock().expect("no panic").len(), 6);
         }
 
+        // G2
         #[test]
         fn lookups_run_side_by_side() {
             let server = name_server::start();
@@ -256,6 +262,7 @@ macro_rules! tests {
             drop(stuck);
         }
 
+        // G2
         #[test]
         fn timers_fire_while_a_server_is_mute() {
             let server = name_server::start();
