@@ -120,9 +120,12 @@ pub fn line_ends<H: Harness>(harness: &Arc<H>) {
     assert!(!text.contains("\nx-evil") && !text.contains('\0'), "{text}");
 }
 
+/// What a name server says to a name.
+type Said = Result<Vec<SocketAddr>, fn(Name) -> ResolveError>;
+
 /// Answers of a name server, by name.
 #[derive(Clone)]
-struct Zone(Arc<HashMap<&'static str, Result<Vec<SocketAddr>, fn(Name) -> ResolveError>>>);
+struct Zone(Arc<HashMap<&'static str, Said>>);
 
 impl Resolve for Zone {
     fn resolve(&self, name: &Name) -> BoxFuture<'static, Result<Addrs, ResolveError>> {

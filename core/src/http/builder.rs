@@ -177,6 +177,10 @@ impl HttpFetcherBuilder {
     /// | `socks5h` | the same | the proxy | 1080 |
     /// | `socks4a` | SOCKS4a; a user but no password, no IPv6 addresses | the proxy | 1080 |
     ///
+    /// To a plain request a proxy may answer by itself, which nothing tells from the target's answer: 407 is
+    /// [`ErrorKind::ProxyAuth`](crate::ErrorKind::ProxyAuth), every other status, 401 too, is an answer, and
+    /// [`Response::proxy`](crate::Response::proxy) names the proxy.
+    ///
     /// Where the proxy resolves, the guard against private addresses
     /// ([`FetchCx::guards`](crate::FetchCx::guards)) cannot judge: what the proxy may reach is its own affair.
     ///
