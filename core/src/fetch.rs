@@ -12,6 +12,7 @@ use futures::channel::oneshot;
 use url::Url;
 
 use crate::engine::JobId;
+use crate::layer::Layer;
 use crate::observer::{FetchWatch, What};
 use crate::rt::{Moment, PhaseTimer, Runtime, SliceClock, Wheel};
 use crate::sync::atomic::{AtomicU16, Ordering};
@@ -55,6 +56,23 @@ pub trait Fetcher: Send + Sync + 'static {
     /// `None`: it keeps none.
     fn ledger(&self) -> Option<&Ledger> {
         None
+    }
+
+    /// Wraps it: what `layer` makes is the first to see a request and the last to see its answer. See [`layer`](crate::layer).
+    ///
+    /// ```
+    /// use tidegate::Fetcher;
+    /// use tidegate::layer::TraceLayer;
+    ///
+    /// fn told(fetcher: impl Fetcher) -> impl Fetcher {
+    ///     fetcher.layer(TraceLayer::new(|fetched| eprintln!("{fetched}")))
+    /// }
+    /// ```
+    fn layer<L: Layer<Self>>(self, layer: L) -> L::Fetcher
+    where
+        Self: Sized,
+    {
+        layer.layer(self)
     }
 }
 

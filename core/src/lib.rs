@@ -38,6 +38,7 @@
 //! | describe and run a crawl | [`Crawl`], [`Builder`], [`Profile`], [`Scope`], [`Handle`], [`Report`] |
 //! | ask for a URL | [`Request`], [`Overrides`], [`Limits`], [`Deadlines`] |
 //! | bring it by other means than HTTP | [`Fetcher`], [`FetchCx`], [`Response`], [`Head`] |
+//! | put something between crawl and fetcher: credentials, fields, a trace | [`layer`] |
 //! | make something of it | [`Parser`], [`Page`], [`Output`], [`ParseError`], [`parse_once`] |
 //! | keep it | [`Sink`], [`Batch`], [`Delivery`], [`sink`]; every URL's end: [`Settled`] |
 //! | say what there is to fetch | [`Frontier`], [`MemoryFrontier`], [`StreamFrontier`], [`Recurring`] |
@@ -67,12 +68,13 @@
 //! | `sim` | no | the module `sim`: a simulated runtime and network, for tests |
 //! | `serde` | no | `serde::Serialize` for [`Snapshot`] and what it holds |
 //! | `tracing` | no | `observer::Tracing`: events for subscribers of `tracing` |
+//! | `tower` | no | [`layer::tower`](crate::layer): a service of tower as a fetcher, and a fetcher as a service |
 //! | `native-roots` | no | the system's certificate store beside them |
 //! | `conformance` | no | the module `conformance`: the suite that every runtime passes, for the tests of adapters |
 //!
 //! # Foreign types
 //! The public API names types of `bytes`, `http`, `url`, `serde` and `serde_json` (`RawValue`), `futures` (`Stream`) and
-//! `hyper::rt`. A major version of one of them is a major version of this crate.
+//! `hyper::rt`; with the feature `tower` also of `tower_service` and `http_body_util`. A major version of one of them is a major version of this crate.
 #![cfg_attr(not(feature = "http"), allow(rustdoc::broken_intra_doc_links, reason = "the map names the HTTP fetcher"))]
 
 mod capacity;
@@ -89,6 +91,7 @@ mod hash;
 mod host;
 #[cfg(feature = "http")]
 pub mod http;
+pub mod layer;
 #[cfg_attr(not(feature = "tls"), allow(dead_code, reason = "what is booked is booked by the fetcher and its TLS"))]
 mod ledger;
 mod limits;
