@@ -16,6 +16,7 @@ pages! {
     FirstScraper: "src/first-scraper.md";
     Catalogue: "src/catalogue.md";
     Monitor: "src/monitor.md";
+    Layers: "src/layers.md";
     Testing: "src/testing.md";
     Why: "src/why.md";
     Limiter: "src/limiter.md";

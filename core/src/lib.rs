@@ -38,7 +38,7 @@
 //! | describe and run a crawl | [`Crawl`], [`Builder`], [`Profile`], [`Scope`], [`Handle`], [`Report`] |
 //! | ask for a URL | [`Request`], [`Overrides`], [`Limits`], [`Deadlines`] |
 //! | bring it by other means than HTTP | [`Fetcher`], [`FetchCx`], [`Response`], [`Head`] |
-//! | put something between crawl and fetcher: credentials, fields, a trace | [`layer`] |
+//! | put something between crawl and fetcher: credentials, fields, a trace | [`layer`]; a cache of answers: [`cache`] |
 //! | make something of it | [`Parser`], [`Page`], [`Output`], [`ParseError`], [`parse_once`] |
 //! | keep it | [`Sink`], [`Batch`], [`Delivery`], [`sink`]; every URL's end: [`Settled`] |
 //! | say what there is to fetch | [`Frontier`], [`MemoryFrontier`], [`StreamFrontier`], [`Recurring`] |
@@ -77,6 +77,7 @@
 //! `hyper::rt`; with the feature `tower` also of `tower_service` and `http_body_util`. A major version of one of them is a major version of this crate.
 #![cfg_attr(not(feature = "http"), allow(rustdoc::broken_intra_doc_links, reason = "the map names the HTTP fetcher"))]
 
+pub mod cache;
 mod capacity;
 #[cfg(feature = "conformance")]
 pub mod conformance;

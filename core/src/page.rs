@@ -13,6 +13,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use url::Url;
 
+use crate::cache::FromCache;
 use crate::{Error, Head, Request};
 
 /// A decoded answer: head, body without content encodings, and the request.
@@ -34,6 +35,7 @@ pub struct Page {
     body: Bytes,
     attempt: u32,
     remote: Option<SocketAddr>,
+    from_cache: Option<FromCache>,
     fetched_at: SystemTime,
 }
 
@@ -46,7 +48,7 @@ impl Page {
         attempt: u32,
         fetched_at: SystemTime,
     ) -> Self {
-        Self { request: request.into(), head: head.into(), body, attempt, remote: None, fetched_at }
+        Self { request: request.into(), head: head.into(), body, attempt, remote: None, from_cache: None, fetched_at }
     }
 
     /// Starts a page for a test; `body` ends it.
@@ -71,6 +73,12 @@ impl Page {
     #[must_use]
     pub(crate) fn with_remote(mut self, remote: Option<SocketAddr>) -> Self {
         self.remote = remote;
+        self
+    }
+
+    #[must_use]
+    pub(crate) fn with_from_cache(mut self, from_cache: Option<FromCache>) -> Self {
+        self.from_cache = from_cache;
         self
     }
 
@@ -140,6 +148,15 @@ impl Page {
     /// The address that answered.
     pub fn remote(&self) -> Option<SocketAddr> {
         self.remote
+    }
+
+    /// How it came from a [cache](crate::cache); `None`: it came over the wire.
+    ///
+    /// ```
+    /// assert_eq!(tidegate::Page::build("http://a.test/").body("").from_cache(), None);
+    /// ```
+    pub fn from_cache(&self) -> Option<FromCache> {
+        self.from_cache
     }
 
     /// When the answer was complete, by the clock on the wall.

@@ -107,6 +107,8 @@ pub struct Response {
     pub accepted: crate::Accept,
     /// Bytes of the body that came over the wire.
     pub bytes_wire: u64,
+    /// How it came from a cache; `None`: it came over the wire.
+    pub from_cache: Option<crate::cache::FromCache>,
 }
 
 impl Response {
@@ -123,6 +125,7 @@ impl Response {
             redirects: Vec::new(),
             decoder: None,
             accepted: crate::Accept::Body,
+            from_cache: None,
         }
     }
 

@@ -9,6 +9,7 @@ use std::time::SystemTime;
 
 use http::{HeaderMap, StatusCode, Version};
 
+use crate::cache::FromCache;
 use crate::request::without_userinfo;
 use crate::{Error, Head, Hop, Page, Request, Timings};
 
@@ -39,6 +40,8 @@ pub struct Settled {
     pub remote: Option<SocketAddr>,
     /// The proxy, without credentials.
     pub proxy: Option<Arc<str>>,
+    /// How the answer came from a cache; `None`: it came over the wire.
+    pub from_cache: Option<FromCache>,
     /// When the answer was complete.
     pub fetched_at: Option<SystemTime>,
     /// When the certificate of the server ends.
@@ -68,6 +71,7 @@ impl Settled {
             bytes_wire: 0,
             remote: None,
             proxy: None,
+            from_cache: None,
             fetched_at: None,
             certificate_expiry: None,
             items: 0,

@@ -189,7 +189,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 fn parse<I: Send + 'static>(router: &Router<I>, job: ParseJob) -> (Result<Parsed, ParseFailure>, u64) {
     let ParseJob { request, answer, limits, attempt, at, page_only, .. } = job;
     let Answer { mut response, mut booking, .. } = *answer;
-    let remote = response.remote;
+    let (remote, from_cache) = (response.remote, response.from_cache);
     let body = match response.accepted {
         // Taken, as a second handle to it would have to be allocated.
         Accept::Body if response.decoder.is_none() => std::mem::take(&mut response.body),
@@ -210,7 +210,9 @@ fn parse<I: Send + 'static>(router: &Router<I>, job: ParseJob) -> (Result<Parsed
         // The wire bytes are gone; what they became is bounded by the parse permits.
         drop(booking.take());
     }
-    let page = Page::new(Arc::clone(&request), response.head, body, attempt, at).with_remote(remote);
+    let page = Page::new(Arc::clone(&request), response.head, body, attempt, at)
+        .with_remote(remote)
+        .with_from_cache(from_cache);
     let mut parsed = Parsed { items: None, item_count: 0, found: Vec::new(), links: 0, more: None, stop: false };
     if page_only {
         parsed.more = Some(Box::new(More { page: Some(Box::new(page)), ..More::default() }));

@@ -100,6 +100,7 @@ impl Record {
         s.bytes_wire = 0;
         s.remote = None;
         s.proxy = None;
+        s.from_cache = None;
         s.page = None;
     }
 
@@ -110,6 +111,7 @@ impl Record {
         s.answered.clone_from(&s.head);
         s.remote = response.remote;
         s.proxy.clone_from(&response.proxy);
+        s.from_cache = response.from_cache;
         s.bytes_wire = response.bytes_wire;
         s.certificate_expiry = response.certificate_expiry;
         s.redirects.extend(response.redirects.iter().cloned());

@@ -3,12 +3,13 @@
 //! ```
 //! # use tidegate::{Fetcher, rt::Runtime};
 //! # fn example(runtime: Runtime, http: impl Fetcher, token: &str) -> Result<tidegate::Builder<String>, tidegate::Error> {
+//! use tidegate::cache::{CacheLayer, MemoryCache};
 //! use tidegate::layer::{AuthLayer, Credentials};
 //! use tidegate::{Crawl, Fetcher};
 //!
 //! // let http = HttpFetcher::builder(&runtime).user_agent("pricewatch/1.2").build()?;
 //! let auth = AuthLayer::new().origin("https://api.shop.example", Credentials::bearer(token)?)?;
-//! let crawl = Crawl::builder(runtime).fetcher(http.layer(auth));
+//! let crawl = Crawl::builder(runtime).fetcher(http.layer(CacheLayer::new(MemoryCache::new(64 << 20))).layer(auth));
 //! # Ok(crawl)
 //! # }
 //! ```
@@ -22,6 +23,7 @@
 //! | [`AuthLayer`] | credentials, for the origins that they are meant for |
 //! | [`HeadersLayer`] | fields of requests that have none of that name, for all origins or for one |
 //! | [`TraceLayer`] | tells of each fetch, once, when it has ended |
+//! | [`CacheLayer`](crate::cache::CacheLayer) | answers from a cache, as RFC 9111 has it |
 //!
 //! Retry and rate are no layers: a fetch holds permits of its host and of the crawl while it runs, so that a layer which sleeps
 //! keeps others from being fetched. They are the crawl's ([`Builder::retries`](crate::Builder::retries),
