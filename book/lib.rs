@@ -17,6 +17,7 @@ pages! {
     Catalogue: "src/catalogue.md";
     Monitor: "src/monitor.md";
     Layers: "src/layers.md";
+    Sessions: "src/sessions.md";
     Testing: "src/testing.md";
     Why: "src/why.md";
     Limiter: "src/limiter.md";

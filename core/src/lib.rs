@@ -36,7 +36,7 @@
 //! | you want to | look at |
 //! |---|---|
 //! | describe and run a crawl | [`Crawl`], [`Builder`], [`Profile`], [`Scope`], [`Handle`], [`Report`] |
-//! | ask for a URL | [`Request`], [`Overrides`], [`Limits`], [`Deadlines`] |
+//! | ask for a URL | [`Request`], [`Overrides`], [`Limits`], [`Deadlines`]; bodies of forms: [`form`] |
 //! | bring it by other means than HTTP | [`Fetcher`], [`FetchCx`], [`Response`], [`Head`] |
 //! | put something between crawl and fetcher: credentials, fields, a trace | [`layer`]; a cache of answers: [`cache`] |
 //! | make something of it | [`Parser`], [`Page`], [`Output`], [`ParseError`], [`parse_once`] |
@@ -86,6 +86,7 @@ mod drive;
 pub mod engine;
 mod error;
 mod fetch;
+pub mod form;
 pub mod frontier;
 mod guard;
 mod hash;

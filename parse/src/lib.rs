@@ -7,6 +7,7 @@
 //! |---|---|
 //! | the text, whatever the charset | [`text`] |
 //! | to ask with CSS selectors | [`html()`] and [`css!`] |
+//! | to fill in and send a form | [`Document::form`], [`Form`] |
 //! | the links, quickly | [`links()`]; [`images`] |
 //! | an API's answer | [`json()`] |
 //! | the JSON in a page | [`json_ld`], [`embedded_json`] |
@@ -38,8 +39,8 @@ pub use self::follow::{LinkParser, follow_links};
 #[doc(hidden)]
 pub use self::html::{__check_selector, __compile_selector};
 pub use self::html::{
-    Document, Element, HtmlError, MAX_ATTRIBUTES, MAX_DEPTH, MAX_NODES, MAX_TAGS_TOO_DEEP, Missing, Selector,
-    SelectorError, html,
+    Document, Element, Form, FormError, HtmlError, MAX_ATTRIBUTES, MAX_DEPTH, MAX_NODES, MAX_TAGS_TOO_DEEP, Missing,
+    Selector, SelectorError, html,
 };
 pub use self::json::{JsonError, embedded_json, json, json_ld};
 pub use self::links::{Link, LinkKind, Links, MAX_LINKS, images, links, links_of};

@@ -1,6 +1,7 @@
 //! A page as a document that is asked with CSS selectors.
 
 mod element;
+mod form;
 mod selector;
 mod tree;
 
@@ -11,6 +12,7 @@ use tidegate::{Page, Request};
 use url::Url;
 
 pub use self::element::Element;
+pub use self::form::{Form, FormError};
 pub use self::selector::{__check_selector, __compile_selector, Selector, SelectorError};
 pub use self::tree::{MAX_ATTRIBUTES, MAX_DEPTH, MAX_NODES, MAX_TAGS_TOO_DEEP};
 use crate::address::base_of;
@@ -73,6 +75,8 @@ pub fn html(page: &Page) -> Result<Document, HtmlError> {
 /// ```
 pub struct Document {
     tree: Html,
+    /// Of the page.
+    url: Url,
     base: Url,
 }
 
@@ -90,7 +94,7 @@ impl Document {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn parse(text: &str, url: &Url) -> Result<Self, HtmlError> {
-        let mut document = Self { tree: tree::parse(text)?, base: url.clone() };
+        let mut document = Self { tree: tree::parse(text)?, url: url.clone(), base: url.clone() };
         let href = document.first(css!("base[href]")).and_then(|base| base.attr("href")).map(str::to_owned);
         document.base = base_of(url, href.as_deref());
         Ok(document)

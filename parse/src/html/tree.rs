@@ -42,7 +42,7 @@ const MAX_OPEN: usize = 4 * MAX_DEPTH;
 /// Text that is given to the tokenizer at once, in bytes; between two pieces the node count is judged.
 const PIECE: usize = 64 * 1024;
 
-type NodeId = <HtmlTreeSink as TreeSink>::Handle;
+pub(super) type NodeId = <HtmlTreeSink as TreeSink>::Handle;
 
 /// Parses a document.
 pub(super) fn parse(text: &str) -> Result<Html, HtmlError> {
