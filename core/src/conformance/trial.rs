@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::http::HELLO;
 use super::support::on;
 use super::{Harness, Script, Step};
+use crate::fetch::Home;
 use crate::http::{HttpFetcher, HttpFetcherBuilder};
 use crate::ledger::{BodyBytes, LedgerUsage};
 use crate::rt::Runtime;
@@ -68,7 +69,8 @@ async fn fetch(
     limits: Limits,
     bytes: &Arc<BodyBytes>,
 ) -> Result<Response, ErrorKind> {
-    let cx = FetchCx::new(runtime.clone(), Arc::new(limits), 0, 1, Arc::clone(bytes));
+    let home = Home { runtime: runtime.clone(), timing: None, bytes: Some(Arc::clone(bytes)), wishes: None };
+    let cx = FetchCx::new(Arc::new(home), runtime.now(), Arc::new(limits), 0, 1);
     fetcher.fetch(request, &cx).await.map_err(|error| error.kind())
 }
 
