@@ -38,7 +38,7 @@
 //! | describe and run a crawl | [`Crawl`], [`Builder`], [`Profile`], [`Scope`], [`Handle`], [`Report`] |
 //! | ask for a URL | [`Request`], [`Overrides`], [`Limits`], [`Deadlines`]; bodies of forms: [`form`] |
 //! | bring it by other means than HTTP | [`Fetcher`], [`FetchCx`], [`Response`], [`Head`] |
-//! | put something between crawl and fetcher: credentials, fields, a trace | [`layer`]; a cache of answers: [`cache`] |
+//! | put something between crawl and fetcher: credentials, fields, a trace | [`layer`]; a cache of answers: [`cache`]; logins: [`session`] |
 //! | make something of it | [`Parser`], [`Page`], [`Output`], [`ParseError`], [`parse_once`] |
 //! | keep it | [`Sink`], [`Batch`], [`Delivery`], [`sink`]; every URL's end: [`Settled`] |
 //! | say what there is to fetch | [`Frontier`], [`MemoryFrontier`], [`StreamFrontier`], [`Recurring`] |
@@ -107,6 +107,8 @@ mod request;
 mod response;
 pub mod robots;
 pub mod rt;
+#[cfg(feature = "http")]
+pub mod session;
 mod settled;
 #[cfg(feature = "sim")]
 pub mod sim;

@@ -126,7 +126,7 @@ pub(super) async fn fetch_page(fetcher: Arc<dyn Fetcher>, request: Request, cx: 
 }
 
 /// Decodes off the loop. An offload that has no room is asked until it has; the caller has the deadline.
-async fn decoded(response: Response, cx: &FetchCx) -> Result<(Arc<Head>, Bytes), Error> {
+pub(crate) async fn decoded(response: Response, cx: &FetchCx) -> Result<(Arc<Head>, Bytes), Error> {
     if response.decoder.is_none() {
         return Ok((response.head, response.body));
     }

@@ -27,6 +27,8 @@ mod tally;
 mod times;
 mod window;
 
+#[cfg(feature = "http")]
+pub(crate) use self::attempt::decoded;
 pub use self::builder::Builder;
 pub use self::crawl::Crawl;
 pub use self::handle::Handle;

@@ -160,7 +160,7 @@ impl AuthLayer {
     }
 
     /// The request with its credentials, where it gets any.
-    fn sign(&self, request: &Request) -> Option<Request> {
+    pub(crate) fn sign(&self, request: &Request) -> Option<Request> {
         if request.headers().is_some_and(|own| own.contains_key(AUTHORIZATION)) {
             return None;
         }

@@ -72,7 +72,7 @@ impl HeadersLayer {
     }
 
     /// The request with the fields that it lacks, where it lacks any.
-    fn complete(&self, request: &Request) -> Option<Request> {
+    pub(crate) fn complete(&self, request: &Request) -> Option<Request> {
         if let Some(only) = &self.only_for
             && request.target().is_ok_and(|url| *origin(&url) != **only)
         {

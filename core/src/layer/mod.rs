@@ -24,6 +24,7 @@
 //! | [`HeadersLayer`] | fields of requests that have none of that name, for all origins or for one |
 //! | [`TraceLayer`] | tells of each fetch, once, when it has ended |
 //! | [`CacheLayer`](crate::cache::CacheLayer) | answers from a cache, as RFC 9111 has it |
+//! | [`SessionPool`](crate::session::SessionPool) | cookies, proxy, fields and credentials of a session, which it opens and replaces |
 //!
 //! Retry and rate are no layers: a fetch holds permits of its host and of the crawl while it runs, so that a layer which sleeps
 //! keeps others from being fetched. They are the crawl's ([`Builder::retries`](crate::Builder::retries),
