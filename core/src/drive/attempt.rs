@@ -69,10 +69,6 @@ impl Wishes for Wanted {
 }
 
 /// One attempt at one hop, within the total deadline.
-#[expect(
-    clippy::manual_async_fn,
-    reason = "an async fn holds its arguments twice, and there is one for each fetch in flight"
-)]
 pub(super) fn fetch(fetcher: Arc<dyn Fetcher>, wish: Wish, mut cx: FetchCx) -> impl Future<Output = Message> {
     cx.wishing(wish);
     async move {
@@ -161,6 +157,7 @@ mod tests {
 
     use super::*;
     use crate::engine::{Config, Engine, JobSpec};
+    #[cfg(feature = "http")]
     use crate::fetch::Home;
     use crate::rt::manual::Manual;
     use crate::rt::{Inline, Offload, Place, ThreadPool, Ticket};
