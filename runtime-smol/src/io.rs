@@ -17,6 +17,8 @@ pub(crate) struct SmolIo {
     /// Whether there may be something to read. Cleared when the socket said so, or gave less than was asked for: a waiting
     /// connection is polled often, and a `recv` each time would be most of its cost.
     readable: bool,
+    /// Whether the reactor was asked, and said that there is nothing yet.
+    asked: bool,
     /// Whether there may be room to write; the same.
     writable: bool,
 }
@@ -24,7 +26,7 @@ pub(crate) struct SmolIo {
 impl SmolIo {
     pub(crate) fn new(socket: Socket) -> Self {
         // Nothing has come yet, mostly; the reactor tells at once where it has.
-        Self { socket, readable: false, writable: true }
+        Self { socket, readable: false, asked: false, writable: true }
     }
 
     fn poll_send(
@@ -58,8 +60,15 @@ impl Read for SmolIo {
         }
         loop {
             if !self.readable {
-                ready!(self.socket.poll_readable(cx))?;
-                self.readable = true;
+                let is_ready = self.socket.poll_readable(cx)?.is_ready();
+                // async-io takes what it has heard in the turn in which it was asked for old news, and tells it in a later one. Who asks
+                // once, whether a parked connection is quiet, would never hear of it.
+                let looks = is_ready || (self.asked && self.socket.is_of_async_io());
+                self.asked = !is_ready;
+                if !looks {
+                    return Poll::Pending;
+                }
+                self.readable = is_ready;
             }
             // SAFETY: nothing is made uninitialised: the socket only writes into what it is lent.
             let spare = unsafe { buf.as_mut() };
@@ -69,6 +78,8 @@ impl Read for SmolIo {
                 unsafe { buf.advance(received) };
             }
             match received {
+                // The reactor was asked already.
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock && !self.readable => return Poll::Pending,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.readable = false,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 received => {

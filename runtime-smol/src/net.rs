@@ -60,6 +60,10 @@ impl Socket {
         }
     }
 
+    pub(crate) fn is_of_async_io(&self) -> bool {
+        matches!(self, Self::AsyncIo(_))
+    }
+
     pub(crate) fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
             Self::AsyncIo(stream) => stream.poll_readable(cx),
