@@ -15,8 +15,12 @@ fn parse(input: &[u8]) {
     }
     let request = Request::get(text);
     assert_eq!(request.target().ok(), Some(url));
-    let shown = format!("{request:?}");
-    assert!(!shown.contains("s3cret@"), "{shown}");
+    // What is its password, and stands nowhere else, is not shown.
+    let parsed = url::Url::parse(text);
+    if parsed.is_ok_and(|parsed| parsed.password() == Some("s3cret")) && text.matches("s3cret").count() == 1 {
+        let shown = format!("{request:?}");
+        assert!(!shown.contains("s3cret"), "{shown}");
+    }
 }
 
 libfuzzer_sys::fuzz_target!(|input: &[u8]| parse(input));
