@@ -373,7 +373,7 @@ impl FetchCx {
         Self::end_phase(&mut state, now, stalled);
         state.phase = Some(Current { phase, since: now, stalled, waits_for: None });
         drop(state);
-        self.tell(|| now, What::Phase(phase));
+        self.tell(|| self.now(), What::Phase(phase));
     }
 
     /// Says that nothing goes on until there is room; `kind` says for what. It ends with the next phase.

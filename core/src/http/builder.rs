@@ -14,7 +14,7 @@ use super::cookies::CookieJar;
 use super::decode::ContentDecoder;
 use super::message::Defaults;
 use super::pool::{Pool, PoolLimits};
-use super::proxies::Proxies;
+use super::proxies::{Proxies, ProxySelector, RoundRobin};
 use super::proxy::Proxy;
 use super::{HttpFetcher, Inner};
 use crate::hash::KeyedState;
@@ -56,6 +56,7 @@ pub struct HttpFetcherBuilder {
     headers: HeaderMap,
     decompress: bool,
     proxies: Vec<Box<str>>,
+    proxy_selector: Arc<dyn ProxySelector>,
     cookies: Option<CookieJar>,
     pool: PoolLimits,
     max_idle: Option<usize>,
@@ -79,6 +80,7 @@ impl HttpFetcherBuilder {
             headers: HeaderMap::new(),
             decompress: true,
             proxies: Vec::new(),
+            proxy_selector: Arc::new(RoundRobin::default()),
             cookies: None,
             pool: PoolLimits { idle_timeout: Duration::from_secs(60), per_key: MOST_IDLE, total: MOST_IDLE },
             max_idle: None,
@@ -164,7 +166,8 @@ impl HttpFetcherBuilder {
         self
     }
 
-    /// Adds a proxy, `scheme://[user:password@]host[:port]`. Several take turns, request by request;
+    /// Adds a proxy, `scheme://[user:password@]host[:port]`. Several take turns, request by request, or as a
+    /// [selector](Self::proxy_selector) says;
     /// [`Overrides::proxy`](crate::Overrides::proxy) goes before them. One that cannot be reached, does not speak the protocol or
     /// wants other credentials is left out for 1 s, each time twice as long up to 60 s, and then tried by one request; where
     /// none works, all take turns. The attempt goes on with the next proxy, three in all at most. The schemes mean what they do in curl:
@@ -193,6 +196,24 @@ impl HttpFetcherBuilder {
     /// ```
     pub fn proxy(mut self, url: &str) -> Self {
         self.proxies.push(url.into());
+        self
+    }
+
+    /// Who says which of the proxies a request takes, and which requests take none; [`RoundRobin`].
+    ///
+    /// ```
+    /// use tidegate::http::{Bypass, HttpFetcher, StickyPerHost};
+    /// # fn example(runtime: &tidegate::rt::Runtime) -> Result<HttpFetcher, Box<dyn std::error::Error>> {
+    /// let fetcher = HttpFetcher::builder(runtime)
+    ///     .proxy("http://a.test:3128")
+    ///     .proxy("socks5h://b.test")
+    ///     .proxy_selector(Bypass::new("localhost, .corp.test", StickyPerHost::default()))
+    ///     .build()?;
+    /// # Ok(fetcher)
+    /// # }
+    /// ```
+    pub fn proxy_selector(mut self, selector: impl ProxySelector) -> Self {
+        self.proxy_selector = Arc::new(selector);
         self
     }
 
@@ -407,7 +428,7 @@ impl HttpFetcherBuilder {
             pool,
             connector,
             defaults,
-            proxies: Proxies::new(proxies),
+            proxies: Proxies::new(proxies, self.proxy_selector),
             cookies: self.cookies,
             local_addresses: self.local_addresses,
             next_local: AtomicUsize::new(0),

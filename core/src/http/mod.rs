@@ -42,7 +42,8 @@ pub use self::cookies::CookieJar;
 pub use self::decode::ContentDecoder;
 use self::message::{Defaults, Message};
 use self::pool::{Key, KeyRef, Pool};
-use self::proxies::Proxies;
+pub use self::proxies::{Bypass, Candidate, Candidates, LeastUsed, ProxySelector, RoundRobin, StickyPerHost, Weighted};
+use self::proxies::{Proxies, Taken};
 use self::proxy::Proxy;
 use crate::guard::is_public;
 use crate::rt::{BoxFuture, Runtime, ThreadPool};
@@ -221,11 +222,12 @@ impl Inner {
         let cookie = self.cookies.as_ref().and_then(|jar| jar.header(&url, cx.wall_clock())).map(Box::new);
         let mut tries = 0;
         // What is alive while the body comes is kept for each that waits for one.
-        let (proxy, key, mut conn, head, start) = loop {
-            let (place, proxy) = self.proxy_for(request, cx)?;
-            let read_by = proxy.as_deref().filter(|proxy| !https && proxy.reads_requests());
+        let (taken, key, mut conn, head, start) = loop {
+            let taken = self.proxy_for(request, &url, cx)?;
+            let proxy = taken.as_ref().map(Taken::proxy);
+            let read_by = proxy.filter(|proxy| !https && proxy.reads_requests());
             let message = Message::new(request, &url, read_by, &self.defaults)?.with_cookie(cookie.as_deref());
-            let route = Route::new(&url, proxy.as_deref(), &sources, guarded)?;
+            let route = Route::new(&url, proxy, &sources, guarded)?;
             let mut exchanged = self.exchange(message, route, limits, cx).await;
             if let Some(proxy) = read_by
                 && exchanged.as_ref().is_ok_and(|(.., a)| a.head.status == StatusCode::PROXY_AUTHENTICATION_REQUIRED)
@@ -233,8 +235,8 @@ impl Inner {
                 let attempted = format!("use the proxy {}, which asks for other credentials (407)", proxy.shown());
                 exchanged = Err(Error::new(ErrorKind::ProxyAuth, attempted));
             }
-            if let Some(place) = place {
-                let is_its_fault = self.proxies.ended(place, exchanged.as_ref().err(), cx.now());
+            if let Some(taken) = &taken {
+                let is_its_fault = taken.ended(exchanged.as_ref().err(), cx.now());
                 tries += 1;
                 if is_its_fault && tries < self.proxies.tries() {
                     continue;
@@ -247,7 +249,7 @@ impl Inner {
             }
             let head =
                 Head { url: without_userinfo(url), status: wire.status, version: wire.version, headers: wire.headers };
-            break (proxy, key, conn, Arc::new(head), Start { length, early });
+            break (taken, key, conn, Arc::new(head), Start { length, early });
         };
         let (accepted, body, bytes_wire) = self.receive(request, &head, &mut conn, start, limits, cx).await?;
         let mut response = Response::new(head, body);
@@ -255,7 +257,7 @@ impl Inner {
         response.accepted = accepted;
         response.remote = Some(conn.peer().addr);
         response.certificate_expiry = conn.peer().certificate_expiry;
-        response.proxy = proxy.map(|p| Arc::clone(p.shown()));
+        response.proxy = taken.map(|taken| Arc::clone(taken.proxy().shown()));
         if self.defaults.decompress && !response.body.is_empty() && response.head.headers.contains_key(CONTENT_ENCODING)
         {
             response.decoder = Some(Arc::clone(&self.decoder));
@@ -385,12 +387,12 @@ impl Inner {
         sources
     }
 
-    /// The proxy of a request, and its place where it is one of the fetcher's.
-    fn proxy_for(&self, request: &Request, cx: &FetchCx) -> Result<(Option<usize>, Option<Arc<Proxy>>), Error> {
+    /// The proxy of a request to this target.
+    fn proxy_for(&self, request: &Request, target: &Url, cx: &FetchCx) -> Result<Option<Taken<'_>>, Error> {
         match request.overrides().and_then(|o| o.proxy.as_deref()) {
-            Some(text) => Ok((None, Some(Arc::new(Proxy::parse(text)?)))),
-            None if self.proxies.is_empty() => Ok((None, None)),
-            None => Ok(self.proxies.next(cx.now()).unzip()),
+            Some(text) => Ok(Some(Taken::own(Proxy::parse(text)?))),
+            None if self.proxies.is_empty() => Ok(None),
+            None => Ok(self.proxies.pick(target, cx.now())),
         }
     }
 }
