@@ -163,7 +163,8 @@ impl ProxySelector for Weighted {
         }
         // The golden ratio of the turns: no proxy is asked several times in a row where it need not be.
         let turn = self.turn.fetch_add(1, Ordering::Relaxed) as u64;
-        let mut at = (u128::from(turn.wrapping_mul(0x9e37_79b9_7f4a_7c15)) * u128::from(all) >> 64) as u64;
+        let spread = u128::from(turn.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+        let mut at = ((spread * u128::from(all)) >> 64) as u64;
         let mut places = candidates.iter().map(|c| c.place);
         places.find(|place| {
             let weight = self.weight(*place);
