@@ -188,10 +188,30 @@ pub(crate) struct Home {
     pub(crate) wishes: Option<Box<dyn Wishes>>,
 }
 
-impl Home {
-    /// That of fetches without a crawl.
-    fn detached(runtime: &Runtime) -> Self {
-        Self { runtime: runtime.clone(), timing: None, bytes: None, wishes: None }
+/// Where a fetch belongs.
+enum Place {
+    /// Nowhere: it is somebody's own, and allocates nothing for it.
+    Alone(Runtime),
+    Home(Arc<Home>),
+}
+
+impl Place {
+    fn runtime(&self) -> &Runtime {
+        match self {
+            Self::Alone(runtime) => runtime,
+            Self::Home(home) => &home.runtime,
+        }
+    }
+
+    fn home(&self) -> Option<&Home> {
+        match self {
+            Self::Alone(_) => None,
+            Self::Home(home) => Some(home),
+        }
+    }
+
+    fn timing(&self) -> Option<&(Wheel, Arc<SliceClock>)> {
+        self.home()?.timing.as_ref()
     }
 }
 
@@ -199,7 +219,7 @@ impl Home {
 ///
 /// A fetcher that is used without a crawl is given [`FetchCx::detached`]; a test fetcher ignores it.
 pub struct FetchCx {
-    home: Arc<Home>,
+    place: Place,
     limits: Arc<Limits>,
     /// `None`: nobody's but the caller's.
     wish: Option<Wish>,
@@ -240,14 +260,19 @@ impl FetchCx {
     /// # Ok(()) }
     /// ```
     pub fn detached(runtime: &Runtime) -> Self {
-        Self::new(Arc::new(Home::detached(runtime)), runtime.now(), Arc::new(Limits::listed()), 0, 1)
+        Self::make(Place::Alone(runtime.clone()), runtime.now(), Arc::new(Limits::listed()), 0, 1)
     }
 
     /// One that starts now.
     pub(crate) fn new(home: Arc<Home>, started: Instant, limits: Arc<Limits>, job: u64, attempt: u32) -> Self {
-        let booking = home.bytes.as_ref().map(|bytes| Booking::new(Arc::clone(bytes)));
+        Self::make(Place::Home(home), started, limits, job, attempt)
+    }
+
+    fn make(place: Place, started: Instant, limits: Arc<Limits>, job: u64, attempt: u32) -> Self {
+        let bytes = place.home().and_then(|home| home.bytes.as_ref());
+        let booking = bytes.map(|bytes| Booking::new(Arc::clone(bytes)));
         Self {
-            home,
+            place,
             limits,
             wish: None,
             guards: true,
@@ -301,7 +326,7 @@ impl FetchCx {
     }
 
     fn wished(&self) -> Option<(&dyn Wishes, &Wish)> {
-        Some((&**self.home.wishes.as_ref()?, self.wish.as_ref()?))
+        Some((&**self.place.home()?.wishes.as_ref()?, self.wish.as_ref()?))
     }
 
     fn tell(&self, now: impl FnOnce() -> Instant, what: What<'_>) {
@@ -316,22 +341,22 @@ impl FetchCx {
 
     /// The runtime that the fetch runs on.
     pub fn runtime(&self) -> &Runtime {
-        &self.home.runtime
+        self.place.runtime()
     }
 
     /// The clock.
     pub fn now(&self) -> Instant {
-        self.home.runtime.now()
+        self.place.runtime().now()
     }
 
     /// When the poll under way began, where a fetch loop polls; now elsewhere.
     pub(crate) fn moment(&self) -> Instant {
-        Moment::now().filter(|_| self.home.timing.is_some()).unwrap_or_else(|| self.now())
+        Moment::now().filter(|_| self.place.timing().is_some()).unwrap_or_else(|| self.now())
     }
 
     /// The clock on the wall.
     pub fn wall_clock(&self) -> SystemTime {
-        self.home.runtime.wall_clock()
+        self.place.runtime().wall_clock()
     }
 
     /// The number of the job in its crawl; 0 when detached.
@@ -430,7 +455,7 @@ impl FetchCx {
 
     /// The time that the loop stood still, up to the [`moment`](Self::moment), in microseconds; never without a crawl.
     fn stalled(&self, moment: Instant) -> u32 {
-        let Some((wheel, _)) = &self.home.timing else { return 0 };
+        let Some((wheel, _)) = self.place.timing() else { return 0 };
         Moment::stalled(|now| wheel.stalled(now)).unwrap_or_else(|| wheel.stalled(moment)).as_micros() as u32
     }
 
@@ -467,7 +492,7 @@ impl FetchCx {
     /// blamed for our lag; [`PhaseTimer::reset`] begins anew.
     pub fn deadline(&self, limit: Duration) -> PhaseTimer {
         let now = self.moment();
-        match &self.home.timing {
+        match self.place.timing() {
             Some((wheel, _)) => wheel.phase(now, limit),
             None => PhaseTimer::from_sleep(self.runtime().clone(), later(now, limit)),
         }
@@ -495,7 +520,7 @@ impl FetchCx {
     /// A deadline that nothing puts off.
     fn firm_deadline(&self, limit: Duration) -> PhaseTimer {
         let at = later(self.moment(), limit);
-        match &self.home.timing {
+        match self.place.timing() {
             Some((wheel, _)) => wheel.timer(at),
             None => PhaseTimer::from_sleep(self.runtime().clone(), at),
         }
@@ -577,7 +602,7 @@ impl FetchCx {
 
     /// Whether the loop wants its thread back: a fetch that has more to read then calls [`yield_now`](Self::yield_now).
     pub fn slice_is_over(&self) -> bool {
-        self.home.timing.as_ref().is_some_and(|(_, slice)| slice.is_over(self.now()))
+        self.place.timing().is_some_and(|(_, slice)| slice.is_over(self.now()))
     }
 
     /// Gives the thread back; the fetch is polled again in the next slice, before others.
