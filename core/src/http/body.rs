@@ -10,7 +10,7 @@ use std::task::{Poll, ready};
 use bytes::Bytes;
 use futures::channel::oneshot;
 
-use super::conn::Conn;
+use super::wire::Wire;
 use crate::rt::{Offload, PhaseTimer, ThreadPool};
 use crate::time::later;
 use crate::{Error, ErrorKind, FetchCx, Limits};
@@ -29,10 +29,10 @@ pub(super) struct Start {
     pub(super) early: Vec<u8>,
 }
 
-/// Reads the body of the answer that `conn` is in the middle of; for a file the result is empty.
+/// Reads the body of the answer that `wire` is in the middle of; for a file the result is empty.
 #[expect(clippy::manual_async_fn, reason = "an async fn holds its arguments twice")]
 pub(super) fn read<'a>(
-    conn: &'a mut Conn,
+    wire: &'a mut Wire,
     start: Start,
     mut file: Option<&'a mut SaveTo>,
     limits: &'a Limits,
@@ -71,11 +71,11 @@ pub(super) fn read<'a>(
             if let Some(timer) = timer.as_mut() {
                 timer.reset(later(cx.moment(), limits.deadlines.idle));
             }
-            if came > 0 && !conn.has_ended() && cx.slice_is_over() {
+            if came > 0 && !wire.has_ended() && cx.slice_is_over() {
                 cx.yield_now().await;
             }
             let next = std::future::poll_fn(|task| {
-                if let Poll::Ready(data) = conn.poll_body(task, &mut kept) {
+                if let Poll::Ready(data) = wire.poll_body(task, &mut kept) {
                     return Poll::Ready(data.transpose());
                 }
                 let limit = limits.deadlines.idle;

@@ -12,6 +12,8 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use super::connect::Connector;
 use super::cookies::CookieJar;
 use super::decode::ContentDecoder;
+#[cfg(feature = "tls")]
+use super::http2::Links;
 use super::message::Defaults;
 use super::pool::{Pool, PoolLimits};
 use super::proxies::{Proxies, ProxySelector, RoundRobin};
@@ -68,6 +70,10 @@ pub struct HttpFetcherBuilder {
     seed: Option<u64>,
     #[cfg(feature = "tls")]
     tls: Option<crate::tls::Config>,
+    #[cfg(feature = "tls")]
+    http2: bool,
+    #[cfg(feature = "tls")]
+    http2_max_streams: usize,
 }
 
 impl HttpFetcherBuilder {
@@ -92,6 +98,10 @@ impl HttpFetcherBuilder {
             seed: None,
             #[cfg(feature = "tls")]
             tls: None,
+            #[cfg(feature = "tls")]
+            http2: true,
+            #[cfg(feature = "tls")]
+            http2_max_streams: 100,
         }
     }
 
@@ -380,6 +390,43 @@ impl HttpFetcherBuilder {
         self
     }
 
+    /// Whether https servers are offered HTTP/2 (ALPN `h2`), by a tunnel of a proxy too; on. One that does not choose it is spoken
+    /// to in HTTP/1.1, and so is every http server.
+    ///
+    /// The requests to a host share a connection, up to [`http2_max_streams`](Self::http2_max_streams) at a time. A server may send
+    /// 128 KiB of a body, and 2 MiB of all bodies of a connection, before they are read. A head may have 256 KiB, whatever
+    /// [`Limits::head_bytes`](crate::Limits::head_bytes) says. A connection is pinged every 20 s, and is dead when 10 s bring no
+    /// answer. Requests that the server says it did nothing with (RFC 9113, 8.7) are sent again, three times at most.
+    ///
+    /// ```
+    /// # use tidegate::http::HttpFetcher;
+    /// # fn example(runtime: &tidegate::rt::Runtime) -> Result<HttpFetcher, Box<dyn std::error::Error>> {
+    /// let fetcher = HttpFetcher::builder(runtime).http2(false).build()?;
+    /// # Ok(fetcher)
+    /// # }
+    /// ```
+    #[cfg(feature = "tls")]
+    pub fn http2(mut self, http2: bool) -> Self {
+        self.http2 = http2;
+        self
+    }
+
+    /// Requests at a time on one connection of HTTP/2; 100, and at least 1. A server that allows fewer gets fewer; another
+    /// connection is made for the rest.
+    ///
+    /// ```
+    /// # use tidegate::http::HttpFetcher;
+    /// # fn example(runtime: &tidegate::rt::Runtime) -> Result<HttpFetcher, Box<dyn std::error::Error>> {
+    /// let fetcher = HttpFetcher::builder(runtime).http2_max_streams(20).build()?;
+    /// # Ok(fetcher)
+    /// # }
+    /// ```
+    #[cfg(feature = "tls")]
+    pub fn http2_max_streams(mut self, most: usize) -> Self {
+        self.http2_max_streams = most.max(1);
+        self
+    }
+
     /// Makes the fetcher.
     ///
     /// # Errors
@@ -402,6 +449,19 @@ impl HttpFetcherBuilder {
         let ledger = self.ledger.unwrap_or_else(|| Ledger::new(self.runtime.ledger_limits()));
         let mut pool = self.pool;
         pool.total = self.max_idle.unwrap_or_else(|| default_idle(ledger.limits().sockets));
+        #[cfg(feature = "tls")]
+        let links = self.http2.then(|| {
+            let (runtime, ledger) = (self.runtime.clone(), ledger.clone());
+            let links = Arc::new(Links::new(runtime, ledger.clone(), pool.clone(), self.http2_max_streams, seed));
+            let idle: Arc<dyn Evict> = Arc::<Links>::clone(&links);
+            ledger.register(Arc::downgrade(&idle));
+            links
+        });
+        #[cfg(feature = "tls")]
+        let tls = match self.tls {
+            Some(config) => config,
+            None => crate::tls::Config::builder().build()?,
+        };
         let pool = Arc::new(Pool::new(pool, seed));
         let parked: Arc<dyn Evict> = Arc::<Pool>::clone(&pool);
         ledger.register(Arc::downgrade(&parked));
@@ -412,10 +472,9 @@ impl HttpFetcherBuilder {
             fixed,
             tcp: self.tcp,
             #[cfg(feature = "tls")]
-            tls: match self.tls {
-                Some(config) => config,
-                None => crate::tls::Config::builder().build()?,
-            },
+            origin_tls: if self.http2 { tls.offering_http2() } else { tls.clone() },
+            #[cfg(feature = "tls")]
+            tls,
         };
         let defaults = Defaults::new(
             header("User-Agent", self.user_agent)?,
@@ -426,6 +485,8 @@ impl HttpFetcherBuilder {
         )?;
         Ok(HttpFetcher(Arc::new(Inner {
             pool,
+            #[cfg(feature = "tls")]
+            links,
             connector,
             defaults,
             proxies: Proxies::new(proxies, self.proxy_selector),

@@ -59,6 +59,8 @@ pub(super) struct SendError {
     pub(super) sent: bool,
     /// Whether any byte of an answer came.
     pub(super) answered: bool,
+    /// The peer says that it did nothing with the request, or never saw it: a stream of HTTP/2 alone.
+    pub(super) refused: bool,
 }
 
 /// A request, as far as it was not taken. An empty one is only to be flushed.
@@ -194,7 +196,7 @@ impl Conn {
                         // Of a connection that broke while we wrote, that is what is told.
                         let broken = exchange.failed.take().filter(|_| !answered).map_or(broken, Broken::Io);
                         let error = broken.into_error(answered, "read the head of the answer");
-                        SendError { error, sent: exchange.sent > 0, answered }
+                        SendError { error, sent: exchange.sent > 0, answered, refused: false }
                     }));
                 }
                 let deadlines = &limits.deadlines;
@@ -217,7 +219,7 @@ impl Conn {
                     Waiting::Head => (ErrorKind::TimeoutHead, "receive the whole head of the answer"),
                 };
                 let error = Error::new(kind, format!("{what} within {limit:?}"));
-                Poll::Ready(Err(SendError { error, sent: true, answered: exchange.answered }))
+                Poll::Ready(Err(SendError { error, sent: true, answered: exchange.answered, refused: false }))
             })
             .await
         }

@@ -33,6 +33,16 @@ const EVICT: usize = 32;
 pub(super) enum Made {
     New(Box<Conn>),
     Parked(Arc<Key>, Box<Conn>),
+    #[cfg(feature = "tls")]
+    Http2(Box<Raw>),
+}
+
+/// A stream whose two ends agreed on HTTP/2.
+#[cfg(feature = "tls")]
+pub(super) struct Raw {
+    pub(super) io: Box<dyn Io>,
+    pub(super) peer: Peer,
+    pub(super) socket: Socket,
 }
 
 /// Where a connection goes, and how.
@@ -75,6 +85,16 @@ pub(super) struct Connector {
     pub(super) tcp: TcpOptions,
     #[cfg(feature = "tls")]
     pub(super) tls: crate::tls::Config,
+    /// That for origins, which may offer HTTP/2.
+    #[cfg(feature = "tls")]
+    pub(super) origin_tls: crate::tls::Config,
+}
+
+/// Whom a handshake is with.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum End {
+    Origin,
+    Proxy,
 }
 
 impl Connector {
@@ -118,7 +138,7 @@ impl Connector {
                     }
                 }
             };
-            securing.await.map(Made::New)
+            securing.await
         }
     }
 
@@ -131,16 +151,16 @@ impl Connector {
         way: Way<'_>,
         limits: &Limits,
         cx: &FetchCx,
-    ) -> Result<Box<Conn>, Error> {
+    ) -> Result<Made, Error> {
         let Way { url, proxy, guarded } = way;
         let mut io = tcp.io;
         let mut peer = Peer { addr: tcp.peer, certificate_expiry: None };
         let is_https = url.scheme() == "https";
         if let Some(proxy) = proxy {
             if proxy.is_https() {
-                let secured =
-                    self.shake_hands(io, (proxy.host(), proxy.port()), Some(proxy), &mut peer, limits, cx).await;
-                io = secured.map_err(|e| proxy::insecure(proxy, e))?;
+                let with = (proxy.host(), proxy.port());
+                let secured = self.shake_hands(io, End::Proxy, with, Some(proxy), &mut peer, limits, cx).await;
+                (io, _) = secured.map_err(|e| proxy::insecure(proxy, e))?;
                 peer.certificate_expiry = None;
             }
             if is_https || !proxy.reads_requests() {
@@ -159,31 +179,41 @@ impl Connector {
                 io = cx.timeout(limits.deadlines.proxy, ErrorKind::TimeoutProxy, &attempted, opening).await??;
             }
         }
+        #[cfg_attr(not(feature = "tls"), expect(unused_variables, unused_assignments, reason = "HTTP/2 needs TLS"))]
+        let mut is_http2 = false;
         if is_https {
-            io = self.shake_hands(io, endpoint(url)?, proxy, &mut peer, limits, cx).await?;
+            let with = endpoint(url)?;
+            (io, is_http2) = self.shake_hands(io, End::Origin, with, proxy, &mut peer, limits, cx).await?;
         }
-        Ok(Box::new(Conn::new(io, peer, socket)))
+        #[cfg(feature = "tls")]
+        if is_http2 {
+            return Ok(Made::Http2(Box::new(Raw { io, peer, socket })));
+        }
+        Ok(Made::New(Box::new(Conn::new(io, peer, socket))))
     }
 
-    /// Shakes hands with a host at a port, by way of this proxy or with it.
+    /// Shakes hands with a host at a port, by way of this proxy or with it. Also says whether it chose HTTP/2.
     #[cfg(feature = "tls")]
     async fn shake_hands(
         &self,
         io: Box<dyn Io>,
+        with: End,
         (host, port): (Host<&str>, u16),
         proxy: Option<&Proxy>,
         peer: &mut Peer,
         limits: &Limits,
         cx: &FetchCx,
-    ) -> Result<Box<dyn Io>, Error> {
+    ) -> Result<(Box<dyn Io>, bool), Error> {
         let _turn = self.ledger.handshake(|| cx.waits_for(ErrorKind::LocalResource)).await;
         cx.phase(Phase::Tls);
         let attempted = format!("shake hands over TLS with {} at {}", host, peer.addr);
         let scope = crate::tls::Scope { port, proxy: proxy.map(|proxy| &**proxy.identity()) };
-        let shaking = self.tls.connect(&host, scope, io);
+        let config = if with == End::Origin { &self.origin_tls } else { &self.tls };
+        let shaking = config.connect(&host, scope, io);
         let secured = cx.timeout(limits.deadlines.tls, ErrorKind::TimeoutTls, &attempted, shaking).await??;
         peer.certificate_expiry = secured.certificate_expiry();
-        Ok(Box::new(secured))
+        let is_http2 = secured.is_http2();
+        Ok((Box::new(secured), is_http2))
     }
 
     #[cfg(not(feature = "tls"))]
@@ -191,12 +221,13 @@ impl Connector {
     async fn shake_hands(
         &self,
         _io: Box<dyn Io>,
+        _with: End,
         (host, _): (Host<&str>, u16),
         _proxy: Option<&Proxy>,
         _peer: &mut Peer,
         _limits: &Limits,
         _cx: &FetchCx,
-    ) -> Result<Box<dyn Io>, Error> {
+    ) -> Result<(Box<dyn Io>, bool), Error> {
         Err(Error::new(ErrorKind::UrlScheme, format!("speak TLS with {host} without the feature `tls`")))
     }
 

@@ -142,6 +142,15 @@ impl<'a> Message<'a> {
             head.block(&defaults.block);
             return head.end();
         }
+        self.rest(credentials.as_ref(), |name, value| head.field(name, value));
+        head.end();
+    }
+
+    /// The fields that neither say where the message goes nor how long it is.
+    fn rest(&self, credentials: Option<&HeaderValue>, mut put: impl FnMut(&HeaderName, &HeaderValue)) {
+        let Self { request, proxy, defaults, .. } = self;
+        let own = request.headers();
+        let saves = request.overrides().is_some_and(|o| o.save_to.is_some());
         let empty = HeaderMap::new();
         let own = own.unwrap_or(&empty);
         // Never to an origin; to the proxy that reads this message its own, and else the caller's.
@@ -154,24 +163,64 @@ impl<'a> Message<'a> {
             _ => true,
         };
         for (name, value) in own.iter().filter(|(name, _)| goes(name)) {
-            head.field(name, value);
+            put(name, value);
         }
         let credentials = credentials.filter(|_| !own.contains_key(AUTHORIZATION));
         let ours = [
-            (AUTHORIZATION, credentials.as_ref()),
+            (AUTHORIZATION, credentials),
             (PROXY_AUTHORIZATION, for_proxy),
             (ACCEPT_ENCODING, saves.then_some(&IDENTITY)),
         ];
         for (name, value) in &ours {
             if let Some(value) = value {
-                head.field(name, value);
+                put(name, value);
             }
         }
         let is_set = |name: &HeaderName| own.contains_key(name) || ours.iter().any(|(n, v)| n == name && v.is_some());
         for (name, value) in defaults.fields.iter().filter(|(name, _)| goes(name) && !is_set(name)) {
-            head.field(name, value);
+            put(name, value);
         }
-        head.end();
+    }
+
+    /// The same request for HTTP/2 (RFC 9113, 8.2 and 8.3): no fields of a connection, and the host as its authority.
+    #[cfg(feature = "tls")]
+    pub(super) fn to_http2(&self) -> Result<http::Request<http_body_util::Full<Bytes>>, Error> {
+        let Self { request, url, cookie, .. } = self;
+        let own = request.headers();
+        let authority = match own.and_then(|own| own.get_all(HOST).iter().next_back()) {
+            Some(host) => host.as_bytes(),
+            None => url[Position::BeforeHost..Position::AfterPort].as_bytes(),
+        };
+        let uri = http::Uri::builder()
+            .scheme(url.scheme())
+            .authority(authority)
+            .path_and_query(&url[Position::BeforePath..Position::AfterQuery])
+            .build()
+            .map_err(|e| Error::new(ErrorKind::RequestInvalid, "send a request over HTTP/2").with_source(e))?;
+        let mut sent = http::Request::new(http_body_util::Full::new(self.body()));
+        *sent.method_mut() = request.method().clone();
+        *sent.uri_mut() = uri;
+        *sent.version_mut() = http::Version::HTTP_2;
+        let fields = sent.headers_mut();
+        if let Some(cookie) = cookie.filter(|_| own.is_none_or(|own| !own.contains_key(COOKIE))) {
+            fields.insert(COOKIE, (*cookie).clone());
+        }
+        self.rest(basic(url).as_ref(), |name, value| {
+            if !is_of_connection(name, value) {
+                fields.append(name, value.clone());
+            }
+        });
+        Ok(sent)
+    }
+}
+
+/// Whether HTTP/2 has no place for it (RFC 9113, 8.2.2).
+#[cfg(feature = "tls")]
+fn is_of_connection(name: &HeaderName, value: &HeaderValue) -> bool {
+    match name.as_str() {
+        "connection" | "keep-alive" | "proxy-connection" | "transfer-encoding" | "upgrade" => true,
+        "te" => value != "trailers",
+        _ => false,
     }
 }
 

@@ -1,4 +1,4 @@
-//! [`HttpFetcher`]: HTTP/1.1 over connections of our own, with a pool, proxies, TLS and content decoding.
+//! [`HttpFetcher`]: HTTP/1.1 over connections of our own and HTTP/2 by hyper, with a pool, proxies, TLS and content decoding.
 
 mod body;
 mod builder;
@@ -7,11 +7,14 @@ mod connect;
 mod cookies;
 mod decode;
 mod h1;
+#[cfg(feature = "tls")]
+mod http2;
 mod message;
 mod pool;
 mod proxies;
 mod proxy;
 pub(crate) mod scratch;
+mod wire;
 
 /// What a fuzzer calls, there with `--cfg fuzzing` only.
 #[cfg(fuzzing)]
@@ -36,7 +39,7 @@ use url::Url;
 
 use self::body::{SaveTo, Start};
 pub use self::builder::HttpFetcherBuilder;
-use self::conn::{Answered, Conn};
+use self::conn::Answered;
 use self::connect::{Connector, Idle, Made, endpoint};
 pub use self::cookies::CookieJar;
 pub use self::decode::ContentDecoder;
@@ -45,19 +48,24 @@ use self::pool::{Key, KeyRef, Pool};
 pub use self::proxies::{Bypass, Candidate, Candidates, LeastUsed, ProxySelector, RoundRobin, StickyPerHost, Weighted};
 use self::proxies::{Proxies, Taken};
 use self::proxy::Proxy;
+use self::wire::Wire;
 use crate::guard::is_public;
 use crate::rt::{BoxFuture, Runtime, ThreadPool};
 use crate::{
     Accept, Decode, Error, ErrorKind, FetchCx, Fetcher, Head, Hop, Ledger, Limits, Phase, Request, Response, redirect,
 };
 
+/// Requests that a server of HTTP/2 did nothing with are sent again for free, so often at most.
+#[cfg(feature = "tls")]
+const REFUSALS: u8 = 3;
+
 /// A redirect whose body is larger than this is not read to its end for the sake of the connection.
 const DRAIN: u64 = 64 << 10;
 
-/// Fetches over HTTP/1.1, with and without TLS. Clones share the connections.
+/// Fetches over HTTP/1.1, with and without TLS, and over HTTP/2 where an https server chooses it. Clones share the connections.
 ///
-/// A fetch has no task and no channel: its own future polls its connection, so that dropping the future closes the
-/// connection. Answers are not decoded here but carry their decoder, because decoding is CPU work for the parse stage.
+/// Over HTTP/1.1 a fetch has no task and no channel: its own future polls its connection, so that dropping the future closes
+/// the connection. A connection of HTTP/2 has tasks, and dropping a fetch resets its stream. Answers are not decoded here but carry their decoder, because decoding is CPU work for the parse stage.
 ///
 /// A parked connection that turns out to be dead before the first byte of an answer is replaced once for free, where the
 /// method is idempotent or the request never left. Redirects are followed only without a crawl
@@ -79,6 +87,9 @@ pub struct HttpFetcher(Arc<Inner>);
 
 struct Inner {
     pool: Arc<Pool>,
+    /// Where HTTP/2 may be spoken.
+    #[cfg(feature = "tls")]
+    links: Option<Arc<http2::Links>>,
     connector: Connector,
     defaults: Defaults,
     proxies: Proxies,
@@ -125,7 +136,7 @@ impl HttpFetcher {
         HttpFetcherBuilder::new(runtime)
     }
 
-    /// Connections that are parked now.
+    /// Connections that are parked now, and those of HTTP/2 that no request uses.
     ///
     /// ```no_run
     /// # fn example(fetcher: tidegate::http::HttpFetcher) {
@@ -133,7 +144,10 @@ impl HttpFetcher {
     /// # }
     /// ```
     pub fn idle_connections(&self) -> usize {
-        self.0.pool.len()
+        let parked = self.0.pool.len();
+        #[cfg(feature = "tls")]
+        let parked = parked + self.0.links.as_ref().map_or(0, |links| links.idle());
+        parked
     }
 }
 
@@ -222,7 +236,7 @@ impl Inner {
         let cookie = self.cookies.as_ref().and_then(|jar| jar.header(&url, cx.wall_clock())).map(Box::new);
         let mut tries = 0;
         // What is alive while the body comes is kept for each that waits for one.
-        let (taken, key, mut conn, head, start) = loop {
+        let (taken, key, mut wire, head, start) = loop {
             let taken = self.proxy_for(request, &url, cx)?;
             let proxy = taken.as_ref().map(Taken::proxy);
             let read_by = proxy.filter(|proxy| !https && proxy.reads_requests());
@@ -242,27 +256,27 @@ impl Inner {
                     continue;
                 }
             }
-            let (key, conn, Answered { head: wire, length, early }) = exchanged?;
+            let (key, wire, Answered { head: came, length, early }) = exchanged?;
             cx.phase(Phase::Body);
             if let Some(jar) = &self.cookies {
-                jar.take_from(&url, &wire.headers, cx.wall_clock());
+                jar.take_from(&url, &came.headers, cx.wall_clock());
             }
             let head =
-                Head { url: without_userinfo(url), status: wire.status, version: wire.version, headers: wire.headers };
-            break (taken, key, conn, Arc::new(head), Start { length, early });
+                Head { url: without_userinfo(url), status: came.status, version: came.version, headers: came.headers };
+            break (taken, key, wire, Arc::new(head), Start { length, early });
         };
-        let (accepted, body, bytes_wire) = self.receive(request, &head, &mut conn, start, limits, cx).await?;
+        let (accepted, body, bytes_wire) = self.receive(request, &head, &mut wire, start, limits, cx).await?;
         let mut response = Response::new(head, body);
         response.bytes_wire = bytes_wire;
         response.accepted = accepted;
-        response.remote = Some(conn.peer().addr);
-        response.certificate_expiry = conn.peer().certificate_expiry;
+        response.remote = Some(wire.peer().addr);
+        response.certificate_expiry = wire.peer().certificate_expiry;
         response.proxy = taken.map(|taken| Arc::clone(taken.proxy().shown()));
         if self.defaults.decompress && !response.body.is_empty() && response.head.headers.contains_key(CONTENT_ENCODING)
         {
             response.decoder = Some(Arc::clone(&self.decoder));
         }
-        self.give_back(key, conn, cx);
+        self.give_back(key, wire, cx);
         Ok(response)
     }
 
@@ -274,40 +288,101 @@ impl Inner {
         route: Route<'a>,
         limits: &'a Limits,
         cx: &'a FetchCx,
-    ) -> impl Future<Output = Result<(Arc<Key>, Box<Conn>, Answered), Error>> + Send + 'a {
+    ) -> impl Future<Output = Result<(Arc<Key>, Wire, Answered), Error>> + Send + 'a {
         async move {
             let mut parked = self.pool.take_quiet(route.key(), cx.moment());
+            #[cfg(feature = "tls")]
+            let mut refusals = 0;
             loop {
-                let (own, mut conn) = match parked.take() {
-                    Some((own, conn)) => (Some(own), conn),
-                    None => {
-                        let idle = Idle { pool: &self.pool, key: route.key() };
-                        let Route { url, proxy, sources, guarded, .. } = route;
-                        let making = self.connector.connect(url, proxy, sources, guarded, idle, limits, cx);
-                        // Boxed: it is large, and most fetches of a crawl find a connection.
-                        match Box::pin(making).await? {
-                            Made::New(conn) => (None, conn),
-                            Made::Parked(own, conn) => (Some(own), conn),
-                        }
-                    }
+                let (own, mut wire) = match parked.take() {
+                    Some((own, conn)) => (Some(own), Wire::One(conn)),
+                    // Boxed: it is large, and most fetches of a crawl find a connection.
+                    None => Box::pin(self.reach(route, limits, cx)).await?,
                 };
-                let reused = own.is_some();
-                cx.connected(conn.peer().addr, reused);
+                // Of a stream: whether its connection may have been closed while it was idle.
+                let (reused, stale) = match &wire {
+                    Wire::One(_) => (own.is_some(), own.is_some()),
+                    #[cfg(feature = "tls")]
+                    Wire::Two(stream) => (stream.is_reused(), stream.was_idle()),
+                };
+                cx.connected(wire.peer().addr, reused);
                 cx.phase(Phase::FirstByte);
-                match conn.send(&message, limits, cx).await {
+                match wire.send(&message, limits, cx).await {
                     Ok(answered) => {
-                        let local = conn.socket().source();
-                        let key = own.unwrap_or_else(|| Arc::new(KeyRef { local, ..route.key() }.into()));
-                        return Ok((key, conn, answered));
+                        let key = match (&mut wire, own) {
+                            (_, Some(own)) => own,
+                            (Wire::One(conn), None) => {
+                                Arc::new(KeyRef { local: conn.socket().source(), ..route.key() }.into())
+                            }
+                            #[cfg(feature = "tls")]
+                            (Wire::Two(stream), None) => Arc::clone(stream.key()),
+                        };
+                        return Ok((key, wire, answered));
                     }
                     Err(failed) => {
+                        #[cfg(feature = "tls")]
+                        if let Wire::Two(stream) = &wire
+                            && failed.refused
+                        {
+                            stream.retire();
+                            refusals += 1;
+                            if refusals <= REFUSALS {
+                                continue;
+                            }
+                        }
                         let died = matches!(failed.error.kind(), ErrorKind::HttpEmptyReply | ErrorKind::ConnectReset);
                         let safe = !failed.sent || is_idempotent(message.method());
-                        if !(reused && died && safe && !failed.answered) {
+                        if !(stale && died && safe && !failed.answered) {
                             return Err(failed.error);
                         }
                     }
                 }
+            }
+        }
+    }
+
+    /// A stream of a connection that is there, or a new connection.
+    async fn reach(&self, route: Route<'_>, limits: &Limits, cx: &FetchCx) -> Result<(Option<Arc<Key>>, Wire), Error> {
+        let Route { url, proxy, sources, guarded, .. } = route;
+        #[cfg(feature = "tls")]
+        let links = self.links.as_ref().filter(|_| route.https);
+        #[cfg(feature = "tls")]
+        let mut dialing = None;
+        #[cfg(feature = "tls")]
+        if let Some(links) = links {
+            dialing = loop {
+                match links.enter(route.key()) {
+                    http2::Entry::Stream(stream) => return Ok((None, Wire::Two(stream))),
+                    http2::Entry::Dial(dialing) => break dialing,
+                    http2::Entry::Wait(told) => {
+                        if told.await.is_err() {
+                            break None;
+                        }
+                    }
+                }
+            };
+        }
+        let idle = Idle { pool: &self.pool, key: route.key() };
+        let made = self.connector.connect(url, proxy, sources, guarded, idle, limits, cx).await?;
+        #[cfg(feature = "tls")]
+        if let (Some(links), Made::New(_) | Made::Parked(..)) = (links, &made) {
+            links.forget(route.key());
+        }
+        match made {
+            Made::New(conn) => Ok((None, Wire::One(conn))),
+            Made::Parked(own, conn) => Ok((Some(own), Wire::One(conn))),
+            #[cfg(feature = "tls")]
+            Made::Http2(raw) => {
+                let Some(links) = links else {
+                    return Err(Error::new(ErrorKind::TlsHandshake, "speak HTTP/2, which was not offered"));
+                };
+                let attempted = "begin to speak HTTP/2";
+                let joining = Box::pin(links.join(route.key(), *raw));
+                let joined = cx.timeout(limits.deadlines.tls, ErrorKind::TimeoutTls, attempted, joining).await?;
+                if let Some(dialing) = dialing.take().filter(|_| joined.is_ok()) {
+                    http2::Dialing::succeeded(dialing);
+                }
+                Ok((None, Wire::Two(joined?)))
             }
         }
     }
@@ -317,7 +392,7 @@ impl Inner {
         &self,
         request: &Request,
         head: &Head,
-        conn: &mut Conn,
+        wire: &mut Wire,
         start: Start,
         limits: &Limits,
         cx: &FetchCx,
@@ -334,10 +409,10 @@ impl Inner {
         // That of a 2xx answer only, so that no redirect or error page takes the place of the file.
         let save_to = request.overrides().and_then(|o| o.save_to.as_deref()).filter(|_| head.status.is_success());
         if let Some(target) = save_to.filter(|_| !drains) {
-            let (body, bytes) = Box::pin(self.save(conn, start, target, limits, cx)).await?;
+            let (body, bytes) = Box::pin(self.save(wire, start, target, limits, cx)).await?;
             return Ok((accepted, body, bytes));
         }
-        match body::read(conn, start, None, limits, cx).await {
+        match body::read(wire, start, None, limits, cx).await {
             Ok((_, bytes)) if drains => Ok((accepted, Bytes::new(), bytes)),
             // Then the connection is not reused, and that is all.
             Err(_) if drains => Ok((accepted, Bytes::new(), 0)),
@@ -348,7 +423,7 @@ impl Inner {
     /// The body into a file.
     async fn save(
         &self,
-        conn: &mut Conn,
+        wire: &mut Wire,
         start: Start,
         target: &Path,
         limits: &Limits,
@@ -356,13 +431,15 @@ impl Inner {
     ) -> Result<(Bytes, u64), Error> {
         let number = self.next_file.fetch_add(1, Ordering::Relaxed) as u64;
         let mut file = SaveTo::create(&self.writers, target, number).await?;
-        let read = body::read(conn, start, Some(&mut file), limits, cx).await?;
+        let read = body::read(wire, start, Some(&mut file), limits, cx).await?;
         file.finish().await?;
         Ok(read)
     }
 
     /// Parks the connection where the answer ended as its framing says and the connection stays open.
-    fn give_back(&self, key: Arc<Key>, mut conn: Box<Conn>, cx: &FetchCx) {
+    fn give_back(&self, key: Arc<Key>, wire: Wire, cx: &FetchCx) {
+        #[cfg_attr(not(feature = "tls"), expect(irrefutable_let_patterns, reason = "HTTP/2 needs TLS"))]
+        let Wire::One(mut conn) = wire else { return };
         if conn.finish() {
             let to = conn.socket().to();
             conn.socket().set_idle(true);

@@ -64,7 +64,7 @@ impl Hash for KeyRef<'_> {
 }
 
 /// A key, owned or not, so that the one finds the other in a table.
-trait AsKey {
+pub(super) trait AsKey {
     fn as_key(&self) -> KeyRef<'_>;
 }
 

@@ -25,10 +25,13 @@ use crate::{Error, ErrorKind};
 /// Sessions that are kept for resumption: 4,096. rustls' default keeps 256 names, far too few for a crawl.
 const SESSIONS: usize = 4096;
 
+/// The name of HTTP/2 over TLS (RFC 9113, 3.2).
+const HTTP2: &[u8] = b"h2";
+
 /// How servers are verified, and how many sessions are remembered. Clones share the session cache, of which a session is resumed
 /// with the same host and port alone, and by way of the same proxy with the same credential.
 ///
-/// TLS 1.2 and 1.3, ALPN `http/1.1`, the Mozilla roots; with the feature `native-roots` those of the system too.
+/// TLS 1.2 and 1.3, the Mozilla roots, ALPN `http/1.1` and to origins `h2` before it; with the feature `native-roots` those of the system too.
 ///
 /// ```
 /// let config = tidegate::tls::Config::builder().session_cache(10_000).build()?;
@@ -54,6 +57,13 @@ impl Config {
             sni: true,
             sessions: SESSIONS,
         }
+    }
+
+    /// The same, which offers HTTP/2 before HTTP/1.1 (RFC 7301); the session cache is shared.
+    pub(crate) fn offering_http2(&self) -> Self {
+        let mut client = ClientConfig::clone(&self.client);
+        client.alpn_protocols.insert(0, HTTP2.to_vec());
+        Self { client: Arc::new(client), sessions: Arc::clone(&self.sessions) }
     }
 
     /// Shakes hands with `host` over `io`, and may resume a session of this scope. The caller bounds the time.

@@ -9,7 +9,7 @@ use hyper::rt::{Read, ReadBuf, ReadBufCursor, Write};
 use rustls::ClientConnection;
 use url::Host;
 
-use super::{expiry, handshake_error};
+use super::{HTTP2, expiry, handshake_error};
 use crate::http::scratch::{RECORD, with_scratch};
 use crate::rt::Io;
 use crate::{Error, ErrorKind};
@@ -48,6 +48,11 @@ impl TlsStream {
     /// When the server's certificate ends.
     pub(crate) fn certificate_expiry(&self) -> Option<SystemTime> {
         self.certificate_expiry
+    }
+
+    /// Whether the server chose HTTP/2.
+    pub(crate) fn is_http2(&self) -> bool {
+        self.tls.alpn_protocol() == Some(HTTP2)
     }
 
     fn poll_handshake(&mut self, task: &mut Context<'_>) -> Poll<io::Result<()>> {
