@@ -114,7 +114,7 @@ impl Links {
         let old = state.sweep(now, &self.limits);
         let entry = self.look(&mut state, &key);
         drop(state);
-        drop(old);
+        old.into_iter().for_each(Link::close);
         entry
     }
 
@@ -136,6 +136,7 @@ impl Links {
 
     /// A place on a connection that has one.
     fn lease(self: &Arc<Self>, state: &mut State, key: &dyn AsKey) -> Option<Lease> {
+        state.prune(key);
         let (own, _) = state.hosts.get_key_value(key)?;
         let key = Arc::clone(own);
         let host = state.hosts.get_mut(&key)?;
@@ -250,7 +251,7 @@ impl Links {
 }
 
 impl State {
-    /// Takes out those that were idle for too long, and those that have ended.
+    /// Takes out those that were idle for too long.
     fn sweep(&mut self, now: Instant, limits: &PoolLimits) -> Vec<Link> {
         let mut old = Vec::new();
         while let Some((_, (since, _))) = self.idle.first_key_value()
@@ -260,6 +261,19 @@ impl State {
             old.push(link);
         }
         old
+    }
+
+    /// Takes out those of a host that ended while they were idle.
+    fn prune(&mut self, key: &dyn AsKey) {
+        let Self { hosts, idle, .. } = self;
+        let Some(host) = hosts.get_mut(key) else { return };
+        host.links.retain(|link| {
+            let is_over = link.idle.is_some() && link.sender.is_closed();
+            if let Some(place) = link.idle.filter(|_| is_over) {
+                idle.remove(&place);
+            }
+            !is_over
+        });
     }
 
     fn remove_oldest(&mut self) -> Option<Link> {
