@@ -147,10 +147,8 @@ fn kind(error: &hyper::Error, answered: bool) -> ErrorKind {
         // No answer to a ping.
         return ErrorKind::ConnectReset;
     }
-    let Some(error) = find::<h2::Error>(error) else {
-        return if error.is_canceled() { cut } else { ErrorKind::HttpProtocol };
-    };
-    if let Some(io) = error.get_io() {
+    // hyper gives what the stream said without h2 around it.
+    if let Some(io) = find::<io::Error>(error) {
         return match io.kind() {
             io::ErrorKind::ConnectionReset | io::ErrorKind::ConnectionAborted | io::ErrorKind::TimedOut => {
                 ErrorKind::ConnectReset
@@ -158,17 +156,19 @@ fn kind(error: &hyper::Error, answered: bool) -> ErrorKind {
             _ => cut,
         };
     }
-    match error.reason() {
+    let Some(error) = find::<h2::Error>(error) else {
+        return if error.is_canceled() { cut } else { ErrorKind::HttpProtocol };
+    };
+    if error.is_io() {
+        return cut;
+    }
+    let gave_up = matches!(
+        error.reason(),
         Some(Reason::NO_ERROR | Reason::CANCEL | Reason::INTERNAL_ERROR | Reason::REFUSED_STREAM)
-            if error.is_remote() && answered =>
-        {
-            ErrorKind::BodyIncomplete
-        }
-        Some(Reason::NO_ERROR | Reason::CANCEL | Reason::INTERNAL_ERROR | Reason::REFUSED_STREAM)
-            if error.is_remote() =>
-        {
-            ErrorKind::ConnectReset
-        }
-        _ => ErrorKind::HttpProtocol,
+    );
+    match (gave_up && error.is_remote(), answered) {
+        (true, true) => ErrorKind::BodyIncomplete,
+        (true, false) => ErrorKind::ConnectReset,
+        (false, _) => ErrorKind::HttpProtocol,
     }
 }
