@@ -64,7 +64,7 @@
 //! | feature | default | gives |
 //! |---|---|---|
 //! | `http` | yes | [`http::HttpFetcher`](crate::http): HTTP/1.1, pool, redirects, decoding, proxies |
-//! | `tls` | yes | https by rustls with ring and the Mozilla roots |
+//! | `tls` | yes | https by rustls with ring and the Mozilla roots, HTTP/2 by hyper |
 //! | `sim` | no | the module `sim`: a simulated runtime and network, for tests |
 //! | `serde` | no | `serde::Serialize` for [`Snapshot`] and what it holds |
 //! | `tracing` | no | `observer::Tracing`: events for subscribers of `tracing` |
