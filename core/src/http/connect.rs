@@ -91,10 +91,12 @@ pub(super) struct Connector {
 }
 
 /// Whom a handshake is with.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum End {
-    Origin,
-    Proxy,
+#[derive(Clone, Copy)]
+#[cfg_attr(not(feature = "tls"), expect(dead_code, reason = "there is no handshake"))]
+enum End<'a> {
+    /// By way of this proxy.
+    Origin(Option<&'a Proxy>),
+    Proxy(&'a Proxy),
 }
 
 impl Connector {
@@ -158,9 +160,9 @@ impl Connector {
         let is_https = url.scheme() == "https";
         if let Some(proxy) = proxy {
             if proxy.is_https() {
-                let with = (proxy.host(), proxy.port());
-                let secured = self.shake_hands(io, End::Proxy, with, Some(proxy), &mut peer, limits, cx).await;
-                (io, _) = secured.map_err(|e| proxy::insecure(proxy, e))?;
+                let shaking =
+                    self.shake_hands(io, End::Proxy(proxy), (proxy.host(), proxy.port()), &mut peer, limits, cx);
+                (io, _) = shaking.await.map_err(|e| proxy::insecure(proxy, e))?;
                 peer.certificate_expiry = None;
             }
             if is_https || !proxy.reads_requests() {
@@ -179,27 +181,26 @@ impl Connector {
                 io = cx.timeout(limits.deadlines.proxy, ErrorKind::TimeoutProxy, &attempted, opening).await??;
             }
         }
-        #[cfg_attr(not(feature = "tls"), expect(unused_variables, unused_assignments, reason = "HTTP/2 needs TLS"))]
-        let mut is_http2 = false;
         if is_https {
-            let with = endpoint(url)?;
-            (io, is_http2) = self.shake_hands(io, End::Origin, with, proxy, &mut peer, limits, cx).await?;
-        }
-        #[cfg(feature = "tls")]
-        if is_http2 {
-            return Ok(Made::Http2(Box::new(Raw { io, peer, socket })));
+            #[cfg_attr(not(feature = "tls"), allow(unused_variables, reason = "HTTP/2 needs TLS"))]
+            let (secured, is_http2) =
+                self.shake_hands(io, End::Origin(proxy), endpoint(url)?, &mut peer, limits, cx).await?;
+            io = secured;
+            #[cfg(feature = "tls")]
+            if is_http2 {
+                return Ok(Made::Http2(Box::new(Raw { io, peer, socket })));
+            }
         }
         Ok(Made::New(Box::new(Conn::new(io, peer, socket))))
     }
 
-    /// Shakes hands with a host at a port, by way of this proxy or with it. Also says whether it chose HTTP/2.
+    /// Shakes hands with a host at a port; also says whether it chose HTTP/2.
     #[cfg(feature = "tls")]
     async fn shake_hands(
         &self,
         io: Box<dyn Io>,
-        with: End,
+        with: End<'_>,
         (host, port): (Host<&str>, u16),
-        proxy: Option<&Proxy>,
         peer: &mut Peer,
         limits: &Limits,
         cx: &FetchCx,
@@ -207,8 +208,11 @@ impl Connector {
         let _turn = self.ledger.handshake(|| cx.waits_for(ErrorKind::LocalResource)).await;
         cx.phase(Phase::Tls);
         let attempted = format!("shake hands over TLS with {} at {}", host, peer.addr);
+        let (config, proxy) = match with {
+            End::Origin(proxy) => (&self.origin_tls, proxy),
+            End::Proxy(proxy) => (&self.tls, Some(proxy)),
+        };
         let scope = crate::tls::Scope { port, proxy: proxy.map(|proxy| &**proxy.identity()) };
-        let config = if with == End::Origin { &self.origin_tls } else { &self.tls };
         let shaking = config.connect(&host, scope, io);
         let secured = cx.timeout(limits.deadlines.tls, ErrorKind::TimeoutTls, &attempted, shaking).await??;
         peer.certificate_expiry = secured.certificate_expiry();
@@ -221,9 +225,8 @@ impl Connector {
     async fn shake_hands(
         &self,
         _io: Box<dyn Io>,
-        _with: End,
+        _with: End<'_>,
         (host, _): (Host<&str>, u16),
-        _proxy: Option<&Proxy>,
         _peer: &mut Peer,
         _limits: &Limits,
         _cx: &FetchCx,

@@ -56,7 +56,6 @@ use crate::{
 };
 
 /// Requests that a server of HTTP/2 did nothing with are sent again for free, so often at most.
-#[cfg(feature = "tls")]
 const REFUSALS: u8 = 3;
 
 /// A redirect whose body is larger than this is not read to its end for the sake of the connection.
@@ -291,7 +290,6 @@ impl Inner {
     ) -> impl Future<Output = Result<(Arc<Key>, Wire, Answered), Error>> + Send + 'a {
         async move {
             let mut parked = self.pool.take_quiet(route.key(), cx.moment());
-            #[cfg(feature = "tls")]
             let mut refusals = 0;
             loop {
                 let (own, mut wire) = match parked.take() {
@@ -320,11 +318,11 @@ impl Inner {
                         return Ok((key, wire, answered));
                     }
                     Err(failed) => {
-                        #[cfg(feature = "tls")]
-                        if let Wire::Two(stream) = &wire
-                            && failed.refused
-                        {
-                            stream.retire();
+                        if failed.refused {
+                            #[cfg(feature = "tls")]
+                            if let Wire::Two(stream) = &wire {
+                                stream.retire();
+                            }
                             refusals += 1;
                             if refusals <= REFUSALS {
                                 continue;

@@ -63,7 +63,7 @@ impl Config {
     pub(crate) fn offering_http2(&self) -> Self {
         let mut client = ClientConfig::clone(&self.client);
         client.alpn_protocols.insert(0, HTTP2.to_vec());
-        Self { client: Arc::new(client), sessions: Arc::clone(&self.sessions) }
+        Self { client: Arc::new(client), ..self.clone() }
     }
 
     /// Shakes hands with `host` over `io`, and may resume a session of this scope. The caller bounds the time.
