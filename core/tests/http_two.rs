@@ -20,8 +20,15 @@ use tidegate::http::{HttpFetcher, HttpFetcherBuilder};
 use tidegate::rt::Runtime;
 use tidegate::tls::Config;
 use tidegate::{ErrorKind, FetchCx, Fetcher, Ledger, LedgerLimits, Request};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::server::TlsStream;
+
+/// Starts a task of a server.
+#[expect(clippy::disallowed_methods, reason = "servers run beside the fetcher")]
+fn spawn(task: impl Future<Output = ()> + Send + 'static) {
+    drop(tokio::spawn(task));
+}
 
 type Tls = TlsStream<TcpStream>;
 type Asked = (http::Request<RecvStream>, SendResponse<Bytes>);
@@ -56,12 +63,12 @@ impl Server {
         let addr = listener.local_addr().expect("bound");
         let accepted = Arc::new(AtomicUsize::new(0));
         let count = Arc::clone(&accepted);
-        tokio::spawn(async move {
+        spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
                 let number = count.fetch_add(1, Ordering::SeqCst);
                 // What closes in the middle of the handshake is no news.
                 if let Ok(stream) = acceptor.accept(stream).await {
-                    tokio::spawn(serve(stream, number));
+                    spawn(serve(stream, number));
                 }
             }
         });
@@ -79,7 +86,7 @@ impl Server {
                 let Some(mut connection) = shake_hands(stream, streams).await else { return };
                 let mut requests = 0;
                 while let Some(Ok(asked)) = connection.accept().await {
-                    tokio::spawn(answer(asked, number, requests));
+                    spawn(answer(asked, number, requests));
                     requests += 1;
                 }
             }
@@ -206,6 +213,65 @@ fn a_server_that_goes_away_loses_no_request() {
     });
 }
 
+/// The frame that ends an answer of status 200 without a body: a field of the static table (RFC 7541, A).
+fn ok(stream: u8) -> [u8; 10] {
+    [0, 0, 1, 1, 5, 0, 0, 0, stream, 0x88]
+}
+
+/// Reads frames until the next one that begins a request.
+async fn next_request(stream: &mut Tls) -> std::io::Result<()> {
+    loop {
+        let mut head = [0; 9];
+        stream.read_exact(&mut head).await?;
+        let mut payload = vec![0; u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize];
+        stream.read_exact(&mut payload).await?;
+        if head[3] == 1 {
+            return Ok(());
+        }
+    }
+}
+
+/// Answers one request, and of the next three but the first: the others it says it did not see.
+async fn go_away(stream: &mut Tls) -> std::io::Result<()> {
+    let mut preface = [0; 24];
+    stream.read_exact(&mut preface).await?;
+    stream.write_all(&[0, 0, 0, 4, 0, 0, 0, 0, 0]).await?;
+    next_request(stream).await?;
+    stream.write_all(&ok(1)).await?;
+    for _ in 0..3 {
+        next_request(stream).await?;
+    }
+    stream.write_all(&[0, 0, 8, 7, 0, 0, 0, 0, 0, 0, 0, 0, 3, 0, 0, 0, 0]).await?;
+    stream.write_all(&ok(3)).await?;
+    stream.flush().await?;
+    let _ = stream.read_to_end(&mut preface.to_vec()).await;
+    Ok(())
+}
+
+// E1
+#[test]
+fn requests_that_a_leaving_server_did_not_see_go_again_whatever_they_do() {
+    run(async |rt| {
+        let server = Server::start(&["h2"], |mut stream, number| async move {
+            if number == 0 {
+                let _ = go_away(&mut stream).await;
+                return;
+            }
+            let Some(mut connection) = shake_hands(stream, None).await else { return };
+            while let Some(Ok(asked)) = connection.accept().await {
+                echo(asked);
+            }
+        })
+        .await;
+        let fetcher = server.fetcher(&rt);
+        assert!(fetch(&rt, &fetcher, server.get("/")).await.is_ok());
+        let posts = (0..3).map(|_| fetch(&rt, &fetcher, Request::post(server.url("/again"), "")));
+        let bodies = join_all(posts).await.into_iter().map(|r| r.expect("an answer").body);
+        let again = bodies.filter(|body| &body[..] == b"/again").count();
+        assert_eq!((again, server.accepted()), (2, 2));
+    });
+}
+
 // E2
 #[test]
 fn what_a_server_refuses_goes_by_another_connection_a_few_times() {
@@ -306,7 +372,6 @@ fn a_head_has_the_limits_of_any() {
 // D6
 #[test]
 fn a_server_that_does_not_choose_it_is_spoken_to_in_http1() {
-    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     for alpn in [&[][..], &["http/1.1"]] {
         run(async |rt| {
             let server = Server::start(alpn, |mut stream, _| async move {
