@@ -10,7 +10,7 @@ most_of_fetch=14500
 most_of_fetcher=16000
 most_blocks_of_fetcher=11
 # The whole crawl, with requests from a stream and a sink that counts.
-most_of_crawl=28000
+most_of_crawl=29500
 most_blocks_of_crawl=21
 
 command -v valgrind >/dev/null || { echo "valgrind is not installed (Debian: apt-get install valgrind)"; exit 1; }
