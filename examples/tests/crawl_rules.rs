@@ -13,6 +13,7 @@ use async_trait::async_trait;
 use common::{
     Gate, Seen, answer, code, crawl, dally, lines, lock, ms, n, outcomes, settled, summary, tree, with_header,
 };
+use futures::FutureExt as _;
 use futures::executor::block_on;
 use http::{HeaderName, HeaderValue};
 use tidegate::rt::{Inline, Runtime, ThreadPool};
@@ -764,9 +765,15 @@ fn items_without_a_sink_are_counted(runtime: &Runtime) {
 fn absurd_durations_are_no_end(runtime: &Runtime) {
     let mut overrides = tidegate::Overrides::default();
     overrides.total_timeout = Some(Duration::MAX);
-    let fetcher = |request: Request| async move {
-        dally(2).await;
-        Ok(answer(&request, 200, ""))
+    // Nothing is answered before the crawl is told to end, or it would have ended by itself.
+    let (told, is_told) = futures::channel::oneshot::channel::<()>();
+    let is_told = is_told.shared();
+    let fetcher = move |request: Request| {
+        let is_told = is_told.clone();
+        async move {
+            let _ = is_told.await;
+            Ok(answer(&request, 200, ""))
+        }
     };
     let run = crawl(runtime)
         .seed(Request::get("http://a.test/").with_overrides(overrides))
@@ -776,6 +783,8 @@ fn absurd_durations_are_no_end(runtime: &Runtime) {
         .fetcher(fetcher);
     let crawl = run.start().expect("settings are fine");
     crawl.handle().shutdown(tidegate::Shutdown::Graceful { within: Duration::MAX });
+    // Nobody hears it where the fetch had not begun.
+    let _ = told.send(());
     let report = block_on(crawl).expect("the run ends well");
     assert_eq!(report.finish_reason, FinishReason::Shutdown);
 }
