@@ -44,8 +44,9 @@ tests=$(git ls-files --cached --others --exclude-standard 'core/tests/*.rs' 'cor
         next
     }
     pending != "" && !/^ *(\/\/|#\[|$)/ { give(current == "" ? "-" : current) }
-'; sed -n 's/^# Covers \([A-H0-9, and]*\) of .*/\1/p' .ci/name-server.sh | grep -o '[A-H][0-9]*' \
-    | sed 's/$/|Tokio, smol|.ci\/name-server.sh|expect/')
+'; for script in .ci/name-server.sh .ci/http2.sh; do
+    sed -n 's/^# Covers \([A-H0-9, and]*\) of .*/\1/p' "$script" | grep -o '[A-H][0-9]*' | sed "s|\$|\|Tokio, smol\|$script\|expect|"
+done)
 
 written=$(printf '%s\n' "$tests" | awk -F '|' '
     NR == FNR { if ($1 != "") { count[$1]++; files[$1] = files[$1] (index(files[$1], "`" $3 "`") ? "" : ", `" $3 "`"); n = split($2, on, ", "); for (i = 1; i <= n; i++) runs[$1, on[i]] = 1 } next }
