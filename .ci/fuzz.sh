@@ -5,6 +5,8 @@
 set -eu
 cd "$(dirname "$0")/.."
 seconds=${1:-20}
+# The same inputs each time, so that a change is judged by what it changes; 0 draws others.
+seed=${SEED:-1}
 
 cargo run --quiet --manifest-path fuzz/Cargo.toml --example seeds
 # Without a sanitizer: they look for what unsafe code does wrong, and there is none of ours.
@@ -15,7 +17,7 @@ logs=$(mktemp -d)
 trap 'rm -rf "$logs"' EXIT
 run() {
     code=0
-    cargo +nightly fuzz run -s none "$1" -- -max_total_time="$seconds" -max_len=4096 -print_final_stats=1 > "$logs/$1" 2>&1 || code=$?
+    cargo +nightly fuzz run -s none "$1" -- -seed="$seed" -max_total_time="$seconds" -max_len=4096 -print_final_stats=1 > "$logs/$1" 2>&1 || code=$?
     echo "$code" > "$logs/$1.code"
 }
 

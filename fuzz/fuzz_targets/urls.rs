@@ -17,7 +17,10 @@ fn parse(input: &[u8]) {
     assert_eq!(request.target().ok(), Some(url));
     // What is its password, and stands nowhere else, is not shown.
     let parsed = url::Url::parse(text);
-    if parsed.is_ok_and(|parsed| parsed.password() == Some("s3cret")) && text.matches("s3cret").count() == 1 {
+    if parsed.is_ok_and(|parsed| {
+        // By the URL as it is read: a tab within one is skipped.
+        parsed.password() == Some("s3cret") && parsed.as_str().matches("s3cret").count() == 1
+    }) {
         let shown = format!("{request:?}");
         assert!(!shown.contains("s3cret"), "{shown}");
     }
