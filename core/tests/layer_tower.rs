@@ -101,7 +101,7 @@ fn frames(left: usize, stalls: bool, read: &Arc<AtomicUsize>) -> impl Fetcher + 
     }))
 }
 
-// B2, E3
+// A10, A1
 #[test]
 fn a_body_is_bounded_in_size_and_in_time() {
     Sim::check(0..1, |sim| async move {
